@@ -30,10 +30,14 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check the path, or fetch the data: python data/download.py") from None
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8") from None
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:  # its object lacks the byte order mark
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}:{line}: a NUL character, expected text; is the file damaged?")
+    return text
 
 
 def parse_label(text: str, task: Task, where: str) -> float:

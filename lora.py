@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bert import BertModel
 from dropout import Dropout
 from errors import UserError
+from options import Options
 
 # What is adapted in a layer, by the beginning of its name. With SwiGLU interm_dense is two linears, gate and value.
 TARGETS = {
@@ -107,6 +108,13 @@ def adapt(
     print(f"LoRA: adapted {adapted}/{linears} linears, {train / 1e6:.2f}M of {total / 1e6:.1f}M parameters train")
 
 
+def adapt_from_options(model: nn.Module, options: Options) -> None:
+    """adapt() with the options' settings, where --lora asks for it."""
+    if options.lora:
+        rank, alpha, dropout = options.lora_rank, options.lora_alpha, options.lora_dropout
+        adapt(model, rank, alpha, dropout, options.lora_targets, options.lora_layers)
+
+
 def merge(model: nn.Module) -> None:
     """Fold every update into its weight and put the plain linears back, in place; nothing where there are none.
 
@@ -119,10 +127,9 @@ def merge(model: nn.Module) -> None:
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes, by name: the adapters' tensors and everything outside the encoder (the heads)."""
-    encoders = tuple(f"{name}." if name else "" for name, m in model.named_modules() if isinstance(m, BertModel))
-    state: dict[str, Tensor] = model.state_dict()
-    return {k: v for k, v in state.items() if k.endswith((".lora_A", ".lora_B")) or not k.startswith(encoders)}
+    """What training changes, by name: whatever is not frozen, so the adapters' tensors and the heads with their buffers."""
+    buffers = {name: x for name, x in model.named_buffers() if not name.endswith("position_ids")}
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad} | buffers
 
 
 def load_adapter(model: nn.Module, state: dict[str, Tensor]) -> None:

@@ -29,10 +29,8 @@ from tokenizer import BertTokenizer
 
 SENTIMENT, PARAPHRASE, SIMILARITY = LEADERBOARD
 
-# What wraps the loaded encoder, by the option that turns it on; a wrapped model is saved as what training changes.
-ADAPTERS: dict[str, Callable[[nn.Module, Options], None]] = {
-    "lora": lambda model, o: lora.adapt(model, o.lora_rank, o.lora_alpha, o.lora_dropout, o.lora_targets, o.lora_layers),
-}
+# What may wrap linears of the loaded encoder and freeze the rest of it; each reads from the options whether to.
+ADAPTERS: dict[str, Callable[[nn.Module, Options], None]] = {"lora": lora.adapt_from_options}
 
 
 def pick_device(use_gpu: bool) -> torch.device:
@@ -154,9 +152,9 @@ class MultitaskBERT(nn.Module):
         return TASKS[SIMILARITY].predict(logits)
 
     def save(self, folder: Path) -> None:
-        """Write what load() reads: the whole model, or with an adapter only what training changes."""
+        """Write what load() reads: the whole model, or where parts of the encoder are frozen only what training changes."""
         (folder / "options.json").write_text(self.options.to_json() + "\n", encoding="utf-8")
-        if any(getattr(self.options, name) for name in ADAPTERS):
+        if not all(p.requires_grad for p in self.bert.parameters()):
             state, name = lora.adapter_state(self), "adapter.safetensors"
         else:
             state, name = self.state_dict(), "model.safetensors"
@@ -211,9 +209,8 @@ def build(options: Options) -> MultitaskBERT:
     """The model that the options ask for, pretrained weights loaded, adapters on; prints what trains."""
     bert = BertModel.from_pretrained(options.model, encoder_config(options), options.swiglu_start == "pretrained")
     model = MultitaskBERT(bert, options)
-    for name, adapt in ADAPTERS.items():
-        if getattr(options, name):
-            adapt(model, options)
+    for adapt in ADAPTERS.values():
+        adapt(model, options)
     if options.option == "pretrain":
         model.bert.requires_grad_(False)
     total = sum(p.numel() for p in model.parameters())

@@ -48,7 +48,7 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
 
 def output_path(options: Options, task: str, split: str) -> Path:
     """Where the predictions of a task and split go."""
-    return Path(getattr(options, f"{task}_{split}_out", None) or f"predictions/{task}-{split}-output.csv")
+    return Path(getattr(options, f"{task}_{split}_out", None) or options.predictions.format(task=task, split=split))
 
 
 def train(options: Options) -> dict[str, Any]:
@@ -57,8 +57,8 @@ def train(options: Options) -> dict[str, Any]:
     device = pick_device(options.use_gpu)
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
-    for task in options.tasks:
-        check_writable(output_path(options, task, "dev").parent)
+    for folder in {output_path(options, task, split).parent for task in options.tasks for split in ("dev", "test")}:
+        check_writable(folder)
     seed_everything(options.seed)
     model = build(options).to(device)
     model.compute_dtype = pick_dtype(options.precision, device)
@@ -112,6 +112,7 @@ def finish(log: Run, options: Options, data: Data) -> dict[str, Any]:
     model = MultitaskBERT.load(log.folder, options.use_gpu)
     if options.lora_merge and model.options.lora:
         merge(model)
+        model.bert.requires_grad_(True)  # whole again, and saved whole
         model.options = replace(model.options, lora=False, lora_merge=False)
         replace_folder(log.folder / "best", model.save)
     outputs = []

@@ -70,12 +70,13 @@ class Options:
     sts_train: str | None = None
     sts_dev: str | None = None
     sts_test: str | None = None
-    sst_dev_out: str = "predictions/sst-dev-output.csv"
-    sst_test_out: str = "predictions/sst-test-output.csv"
-    para_dev_out: str = "predictions/para-dev-output.csv"
-    para_test_out: str = "predictions/para-test-output.csv"
-    sts_dev_out: str = "predictions/sts-dev-output.csv"
-    sts_test_out: str = "predictions/sts-test-output.csv"
+    predictions: str = "predictions/{task}-{split}-output.csv"  # where the predictions go; single ones can go elsewhere:
+    sst_dev_out: str | None = None
+    sst_test_out: str | None = None
+    para_dev_out: str | None = None
+    para_test_out: str | None = None
+    sts_dev_out: str | None = None
+    sts_test_out: str | None = None
     # the run
     name: str = "multitask"  # part of the run folder's name
     runs_dir: str = "runs"  # where run folders are made
@@ -97,10 +98,10 @@ class Options:
         for wrong, expected in [
             *((f"--{n} {getattr(self, n)}", "at least 1") for n in positive if getattr(self, n) < 1),
             *((f"--{n} {getattr(self, n)}", "from 0 to below 1") for n in shares if not 0 <= getattr(self, n) < 1),
-            *[(f"--lr {self.lr}", "above 0")] * (self.learning_rate() <= 0),
+            *[(f"--lr {self.lr}", "above 0")] * (not self.learning_rate() > 0),
             *[(f"--max_length {self.max_length}", "3 to 512")] * (not 3 <= self.max_length <= 512),
             *((f"--{n} {getattr(self, n)}", "0 or more") for n in ("clip", "patience", "steps_per_epoch", "weight_decay")
-              if getattr(self, n) < 0),
+              if not getattr(self, n) >= 0),
         ]:  # fmt: skip
             raise UserError(f"{wrong}: expected {expected}")
         encoder_swiglu = self.swiglu in ("encoder", "all")
@@ -128,7 +129,10 @@ class Options:
     @classmethod
     def from_json(cls, text: str) -> "Options":
         """From a run folder's file; unknown names are an error."""
-        values: dict[str, Any] = json.loads(text)
+        try:
+            values = dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"options.json is not readable ({error})") from None
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise UserError(f"options.json holds unknown options: {', '.join(sorted(unknown))}")

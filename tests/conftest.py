@@ -8,6 +8,7 @@ import torch
 from base_bert import BertConfig, find_embedded
 from bert import BertModel
 from errors import UserError
+from options import Options
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,3 +36,23 @@ def tiny(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder under the real names: 40 training and 12 dev and test rows a task, cut from the built-in corpus."""
+    folder = tmp_path_factory.mktemp("data")
+    for source in (Path(__file__).parents[1] / "data" / "builtin").glob("*.csv"):
+        lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / source.name).write_text("".join(lines[: 41 if "train" in source.name else 13]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def options(tiny: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Three small steps on the tiny model, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Options(
+        model=str(tiny), data_dir=str(small_data), epochs=1, steps_per_epoch=3, batch_size=13, log_every=1, precision="fp32",
+        lr=1e-3, lora_layers="0,1",
+    )  # fmt: skip

@@ -246,7 +246,7 @@ def test_model_eval_sst(args):
 
 
 def test_2024s_order(args):
-    """Sentiment, paraphrase, similarity. 2023 has paraphrase first; scripts that rely on that bring evaluation.py along."""
+    """Sentiment, paraphrase, similarity. 2023 had paraphrase first; its scripts bring their own evaluation.py."""
     out = evaluation.model_eval_multitask(*loaders_of(args, "dev"), Model(True), CPU)
     expected, ids = expected_of(args, "dev"), [f"iddev{i}" for i in range(7)]
     sst, _, para, sts = rows_of(args, "dev", "dev")
@@ -265,7 +265,7 @@ def test_2024s_order(args):
 
 
 def test_2023s_prediction_files(args):
-    """test_model_multitask writes six files: the header, then `{id} , {value} ` a row, dev ids beside dev predictions."""
+    """test_model_multitask writes six files: a header, then `{id} , {value} ` a row, dev ids with dev predictions."""
     evaluation.test_model_multitask(args, Model(True), CPU)
     heads = {"sst": "Predicted_Sentiment", "para": "Predicted_Is_Paraphrase", "sts": "Predicted_Similiary"}
     for split in ("dev", "test"):

@@ -65,7 +65,6 @@ def test_course_form(correct_bias, scale):
         torch.testing.assert_close(p.detach().flatten(), expected, rtol=1e-12, atol=1e-14)
 
 
-
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 def test_torch_form_is_torchs_adamw(weight_decay, scale):

@@ -1,0 +1,191 @@
+"""What the benchmarks share: flags, data, steps of examples, padded batches, records, timing, memory."""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets import Sequence, Split, find_files, load_split
+from errors import UserError
+from multitask_bert import MultitaskBERT
+from options import Options, parse, pick
+from packing import pack
+from runs import environment
+from samplers import SAMPLERS, Draw
+from tokenizer import BertTokenizer
+
+Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
+T = TypeVar("T")
+
+
+def arguments(argv: list[str], own: argparse.ArgumentParser, description: str) -> tuple[argparse.Namespace, Options]:
+    """A benchmark's own flags (a parser with add_help=False and allow_abbrev=False), and the rest as Options."""
+    mine, rest = own.parse_known_args(argv)
+    if {"-h", "--help"} & set(rest):
+        print(f"flags of this benchmark alone:\n{own.format_help()}\nflags of the main job:")
+    return mine, parse(rest, description)
+
+
+def own_parser() -> argparse.ArgumentParser:
+    """An empty parser for arguments()."""
+    return argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+
+
+def load(options: Options, tokenizer: BertTokenizer, splits: tuple[str, ...]) -> tuple[dict[str, dict[str, Split]], bool]:
+    """{split: {task: examples}} of the main job's files, and whether they are the built-in corpus."""
+    paths, built_in = find_files(options)
+    return {
+        split: {task: load_split(paths[task, split], task, split, options, tokenizer) for task in options.tasks}
+        for split in splits
+    }, built_in
+
+
+class Indices(Split):
+    """A Split whose take() gives the indices of the examples instead of the examples."""
+
+    def batch(self, indices: list[int]) -> Any:
+        """The indices themselves."""
+        return indices
+
+
+def sampler(options: Options, training: dict[str, Split]) -> Draw:
+    """The main job's sampler over these examples."""
+    return pick(SAMPLERS, options.sampler, "--sampler")({task: len(split) for task, split in training.items()}, options)
+
+
+def draw_steps(options: Options, training: dict[str, Split], count: int) -> list[Step]:
+    """The examples of the main job's first `count` forward passes with this seed."""
+    draw = sampler(options, training)
+    views = {task: Indices(task, s.examples, s.sequences, s.per_example, s.seed) for task, s in training.items()}
+    return [{task: list(views[task].take(n)) for task, n in draw(step).items()} for step in range(count)]  # type: ignore
+
+
+def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) -> list[Step]:
+    """The same examples in as many steps of the same sizes, each task's sorted by length over the whole list of steps and
+    then dealt out in random order: length grouping, as transformers' Trainer has it (group_by_length)."""
+    random = np.random.default_rng(seed)
+    grouped: list[Step] = [{} for _ in steps]
+    for task, split in training.items():
+        ordered = sorted((i for step in steps for i in step.get(task, [])), key=lambda i: len(split.sequences[i][0]))
+        begin = 0
+        for number in random.permutation([n for n, step in enumerate(steps) if task in step]):
+            grouped[number][task] = ordered[begin : begin + len(steps[number][task])]
+            begin += len(steps[number][task])
+    return grouped
+
+
+def real_tokens(steps: list[Step], training: dict[str, Split]) -> int:
+    """Word-pieces of the steps' examples, [CLS] and [SEP] too, as `[CLS] a [SEP] b [SEP]` for pairs; no padding."""
+    return sum(len(training[task].sequences[i][0]) for step in steps for task, part in step.items() for i in part)
+
+
+def padded(sequences: list[Sequence], device: torch.device) -> dict[str, Tensor]:
+    """Sequences padded to the longest, under transformers' names: [B, T] each."""
+    width = max(len(ids) for ids, _ in sequences)
+    rows = np.zeros((3, len(sequences), width), dtype=np.int64)
+    for i, (ids, types) in enumerate(sequences):
+        rows[:, i, : len(ids)] = ids, types, np.ones(len(ids))
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    return dict(zip(names, torch.from_numpy(rows).to(device, non_blocking=True), strict=True))
+
+
+@torch.no_grad()
+def check_agreement(ours: MultitaskBERT, others: dict[str, Callable[[dict[str, Tensor]], Tensor]], split: Split) -> float:
+    """The largest difference between our last hidden states and the others' on 32 of a split's sequences, in fp32.
+
+    The others must be in eval mode; ours is put into it. RuntimeError above 1e-4: then the times compare different models.
+    """
+    sequences = split.sequences[:32]
+    batch = padded(sequences, ours.device)
+    packed = pack({split.task: sequences}).to(ours.device)
+    mine = ours.eval().bert.encode(packed)[-1]
+    worst = 0.0
+    for name, encode in others.items():
+        theirs = encode(batch)
+        for i, (start, length) in enumerate(zip(packed.starts.tolist(), packed.lengths.tolist(), strict=True)):
+            worst = max(worst, float((theirs[i, :length].float() - mine[start : start + length]).abs().max()))
+        if not worst <= 1e-4:
+            raise RuntimeError(f"{name}: last hidden states differ from ours by {worst:.1e}, expected at most 1e-4")
+    return worst
+
+
+def facts(options: Options, built_in: bool) -> dict[str, Any]:
+    """Command, commit, versions, device and data of a record."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = environment(torch.device("cuda" if options.use_gpu else "cpu"))
+    try:
+        found["versions"]["transformers"] = version("transformers")
+    except PackageNotFoundError:
+        found["versions"]["transformers"] = "not installed"
+    return {**found, "model": options.model, "data_dir": options.data_dir, "built_in_corpus": built_in}
+
+
+def append(path: str | Path, record: dict[str, Any]) -> None:
+    """One more JSON line."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """The lines that append() wrote; none if there is no file."""
+    if not Path(path).exists():
+        return []
+    try:
+        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
+    except ValueError as error:
+        raise UserError(f"{path}: not a file of JSON lines ({error}); give another --record") from None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def interleaved(
+    sides: dict[str, Callable[[], Any]], rounds: dict[str, int], device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round, run A B C A B C ...; a side with fewer rounds drops out of the last ones."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(max(rounds.values())):
+        for name, side in sides.items():
+            if number < rounds[name]:
+                synchronize(device)
+                began = time.perf_counter()
+                side()
+                synchronize(device)
+                seconds[name].append(time.perf_counter() - began)
+                print(f"round {number + 1}  {name:<28} {seconds[name][-1]:8.2f} s", flush=True)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
+    """How many times faster `fast` is: the median of the ratios within each round that both ran."""
+    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=False))
+
+
+def peak_memory(device: torch.device) -> float:
+    """MB: on CUDA the most memory that tensors took, else the most that this process held.
+
+    Not getrusage on Linux: its ru_maxrss survives exec, so a child process would report its parent's peak.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")) / 2**10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS

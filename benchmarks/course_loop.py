@@ -1,0 +1,180 @@
+"""What the speed is compared with: a multitask BERT and its training loop as a student of the course would write them.
+
+A plain BERT from the paper's formulas in fp32, padded batches, torch's dropout, text tokenised when its batch is made, each
+sentence of a pair encoded on its own, AdamW as a loop over the parameters. Nothing is slowed down on purpose, nothing is
+tuned. Parameter names are those of bert.py, so its weights load.
+"""
+
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from base_bert import BertConfig
+from examples import Example
+from tasks import TASKS
+from tokenizer import BertTokenizer
+
+
+class SelfAttention(nn.Module):
+    """Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2, before the output projection."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B, T, H] -> [B, A, T, D]."""
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """[B, T, H] and additive [B, 1, 1, T] -> [B, T, H]."""
+        q, k, v = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + mask
+        context = self.dropout(F.softmax(scores, dim=-1)) @ v
+        return context.transpose(1, 2).reshape(x.shape)
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each with dropout, residual and layer norm."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.self_attention = SelfAttention(config)
+        self.attention_dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.attention_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.interm_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.out_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.out_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.out_dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """[B, T, H] -> [B, T, H]."""
+        attended = self.attention_dense(self.self_attention(x, mask))
+        x = self.attention_layer_norm(x + self.attention_dropout(attended))
+        fed = self.out_dense(F.gelu(self.interm_dense(x)))
+        return self.out_layer_norm(x + self.out_dropout(fed))
+
+
+class CourseBERT(nn.Module):
+    """The encoder."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.word_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.pos_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.tk_type_embedding = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.embed_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.embed_dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.bert_layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+        self.pooler_dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """[B, T] each -> the last hidden state [B, T, H]."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        x = self.word_embedding(input_ids) + self.pos_embedding(positions) + self.tk_type_embedding(token_type_ids)
+        x = self.embed_dropout(self.embed_layer_norm(x))
+        mask = (1.0 - attention_mask[:, None, None, :].float()) * -10000.0
+        for layer in self.bert_layers:
+            x = layer(x, mask)
+        return x
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[B, T] each -> the pooler's output [B, H]."""
+        states = self.encode(input_ids, attention_mask, torch.zeros_like(input_ids))
+        return torch.tanh(self.pooler_dense(states[:, 0]))
+
+
+class CourseMultitask(nn.Module):
+    """The encoder, and a dropout and a linear a task; a pair is its two sentences' outputs side by side."""
+
+    def __init__(self, config: BertConfig, weights: dict[str, Tensor], tasks: Iterable[str]):
+        super().__init__()
+        self.bert = CourseBERT(config)
+        self.bert.load_state_dict({name: x for name, x in weights.items() if name != "position_ids"})
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        width = config.hidden_size
+        self.heads = nn.ModuleDict({t: nn.Linear(2 * width if TASKS[t].pair else width, TASKS[t].outputs) for t in tasks})
+
+    def forward(self, task: str, batch: list[dict[str, Tensor]]) -> Tensor:
+        """One padded batch a sentence -> logits [B, outputs]."""
+        pooled = [self.dropout(self.bert(x["input_ids"], x["attention_mask"])) for x in batch]
+        return self.heads[task](torch.cat(pooled, dim=1))
+
+
+class LoopAdamW(torch.optim.Optimizer):
+    """AdamW, parameter by parameter: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float):
+        super().__init__(params, {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            b1, b2 = group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+                state["step"] += 1
+                state["m"].mul_(b1).add_(p.grad, alpha=1 - b1)
+                state["v"].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
+                size = group["lr"] * math.sqrt(1 - b2 ** state["step"]) / (1 - b1 ** state["step"])
+                p.addcdiv_(state["m"], state["v"].sqrt().add_(group["eps"]), value=-size)
+                p.add_(p, alpha=-group["lr"] * group["weight_decay"])
+
+
+def collate(examples: list[Example], tokenizer: BertTokenizer, device: torch.device) -> list[dict[str, Tensor]]:
+    """Tokenise and pad the first sentences, and where there are any the second ones."""
+    batches = [
+        tokenizer([e.texts[i] for e in examples], return_tensors="pt", padding=True, truncation=True)
+        for i in range(len(examples[0].texts))
+    ]
+    return [{name: x.to(device) for name, x in batch.items()} for batch in batches]
+
+
+def task_loss(task: str, logits: Tensor, examples: list[Example]) -> Tensor:
+    """Cross-entropy, binary cross-entropy, or the squared error on a score."""
+    labels = torch.tensor([e.label for e in examples], device=logits.device)
+    if TASKS[task].outputs > 1:
+        return F.cross_entropy(logits, labels.long())
+    if TASKS[task].whole:
+        return F.binary_cross_entropy_with_logits(logits.view(-1), labels.float())
+    return F.mse_loss(logits.view(-1), labels.float())
+
+
+def train_step(
+    model: CourseMultitask, optimizer: LoopAdamW, step: dict[str, list[Example]], tokenizer: BertTokenizer, clip: float
+) -> float:
+    """One update with the examples of each task; the summed loss."""
+    device = next(model.parameters()).device
+    optimizer.zero_grad()
+    losses = [task_loss(t, model(t, collate(part, tokenizer, device)), part) for t, part in step.items()]
+    loss = torch.stack(losses).sum()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def predict_logits(model: CourseMultitask, task: str, examples: list[Example], tokenizer: BertTokenizer, size: int) -> Tensor:
+    """[examples, outputs], from batches of `size` in file order."""
+    device = next(model.parameters()).device
+    model.eval()
+    batches = (examples[i : i + size] for i in range(0, len(examples), size))
+    return torch.cat([model(task, collate(batch, tokenizer, device)).cpu() for batch in batches])

@@ -1,0 +1,255 @@
+"""Training speed and memory of this project against a course-style loop and transformers, on the same examples.
+
+    python benchmarks/train_speed.py --data_dir ../shared/data --record benchmarks/records/train_speed.json
+    python benchmarks/train_speed.py --use_gpu --steps 100
+    python benchmarks/train_speed.py --steps 0 --rounds 1          # a whole epoch
+
+Takes the main job's flags and its own. Every side makes the same number of updates from the same examples, in train mode with
+the same dropout, clipping and warm-up; the sides take turns, and medians over the rounds count. First all encoders must give
+the same outputs. A real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted once and alike for every side.
+
+    ours     MultitaskBERT as in train(): packed, bf16 where the hardware has it, mixed steps
+    course   course_loop.py: fp32, tokenised when batched, random batches, two encoder calls a pair
+    sdpa     transformers' BertModel: autocast to our dtype, examples grouped by length over all steps of a round, padded, one
+    eager    encoder call a task, cross-encoded, token ids made beforehand, torch's fused AdamW; with either attention
+"""
+
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor
+
+from base_bert import default_pretrained
+from benchmarks import course_loop
+from benchmarks.common import (
+    Step, arguments, by_similar_length, check_agreement, draw_steps, facts, interleaved, load, own_parser, peak_memory,
+    ratio, real_tokens, sampler,
+)  # fmt: skip
+from benchmarks.reference import PlainBERT, autocast, task_loss
+from checkpoint import seed_everything, write_json
+from datasets import Split
+from errors import run
+from multitask_bert import build, pick_device, pick_dtype
+from optimizer import SCHEDULES, AdamW, parameter_groups
+from options import Options, pick
+from samplers import epoch_steps
+from surgery import COMBINERS, backward
+from tasks import TASKS
+from tokenizer import BertTokenizer
+
+Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses
+MEMORY_STEPS = 4
+
+
+def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimizer], None]:
+    """A function that sets the rate of the next step, warm-up first; `total` steps, after which it stays at the last."""
+    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
+    steps = itertools.count()
+
+    def set_rate(optimizer: torch.optim.Optimizer) -> None:
+        for group, step in itertools.product(optimizer.param_groups, [next(steps)]):
+            group["lr"] = options.learning_rate() * schedule(min(step, total - 1))
+
+    return set_rate
+
+
+def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
+    """The step of multitask_classifier.train(), without log and checkpoints."""
+    device = pick_device(options.use_gpu)
+    model = build(options).to(device).train()
+    model.compute_dtype = pick_dtype(options.precision, device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    shared = [p for p in model.bert.parameters() if p.requires_grad]
+    optimizer = AdamW(parameter_groups(model, options.weight_decay), form=options.optimizer_form)
+    combine = pick(COMBINERS, options.combiner, "--combiner")
+    set_rate = learning_rates(options, total)
+
+    def side(steps: list[Step]) -> list[Tensor]:
+        seen = []
+        for step in steps:
+            set_rate(optimizer)
+            batches = {task: training[task].batch(indices) for task, indices in step.items()}
+            logits = model.logits(batches)
+            losses = {t: TASKS[t].loss(logits[t], batch.labels.to(device)) for t, batch in batches.items()}
+            backward(losses, shared, combine)
+            torch.nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
+            optimizer.step()
+            optimizer.zero_grad()
+            seen.append(torch.stack(list(losses.values())).detach().sum())
+        return seen
+
+    return side
+
+
+def course_side(options: Options, training: dict[str, Split], total: int) -> Side:
+    """course_loop.py."""
+    source = build(replace(options, lora=False, option="finetune")).bert
+    model = course_loop.CourseMultitask(source.config, source.state_dict(), training)
+    model = model.to(pick_device(options.use_gpu)).train()
+    tokenizer = BertTokenizer.from_pretrained(options.model)
+    optimizer = course_loop.LoopAdamW(model.parameters(), options.learning_rate(), options.weight_decay)
+    set_rate = learning_rates(options, total)
+
+    def side(steps: list[Step]) -> list[Tensor]:
+        seen = []
+        for step in steps:
+            set_rate(optimizer)
+            examples = {task: [training[task].examples[i] for i in indices] for task, indices in step.items()}
+            loss = course_loop.train_step(model, optimizer, examples, tokenizer, options.clip or float("inf"))
+            seen.append(torch.tensor(loss))
+        return seen
+
+    return side
+
+
+def transformers_side(attention: str) -> Callable[[Options, dict[str, Split], int], Side]:
+    """transformers' BertModel with this attention."""
+
+    def make(options: Options, training: dict[str, Split], total: int) -> Side:
+        device = pick_device(options.use_gpu)
+        dtype = pick_dtype(options.precision, device)
+        model = PlainBERT(options, attention).to(device).train()
+        groups = parameter_groups(model, options.weight_decay)
+        try:
+            optimizer = torch.optim.AdamW(groups, lr=options.learning_rate(), fused=True)
+        except RuntimeError:  # no fused kernel for this device
+            optimizer = torch.optim.AdamW(groups, lr=options.learning_rate(), foreach=True)
+        set_rate = learning_rates(options, total)
+
+        def side(steps: list[Step]) -> list[Tensor]:
+            seen = []
+            for step in by_similar_length(steps, training, options.seed):
+                set_rate(optimizer)
+                losses = []
+                for task, indices in step.items():
+                    batch = training[task].batch(indices)
+                    with autocast(device, dtype):
+                        logits = model(task, batch)
+                    losses.append(task_loss(task, logits, batch.labels.to(device), "bce"))
+                loss = torch.stack(losses).sum()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
+                optimizer.step()
+                optimizer.zero_grad()
+                seen.append(loss.detach())
+            return seen
+
+        return side
+
+    return make
+
+
+SIDES = {"ours": our_side, "course": course_side, "sdpa": transformers_side("sdpa"), "eager": transformers_side("eager")}
+TITLES = {
+    "ours": "minBERT", "course": "course-style loop, fp32", "sdpa": "transformers, SDPA, length grouping",
+    "eager": "transformers, eager attention, length grouping",
+}  # fmt: skip
+
+
+def agreement(options: Options, training: dict[str, Split]) -> float:
+    """The largest difference between the three encoders' outputs, in fp32."""
+    ours = build(replace(options, lora=False, option="finetune")).to(pick_device(options.use_gpu))
+    course = course_loop.CourseBERT(ours.bert.config)
+    course.load_state_dict({name: x for name, x in ours.bert.state_dict().items() if name != "position_ids"})
+    course.to(ours.device).eval()
+    plain = {name: PlainBERT(options, name).to(ours.device).eval() for name in ("sdpa", "eager")}
+    others: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {"course": lambda batch: course.encode(**batch)}
+    for name, model in plain.items():
+        others[name] = lambda batch, model=model: model.bert(**batch).last_hidden_state  # type: ignore[misc]
+    return max(check_agreement(ours, others, split) for split in training.values())
+
+
+def memory(side: str, argv: list[str]) -> float:
+    """Peak memory in MB of a side's first steps, in a process of its own."""
+    command = [sys.executable, __file__, *argv, "--memory_of", side]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{side}: the memory pass failed: {done.stderr.strip().splitlines()[-1:]}")
+    return float(done.stdout.splitlines()[-1])
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown."""
+    lines = [f"{record['device']}; {record['model']}; {record['steps']} steps of {record['batch_size']} examples a round", "",
+             "| | real tokens/s | examples/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|---|"]  # fmt: skip
+    for name, row in record["sides"].items():
+        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
+        peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f} MB"
+        lines.append(f"| {TITLES[name]} | {row['tokens_per_s']:.0f} | {row['examples_per_s']:.1f} | "
+                     f"{1e6 / row['tokens_per_s']:.0f} | {faster} | {peak} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def summarise(
+    seconds: dict[str, list[float]], tokens: int, examples: int, peaks: dict[str, float | None]
+) -> dict[str, dict[str, Any]]:
+    """A row a side."""
+    return {
+        name: {
+            "tokens_per_s": tokens / statistics.median(times), "examples_per_s": examples / statistics.median(times),
+            "ours_faster": ratio(seconds, name, "ours"), "seconds": [round(x, 3) for x in times], "peak_mb": peaks[name],
+        }
+        for name, times in seconds.items()
+    }  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    own = own_parser()
+    own.add_argument("--record", help="write the result to this JSON file")
+    own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
+    own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
+    own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
+    own.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what is timed; ours always is")
+    own.add_argument("--skip_memory", action="store_true", help="leave the memory pass out")
+    own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MB of this side alone, and nothing else")
+    mine, options = arguments(argv, own, __doc__.split("\n")[0])
+    if options.model == "auto":
+        options = replace(options, model=default_pretrained())
+    device = pick_device(options.use_gpu)
+    data, built_in = load(options, BertTokenizer.from_pretrained(options.model), ("train",))
+    training = data["train"]
+    sizes = {task: len(split) for task, split in training.items()}
+    count = mine.steps or epoch_steps(sampler(options, training), sizes, 1)
+    seed_everything(options.seed)
+    if mine.memory_of:
+        SIDES[mine.memory_of](options, training, MEMORY_STEPS)(draw_steps(options, training, MEMORY_STEPS))
+        print(peak_memory(device))
+        return
+
+    names = list(dict.fromkeys(["ours", *mine.sides]))
+    worst = agreement(options, training)
+    print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
+    peaks: dict[str, float | None] = {n: None if mine.skip_memory else memory(n, argv) for n in names}
+    rounds = {n: mine.course_rounds if n == "course" else mine.rounds for n in names}
+    steps = draw_steps(options, training, count)
+    sides = {n: SIDES[n](options, training, 2 + count * rounds[n]) for n in names}
+    for side in sides.values():  # warm-up, untimed
+        side(steps[:2])
+    seconds = interleaved({n: lambda side=side: side(steps) for n, side in sides.items()}, rounds, device)  # type: ignore
+    tokens, examples = real_tokens(steps, training), sum(len(part) for step in steps for part in step.values())
+    record = {
+        **facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "steps": count,
+        "batch_size": options.batch_size, "tokens": tokens, "examples": examples, "largest_difference": worst,
+        "sides": summarise(seconds, tokens, examples, peaks),
+    }  # fmt: skip
+    print(f"\n{table(record)}")
+    if mine.record:
+        Path(mine.record).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(mine.record), record)
+    else:
+        print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,264 @@
+"""train(), end to end on a tiny random BERT: determinism, resuming, stopping, and that every option is alive."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import multitask_classifier
+from errors import Interrupted, UserError
+from multitask_classifier import MultitaskBERT, main, train
+from options import Options
+from tasks import LEADERBOARD
+
+ROOT = Path(__file__).parents[1]
+
+
+def weights(folder: str | Path) -> dict[str, Tensor]:
+    """The weights after the last step of a run."""
+    return load_file(Path(folder) / "last" / "model.safetensors")
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two state dicts are equal bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def flags(options: Options) -> list[str]:
+    """The command line of some options."""
+    line = []
+    for name, value in asdict(options).items():
+        if isinstance(value, bool):
+            line += [f"--{name}"] if value else []
+        elif value is not None and value != getattr(Options, name):
+            line += [f"--{name}", *([str(value)] if not isinstance(value, tuple) else value)]
+    return line
+
+
+def test_a_run_leaves_what_the_readme_promises(options: Options, capsys: pytest.CaptureFixture) -> None:
+    result = train(options)
+    for task in LEADERBOARD:
+        for split, suffix in (("dev", "dev"), ("test", "test-student")):
+            lines = Path(f"predictions/{task}-{split}-output.csv").read_text().splitlines()
+            name = {"sst": "ids-sst", "para": "quora", "sts": "sts"}[task]
+            rows = (Path(options.data_dir) / f"{name}-{suffix}.csv").read_text().splitlines()
+            ids = [row.split("\t")[-2 - task.startswith(("para", "sts")) - (split == "dev")] for row in rows[1:]]
+            assert [line.split(" , ")[0] for line in lines[1:]] == ids
+    folder = Path(result["folder"])
+    assert {p.name for p in folder.iterdir()} == {"options.json", "run.json", "log.jsonl", "best", "last"}
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["built_in_corpus"] is False and len(facts["data"]) == 9 and facts["best"]["epoch"] == 1
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in log] == [1, 2, 3, 3] and set(log[-1]["dev"]) == set(LEADERBOARD)
+    printed = capsys.readouterr().out
+    assert "SST accuracy  Quora accuracy  STS Pearson  overall" in printed and f"model: {folder}/best" in printed
+
+
+def test_the_built_in_corpus_is_announced(options: Options, capsys: pytest.CaptureFixture) -> None:
+    result = train(replace(options, data_dir="data", tasks=("sst",)))
+    assert "BUILT-IN CORPUS" in capsys.readouterr().out
+    assert json.loads((Path(result["folder"]) / "run.json").read_text())["built_in_corpus"] is True
+
+
+def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> None:
+    first, second = (weights(train(options)["folder"]) for _ in range(2))
+    assert same(first, second)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_interrupted_and_resumed_equals_undisturbed(
+    options: Options, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(options, epochs=2, hidden_dropout_prob=0.3, precision=precision, accumulation=2, save_every=2)
+    whole = train(options)
+    step = multitask_classifier.Run.log
+
+    def interrupt(self: multitask_classifier.Run, number: int, *rest: object) -> None:
+        step(self, number, *rest)  # type: ignore[arg-type]
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(multitask_classifier.Run, "log", interrupt)
+        with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: --resume runs/") as stopped:
+            train(options)
+    folder = str(stopped.value).split("--resume ")[1]
+    resumed = train(replace(Options(), resume=folder))
+    assert same(weights(whole["folder"]), weights(folder))
+    assert resumed["best"] == whole["best"]
+    lines = [[json.loads(x) for x in (Path(f) / "log.jsonl").read_text().splitlines()] for f in (whole["folder"], folder)]
+    assert [r["step"] for r in lines[0]] == [r["step"] for r in lines[1]]
+    assert [r.get("loss") for r in lines[0]] == [r.get("loss") for r in lines[1]]
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_then_resume(options: Options) -> None:
+    options = replace(options, epochs=3, steps_per_epoch=4, save_every=1)
+    whole = weights(train(options)["folder"])
+    command = [sys.executable, str(ROOT / "multitask_classifier.py"), *flags(replace(options, name="killed"))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    folder = None
+    while not folder or not (folder / "last").exists():  # killed somewhere between the first checkpoint and the end
+        time.sleep(0.01)
+        folder = next(iter(Path("runs").glob("*-killed")), None)
+    for delay in (0.05, 0.3):
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "multitask_classifier.py"), "--resume", str(folder)], stdout=subprocess.DEVNULL
+        )
+        time.sleep(2.5)
+    assert process.wait(60) == 0
+    assert same(whole, weights(folder))
+
+
+def test_resume_refuses_other_options_and_other_folders(options: Options) -> None:
+    folder = train(options)["folder"]
+    with pytest.raises(UserError, match="--epochs was 1, not 7"):
+        train(replace(options, resume=folder, epochs=7))
+    with pytest.raises(UserError, match="--resume nowhere: no options.json in it"):
+        train(replace(options, resume="nowhere"))
+
+
+def test_a_torn_checkpoint_is_refused(options: Options) -> None:
+    folder = Path(train(options)["folder"])
+    path = folder / "last" / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="optimizer.safetensors: not a readable checkpoint"):
+        train(replace(Options(), resume=str(folder)))
+
+
+def test_patience_stops(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.4, 0.3, 0.9])
+
+    def fixed(*_: object) -> dict:
+        overall = next(scores)
+        return {**{t: {"score": overall} for t in LEADERBOARD}, "overall": overall}
+
+    monkeypatch.setattr(multitask_classifier, "evaluate", fixed)
+    result = train(replace(options, epochs=4, steps_per_epoch=1, patience=2))
+    assert result["best"]["epoch"] == 1 and next(scores) == 0.9
+
+
+def test_lora_is_saved_small_and_merges(options: Options) -> None:
+    plain = Path(train(replace(options, lora=True))["folder"])
+    assert {p.name for p in (plain / "best").iterdir()} == {"options.json", "adapter.safetensors"}
+    merged = Path(train(replace(options, lora=True, lora_merge=True, name="merged"))["folder"])
+    assert (merged / "best" / "model.safetensors").exists()
+    texts = [("A lovely film .",), ("It is not good , sadly .",)]
+    a, b = MultitaskBERT.load(plain), MultitaskBERT.load(merged)
+    assert not any("lora" in name for name in b.state_dict())
+    batch = a.tokenizer([t[0] for t in texts], return_tensors="pt", padding=True)
+    inputs = batch["input_ids"], batch["attention_mask"]
+    torch.testing.assert_close(a.predict_sentiment(*inputs), b.predict_sentiment(*inputs), atol=1e-5, rtol=0)
+
+
+# Every option's other values, and what must be on for them to matter. A new option must be named here or in DEAD.
+ALIVE: dict[str, list[dict]] = {
+    "option": [{"option": "pretrain"}],
+    "tasks": [{"tasks": ("sst", "para")}],
+    "pair_encoding": [{"pair_encoding": "bi"}],
+    "pooling": [{"pooling": "mean"}],
+    "head": [{"head": "linear"}],
+    "rmsnorm": [{"rmsnorm": place} for place in ("heads", "encoder", "all")],
+    "swiglu": [{"swiglu": place} for place in ("heads", "encoder", "all")],
+    "swiglu_start": [{"swiglu": "encoder", "swiglu_start": "random"}],
+    "lora": [{"lora": True}],
+    "lora_rank": [{"lora": True, "lora_rank": 3}],
+    "lora_alpha": [{"lora": True, "lora_alpha": 7.0}],
+    "lora_dropout": [{"lora": True, "lora_dropout": 0.5}],
+    "lora_targets": [{"lora": True, "lora_targets": t} for t in ("qk", "qv", "qkv")],
+    "lora_layers": [{"lora": True, "lora_layers": "1"}],
+    "epochs": [{"epochs": 2}],
+    "steps_per_epoch": [{"steps_per_epoch": 2}],
+    "batch_size": [{"batch_size": 7}],
+    "accumulation": [{"accumulation": 2}],
+    "sampler": [{"sampler": "round_robin"}],
+    "sampling_exponent": [{"sampling_exponent": 0.0, "para_train": "unequal.csv"}],
+    "lr": [{"lr": 2e-3}],
+    "schedule": [{"schedule": "constant"}, {"schedule": "cosine"}],
+    "warmup": [{"warmup": 0.6}],
+    "weight_decay": [{"weight_decay": 0.1}],
+    "optimizer_form": [{"optimizer_form": "torch"}],
+    "clip": [{"clip": 0.1}],
+    "hidden_dropout_prob": [{"hidden_dropout_prob": 0.3}],
+    "attention_dropout_prob": [{"attention_dropout_prob": 0.3}],
+    "max_length": [{"max_length": 8}],
+    "seed": [{"seed": 7}],
+    "precision": [{"precision": "bf16"}],
+    "model": [{"model": "other"}],
+    "sst_train": [{"sst_train": "unequal-sst.csv"}],
+    "para_train": [{"para_train": "unequal.csv"}],
+    "sts_train": [{"sts_train": "unequal-sts.csv"}],
+}
+DEAD = {  # nothing about training: files, names, when to look; each has a test of its own or is a path
+    "combiner", "patience", "lora_merge", "use_gpu", "data_dir", "predictions", "name", "runs_dir", "resume", "save_every",
+    "log_every", "tensorboard", *(f"{t}_{s}" for t in LEADERBOARD for s in ("dev", "test", "dev_out", "test_out")),
+}  # fmt: skip
+
+
+def test_every_option_is_accounted_for() -> None:
+    assert set(ALIVE) | DEAD == {f.name for f in fields(Options)} and not set(ALIVE) & DEAD
+
+
+@pytest.fixture(scope="module")
+def baselines() -> dict:
+    return {}
+
+
+@pytest.mark.parametrize("name", ALIVE)
+def test_option_is_alive(options: Options, name: str, baselines: dict, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multitask_classifier, "finish", lambda run, *_: {"folder": str(run.folder)})
+    for stem, out in (("quora", "unequal"), ("ids-sst", "unequal-sst"), ("sts", "unequal-sts")):
+        lines = (Path(options.data_dir) / f"{stem}-train.csv").read_text().splitlines(keepends=True)
+        Path(f"{out}.csv").write_text("".join(lines[:14]))
+    other = multitask_classifier.build(options).bert
+    torch.nn.init.normal_(other.pooler_dense.weight)
+    torch.nn.init.normal_(other.embed_layer_norm.weight)
+    other.save_pretrained("other")
+    for variant in ALIVE[name]:
+        fixed = {k: v for k, v in variant.items() if k != name}  # what must be on for the option to matter
+        key = str(fixed)
+        if key not in baselines:
+            baselines[key] = weights(train(replace(options, **fixed))["folder"])
+        assert not same(baselines[key], weights(train(replace(options, **variant))["folder"])), variant
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sst_train": "absent.csv"}, "missing 1 of 9 data files: absent.csv; fetch them: python data/download.py"),
+        ({"model": "absent/model/folder"}, "absent/model/folder: no such folder, and not a hub id"),
+        ({"use_gpu": True}, "--use_gpu: torch sees no CUDA device"),
+        ({"sst_dev_out": "/proc/nowhere/out.csv"}, "/proc/nowhere: can't be written"),
+        ({"runs_dir": "/proc/nowhere"}, "/proc/nowhere: can't be written"),
+        ({"pooling": "median"}, "--pooling median: expected one of cls, mean"),
+    ],
+)
+def test_what_can_not_work_is_one_line_before_the_first_step(options: Options, change: dict, message: str) -> None:
+    if change.get("use_gpu") and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(UserError, match=message.replace("(", "\\(")) as error:
+        train(replace(options, **change))
+    assert "\n" not in str(error.value) and not list(Path().glob("runs/*/last"))
+
+
+def test_the_command_line_ends_with_one_line_and_a_code(options: Options) -> None:
+    command = [sys.executable, str(ROOT / "multitask_classifier.py"), "--batch_size", "0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: --batch_size 0: expected at least 1\n")
+
+
+def test_main_takes_the_course_flags(options: Options) -> None:
+    main([*flags(options), "--fine-tune-mode", "last-linear-layer", "--sst_dev_out", "mine/sst.csv"])
+    assert Path("mine/sst.csv").read_text().startswith("id \t Predicted_Sentiment \n")
