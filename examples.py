@@ -55,19 +55,23 @@ def parse_label(text: str, task: Task, where: str) -> float:
 def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     """All examples of a file, in its order. `split` "test" asks for no labels and keeps every row."""
     path = Path(path)
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t")
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", strict=True)
     columns = ["id", *task.columns] + ([] if split == "test" else [task.label])
-    lacking = [c for c in columns if c not in (reader.fieldnames or [])]
-    if lacking:
-        found = ", ".join(c for c in reader.fieldnames or [] if c) or "nothing"
-        expected = ", ".join(columns)
-        raise UserError(f"{path}:1: no column {', '.join(lacking)}; found {found}; expected tab-separated {expected}")
     examples: list[Example] = []
     seen: dict[str, int] = {}
-    unlabelled = 0
+    line = unlabelled = 0
     try:
+        lacking = [c for c in columns if c not in (reader.fieldnames or [])]
+        if lacking:
+            found = ", ".join(c for c in reader.fieldnames or [] if c) or "nothing"
+            expected = ", ".join(columns)
+            raise UserError(f"{path}:1: no column {', '.join(lacking)}; found {found}; expected tab-separated {expected}")
+        line = reader.line_num
         for row in reader:
-            where = f"{path}:{reader.line_num}"
+            line = reader.line_num
+            where = f"{path}:{line}"
+            if any(row.get(None, [])):
+                raise UserError(f"{where}: more cells than the first line has; put texts with tabs in quotes")
             if split != "test" and not (row[task.label] or "").strip():
                 unlabelled += 1
                 continue
@@ -78,11 +82,11 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
                 raise UserError(f"{where}: {empty} is empty; fill it in or delete the row")
             if identity in seen:
                 raise UserError(f"{where}: id {identity} stands in line {seen[identity]} already; ids must differ")
-            seen[identity] = reader.line_num
+            seen[identity] = line
             label = None if split == "test" else parse_label(row[task.label], task, where)
             examples.append(Example(identity, texts, label))
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not tab-separated text ({error})") from None
+        raise UserError(f"{path}:{line + 1}: not tab-separated text, or a quote that does not end ({error})") from None
     if not examples:
         raise UserError(f"{path}: no rows with {'a label' if split != 'test' else 'text'} in it")
     if unlabelled:

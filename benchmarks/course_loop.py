@@ -172,7 +172,9 @@ def train_step(
 
 
 @torch.no_grad()
-def predict_logits(model: CourseMultitask, task: str, examples: list[Example], tokenizer: BertTokenizer, size: int) -> Tensor:
+def predict_logits(
+    model: CourseMultitask, task: str, examples: list[Example], tokenizer: BertTokenizer, size: int
+) -> Tensor:
     """[examples, outputs], from batches of `size` in file order."""
     device = next(model.parameters()).device
     model.eval()

@@ -152,8 +152,9 @@ def train(options: Options, attention: str = "eager", sts_loss: str = "mse", eve
             print(f"{line}  {time.monotonic() - began:.0f} s", flush=True)
     return {
         "name": f"transformers, linear heads, STS {sts_loss}", "seed": options.seed,
-        "best": max(epochs, key=lambda e: e["overall"]), "epochs": epochs, "loss": running, "steps": total, "examples": examples, "attention": attention,
-        "seconds": round(time.monotonic() - began, 1), "options": asdict(options), **facts(options, built_in),
+        "best": max(epochs, key=lambda e: e["overall"]), "epochs": epochs, "loss": running, "steps": total,
+        "examples": examples, "attention": attention, "seconds": round(time.monotonic() - began, 1),
+        "options": asdict(options), **facts(options, built_in),
     }  # fmt: skip
 
 

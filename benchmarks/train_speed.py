@@ -4,14 +4,14 @@
     python benchmarks/train_speed.py --use_gpu --steps 100
     python benchmarks/train_speed.py --steps 0 --rounds 1          # a whole epoch
 
-Takes the main job's flags and its own. Every side makes the same number of updates from the same examples, in train mode with
-the same dropout, clipping and warm-up; the sides take turns, and medians over the rounds count. First all encoders must give
-the same outputs. A real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted once and alike for every side.
+Takes the main job's flags and its own. Every side makes the same number of updates from the same examples, in train mode,
+with the same dropout, clipping and warm-up; the sides take turns, and medians over the rounds count. First all encoders must
+give the same outputs. A real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted alike for every side.
 
-    ours     MultitaskBERT as in train(): packed, bf16 where the hardware has it, mixed steps
+    ours     MultitaskBERT as in train(): packed, bf16 where the hardware has it, all tasks in one encoder call
     course   course_loop.py: fp32, tokenised when batched, random batches, two encoder calls a pair
-    sdpa     transformers' BertModel: autocast to our dtype, examples grouped by length over all steps of a round, padded, one
-    eager    encoder call a task, cross-encoded, token ids made beforehand, torch's fused AdamW; with either attention
+    sdpa     transformers' BertModel, autocast to our dtype, examples grouped by length over all steps of a round, padded,
+    eager    one encoder call a task, pairs as one sequence, token ids made beforehand, fused AdamW; with either attention
 """
 
 import itertools
@@ -30,15 +30,12 @@ import torch
 from torch import Tensor
 
 from base_bert import default_pretrained
-from benchmarks import course_loop
-from benchmarks.common import (
-    Step, arguments, by_similar_length, check_agreement, draw_steps, facts, interleaved, load, own_parser, peak_memory,
-    ratio, real_tokens, sampler,
-)  # fmt: skip
+from benchmarks import common, course_loop
+from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
 from checkpoint import seed_everything, write_json
 from datasets import Split
-from errors import run
+from errors import UserError, run
 from multitask_bert import build, pick_device, pick_dtype
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from options import Options, pick
@@ -57,8 +54,9 @@ def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimi
     steps = itertools.count()
 
     def set_rate(optimizer: torch.optim.Optimizer) -> None:
-        for group, step in itertools.product(optimizer.param_groups, [next(steps)]):
-            group["lr"] = options.learning_rate() * schedule(min(step, total - 1))
+        lr = options.learning_rate() * schedule(min(next(steps), total - 1))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
 
     return set_rate
 
@@ -128,7 +126,7 @@ def transformers_side(attention: str) -> Callable[[Options, dict[str, Split], in
 
         def side(steps: list[Step]) -> list[Tensor]:
             seen = []
-            for step in by_similar_length(steps, training, options.seed):
+            for step in common.by_similar_length(steps, training, options.seed):
                 set_rate(optimizer)
                 losses = []
                 for task, indices in step.items():
@@ -166,12 +164,12 @@ def agreement(options: Options, training: dict[str, Split]) -> float:
     others: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {"course": lambda batch: course.encode(**batch)}
     for name, model in plain.items():
         others[name] = lambda batch, model=model: model.bert(**batch).last_hidden_state  # type: ignore[misc]
-    return max(check_agreement(ours, others, split) for split in training.values())
+    return max(common.check_agreement(ours, others, split) for split in training.values())
 
 
-def memory(side: str, argv: list[str]) -> float:
-    """Peak memory in MB of a side's first steps, in a process of its own."""
-    command = [sys.executable, __file__, *argv, "--memory_of", side]
+def memory(script: str, side: str, argv: list[str]) -> float:
+    """Peak memory in MB of a side, from running this script for it in a process of its own."""
+    command = [sys.executable, script, *argv, "--memory_of", side]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{side}: the memory pass failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -180,8 +178,10 @@ def memory(side: str, argv: list[str]) -> float:
 
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown."""
-    lines = [f"{record['device']}; {record['model']}; {record['steps']} steps of {record['batch_size']} examples a round", "",
-             "| | real tokens/s | examples/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        f"{record['device']}; {record['model']}; {record['steps']} steps of {record['batch_size']} examples a round", "",
+        "| | real tokens/s | examples/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
     for name, row in record["sides"].items():
         faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
         peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f} MB"
@@ -197,7 +197,7 @@ def summarise(
     return {
         name: {
             "tokens_per_s": tokens / statistics.median(times), "examples_per_s": examples / statistics.median(times),
-            "ours_faster": ratio(seconds, name, "ours"), "seconds": [round(x, 3) for x in times], "peak_mb": peaks[name],
+            "ours_faster": common.ratio(seconds, name, "ours"), "seconds": [round(x, 3) for x in times], "peak_mb": peaks[name],
         }
         for name, times in seconds.items()
     }  # fmt: skip
@@ -205,7 +205,7 @@ def summarise(
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    own = own_parser()
+    own = common.own_parser()
     own.add_argument("--record", help="write the result to this JSON file")
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
     own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
@@ -213,33 +213,35 @@ def main(argv: list[str]) -> None:
     own.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what is timed; ours always is")
     own.add_argument("--skip_memory", action="store_true", help="leave the memory pass out")
     own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MB of this side alone, and nothing else")
-    mine, options = arguments(argv, own, __doc__.split("\n")[0])
+    mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
+    if options.pair_encoding != "cross":
+        raise UserError("--pair_encoding bi: tokens are counted, and transformers is run, with pairs as one sequence")
     device = pick_device(options.use_gpu)
-    data, built_in = load(options, BertTokenizer.from_pretrained(options.model), ("train",))
+    data, built_in = common.load(options, BertTokenizer.from_pretrained(options.model), ("train",))
     training = data["train"]
     sizes = {task: len(split) for task, split in training.items()}
-    count = mine.steps or epoch_steps(sampler(options, training), sizes, 1)
+    count = mine.steps or epoch_steps(common.sampler(options, training), sizes, 1)
     seed_everything(options.seed)
     if mine.memory_of:
-        SIDES[mine.memory_of](options, training, MEMORY_STEPS)(draw_steps(options, training, MEMORY_STEPS))
-        print(peak_memory(device))
+        SIDES[mine.memory_of](options, training, MEMORY_STEPS)(common.draw_steps(options, training, MEMORY_STEPS))
+        print(common.peak_memory(device))
         return
 
     names = list(dict.fromkeys(["ours", *mine.sides]))
     worst = agreement(options, training)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
-    peaks: dict[str, float | None] = {n: None if mine.skip_memory else memory(n, argv) for n in names}
+    peaks: dict[str, float | None] = {n: None if mine.skip_memory else memory(__file__, n, argv) for n in names}
     rounds = {n: mine.course_rounds if n == "course" else mine.rounds for n in names}
-    steps = draw_steps(options, training, count)
+    steps = common.draw_steps(options, training, count)
     sides = {n: SIDES[n](options, training, 2 + count * rounds[n]) for n in names}
     for side in sides.values():  # warm-up, untimed
         side(steps[:2])
-    seconds = interleaved({n: lambda side=side: side(steps) for n, side in sides.items()}, rounds, device)  # type: ignore
-    tokens, examples = real_tokens(steps, training), sum(len(part) for step in steps for part in step.values())
+    seconds = common.interleaved({n: lambda side=side: side(steps) for n, side in sides.items()}, rounds, device)  # type: ignore
+    tokens, examples = common.real_tokens(steps, training), sum(len(part) for step in steps for part in step.values())
     record = {
-        **facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "steps": count,
+        **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "steps": count,
         "batch_size": options.batch_size, "tokens": tokens, "examples": examples, "largest_difference": worst,
         "sides": summarise(seconds, tokens, examples, peaks),
     }  # fmt: skip

@@ -98,9 +98,21 @@ def test_nul(write):
 
 
 def test_endless_fields(write):
-    """An open quote, or a file that is no table."""
-    assert refusal(write(HEADER + 'a\tx\t1\nb\t"' + "y\n" * 70_000)).endswith("(field larger than field limit (131072))")
-    assert refusal(write("x" * 140_000)).endswith("(field larger than field limit (131072))")
+    """An open quote, which would swallow rows, and a file that is no table."""
+    wrong = "not tab-separated text, or a quote that does not end"
+    for split in ("train", "test"):
+        assert refusal(write(HEADER + 'a\tx\t1\nb\t"y\t2\nc\tz\t3\n'), split=split).startswith(f"some.csv:3: {wrong}")
+        assert refusal(write(HEADER + 'a\tx\t1\nb\t"y" z\t2\n'), split=split).startswith(f"some.csv:3: {wrong}")
+    assert refusal(write(HEADER + 'a\tx\t1\nb\t"' + "y\n" * 70_000)).startswith(f"some.csv:3: {wrong}")
+    assert refusal(write("x" * 140_000)).startswith(f"some.csv:1: {wrong}")
+
+
+def test_more_cells_than_columns(write):
+    """A stray tab would cut a sentence short, and move a label."""
+    message = "some.csv:3: more cells than the first line has; put texts with tabs in quotes"
+    assert refusal(write("id\tsentence\na\tx\nb\tone\ttwo\n"), split="test") == message
+    assert refusal(write(HEADER + "a\tx\t1\nb\tone\ttwo\t3\n")) == message
+    assert len(read_examples(write("id\tsentence\na\tx\t\nb\ty\n"), SST, "test")) == 2  # a tab behind the last cell
 
 
 @pytest.mark.parametrize("header,task,split,message", [

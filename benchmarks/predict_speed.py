@@ -1,0 +1,158 @@
+"""Prediction speed and memory of this project against a course-style loop and transformers, on the same dev examples.
+
+    python benchmarks/predict_speed.py --data_dir ../shared/data --record benchmarks/records/predict_speed.json
+    python benchmarks/predict_speed.py --use_gpu --examples 0      # the whole dev split
+
+Takes the main job's flags and its own. The sides take turns, and medians over the rounds count. First all encoders must give
+the same outputs. Tokens are counted as in train_speed.py.
+
+    ours, ours_fp32   evaluation.predict_logits: packed, longest first; bf16 where the hardware has it, and fp32
+    course            course_loop.py: fp32, batches of 64 in file order, tokenised when batched, two encoder calls a pair
+    sdpa, eager       transformers' BertModel, autocast to our dtype, batches of 64 sorted by length, pairs as one sequence
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from base_bert import default_pretrained
+from benchmarks import common, course_loop, reference
+from benchmarks.train_speed import agreement, memory, summarise
+from checkpoint import seed_everything, write_json
+from datasets import Split
+from errors import UserError, run
+from evaluation import predict_logits
+from multitask_bert import build, pick_device, pick_dtype
+from options import Options
+from tokenizer import BertTokenizer
+
+Side = Callable[[dict[str, Split]], dict[str, Tensor]]  # {task: examples} -> {task: logits}
+COURSE_BATCH = 64
+
+
+def our_side(precision: str | None) -> Callable[[Options], Side]:
+    """evaluation.py's, with this precision or the options'."""
+
+    def make(options: Options) -> Side:
+        device = pick_device(options.use_gpu)
+        model = build(options).to(device).eval()
+        model.compute_dtype = pick_dtype(precision or options.precision, device)
+        return lambda splits: {task: predict_logits(model, split) for task, split in splits.items()}
+
+    return make
+
+
+def course_side(options: Options) -> Side:
+    """course_loop.py's."""
+    source = build(replace(options, lora=False, option="finetune")).bert
+    model = course_loop.CourseMultitask(source.config, source.state_dict(), options.tasks)
+    model = model.to(pick_device(options.use_gpu))
+    tokenizer = BertTokenizer.from_pretrained(options.model)
+    return lambda splits: {
+        task: course_loop.predict_logits(model, task, split.examples, tokenizer, COURSE_BATCH)
+        for task, split in splits.items()
+    }
+
+
+def transformers_side(attention: str) -> Callable[[Options], Side]:
+    """reference.py's, with this attention."""
+
+    def make(options: Options) -> Side:
+        device = pick_device(options.use_gpu)
+        dtype = pick_dtype(options.precision, device)
+        model = reference.PlainBERT(options, attention).to(device)
+        return lambda splits: {task: reference.predict_logits(model, split, dtype) for task, split in splits.items()}
+
+    return make
+
+
+SIDES: dict[str, Callable[[Options], Side]] = {
+    "ours": our_side(None), "ours_fp32": our_side("fp32"), "course": course_side,
+    "sdpa": transformers_side("sdpa"), "eager": transformers_side("eager"),
+}  # fmt: skip
+TITLES = {
+    "ours": "minBERT", "ours_fp32": "minBERT, fp32", "course": "course-style loop, fp32",
+    "sdpa": "transformers, SDPA, sorted by length", "eager": "transformers, eager attention, sorted by length",
+}  # fmt: skip
+
+
+def some(split: Split, count: int, seed: int) -> Split:
+    """`count` examples of a split drawn at random, in file order; 0: all."""
+    if not count or count >= len(split):
+        return split
+    chosen = sorted(np.random.default_rng(seed).permutation(len(split))[:count].tolist())
+    return Split(split.task, [split.examples[i] for i in chosen], [split.sequences[i] for i in chosen], 1, split.seed)
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown."""
+    lines = [
+        f"{record['device']}; {record['model']}; {record['examples']} dev examples, {record['tokens']} tokens", "",
+        "| | real tokens/s | examples/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in record["sides"].items():
+        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
+        peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f} MB"
+        lines.append(f"| {TITLES[name]} | {row['tokens_per_s']:.0f} | {row['examples_per_s']:.1f} | "
+                     f"{1e6 / row['tokens_per_s']:.0f} | {faster} | {peak} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    own = common.own_parser()
+    own.add_argument("--record", help="write the result to this JSON file")
+    own.add_argument("--examples", type=int, default=400, help="dev examples of each task, drawn at random; 0: all [400]")
+    own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
+    own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
+    own.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what is timed; ours always is")
+    own.add_argument("--skip_memory", action="store_true", help="leave the memory pass out")
+    own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MB of this side alone, and nothing else")
+    mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    if options.model == "auto":
+        options = replace(options, model=default_pretrained())
+    if options.pair_encoding != "cross":
+        raise UserError("--pair_encoding bi: tokens are counted, and transformers is run, with pairs as one sequence")
+    device = pick_device(options.use_gpu)
+    data, built_in = common.load(options, BertTokenizer.from_pretrained(options.model), ("dev",))
+    splits = {task: some(split, mine.examples, options.seed) for task, split in data["dev"].items()}
+    seed_everything(options.seed)
+    if mine.memory_of:
+        SIDES[mine.memory_of](options)(splits)
+        print(common.peak_memory(device))
+        return
+
+    names = list(dict.fromkeys(["ours", *mine.sides]))
+    worst = agreement(options, splits)
+    print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
+    peaks: dict[str, float | None] = {n: None if mine.skip_memory else memory(__file__, n, argv) for n in names}
+    rounds = {n: mine.course_rounds if n == "course" else mine.rounds for n in names}
+    sides = {n: SIDES[n](options) for n in names}
+    for side in sides.values():  # warm-up, untimed
+        side({task: some(split, 32, 0) for task, split in splits.items()})
+    seconds = common.interleaved({n: lambda side=side: side(splits) for n, side in sides.items()}, rounds, device)  # type: ignore
+    tokens = sum(len(ids) for split in splits.values() for ids, _ in split.sequences)
+    examples = sum(len(split) for split in splits.values())
+    record = {
+        **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "tokens": tokens,
+        "examples": examples, "largest_difference": worst, "sides": summarise(seconds, tokens, examples, peaks),
+    }  # fmt: skip
+    print(f"\n{table(record)}")
+    if mine.record:
+        Path(mine.record).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(mine.record), record)
+    else:
+        print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    run(main)

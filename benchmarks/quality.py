@@ -1,0 +1,130 @@
+"""Dev scores of the main job under several sets of options, over seeds; and their table beside the reference's.
+
+    python benchmarks/quality.py --data_dir ../shared/data --seeds 1 2 3 --sets default lora "all three"
+    python benchmarks/quality.py --table        # of both records, for the README
+
+Takes the main job's flags for all runs, and its own. One JSON line a run goes to --record; what stands there is not run again.
+The runs' folders and predictions are thrown away.
+"""
+
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from base_bert import default_pretrained
+from benchmarks import common
+from errors import UserError, run
+from multitask_classifier import train
+from options import Options
+from tasks import TASKS
+
+SETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "lora": {"lora": True},
+    "rmsnorm heads": {"rmsnorm": "heads"},
+    "rmsnorm encoder": {"rmsnorm": "encoder"},
+    "swiglu heads": {"swiglu": "heads"},
+    "swiglu encoder": {"swiglu": "encoder"},
+    "all three": {"lora": True, "rmsnorm": "all", "swiglu": "all"},
+    "linear head": {"head": "linear"},
+    "mean pooling": {"pooling": "mean"},
+    "bi-encoder": {"pair_encoding": "bi"},
+    "round robin": {"sampler": "round_robin"},
+    "pretrain": {"option": "pretrain"},
+}
+RECORD, REFERENCE = "benchmarks/records/quality.jsonl", "benchmarks/records/reference.jsonl"
+PLACES = {f.name for f in fields(Options) if f.name.endswith("_out")} | {"predictions", "runs_dir", "data_dir", "name"}
+
+
+def essence(options: dict[str, Any]) -> dict[str, Any]:
+    """The options without those that only say where files are."""
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in options.items() if name not in PLACES}
+
+
+def measured(name: str, options: Options, held: list[dict[str, Any]]) -> bool:
+    """Whether a record holds this set and seed; UserError where it does under other options."""
+    for line in held:
+        if (line["name"], line["seed"]) == (name, options.seed):
+            now, then = essence(asdict(options)), essence(line["options"])
+            if differ := [f"{k} {then.get(k)}, not {v}" for k, v in now.items() if k in then and then[k] != v]:
+                raise UserError(f"the record holds {name}, seed {options.seed}, with {'; '.join(differ)}: give another --record")
+            return True
+    return False
+
+
+def measure(name: str, options: Options) -> dict[str, Any]:
+    """Run train(options) in a temporary folder; the record of the run."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = train(replace(options, runs_dir=folder, predictions=f"{folder}/{{task}}-{{split}}.csv"))
+        log = common.read(Path(results["folder"]) / "log.jsonl")
+    epochs = [
+        {"epoch": x["epoch"], "scores": {t: x[f"dev_{t}"] for t in options.tasks}, "overall": x["dev_overall"]}
+        for x in log if "dev_overall" in x
+    ]  # fmt: skip
+    return {
+        "name": name, "flags": SETS[name], "seed": options.seed, "best": results["best"], "epochs": epochs,
+        "seconds": results["seconds"], "options": asdict(options), **common.facts(options, results["built_in_corpus"]),
+    }  # fmt: skip
+
+
+def mean_sd(values: list[float]) -> str:
+    """".8123 ± .0040" of several values, ".8123" of one."""
+    text = f"{statistics.mean(values):.4f}"
+    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
+
+
+def table(paths: list[str]) -> str:
+    """The records' runs as Markdown, a row a set: mean ± standard deviation over the seeds, of each run's best epoch.
+
+    The last column is of the last epoch, for which nothing was chosen on the dev set.
+    """
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for path in paths:
+        for line in common.read(path):
+            rows[line["name"]].append(line)
+    if not rows:
+        raise UserError(f"no runs in {', '.join(paths)}")
+    tasks = list(next(iter(rows.values()))[0]["best"]["scores"])
+    titles = [f"{TASKS[t].title} {TASKS[t].metric_name}" for t in tasks]
+    table = [["options", "seeds", *titles, "overall", "seconds", "overall, last epoch"]]
+    table.append(["---"] * len(table[0]))
+    for name, lines in rows.items():
+        scores = [mean_sd([x["best"]["scores"][t] for x in lines]) for t in tasks]
+        seconds = f"{statistics.mean(x['seconds'] for x in lines):.0f}"
+        last = mean_sd([x["epochs"][-1]["overall"] for x in lines])
+        overall = mean_sd([x["best"]["overall"] for x in lines])
+        table.append([name, str(len(lines)), *scores, overall, seconds, last])
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    own = common.own_parser()
+    own.add_argument("--sets", nargs="+", choices=SETS, default=["default"], help="names of option sets [default]")
+    own.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="[1 2 3]")
+    own.add_argument("--record", default=RECORD, help=f"the file of JSON lines that grows by a line a run [{RECORD}]")
+    own.add_argument("--table", action="store_true", help="print the table of --record and the reference's, run nothing")
+    own.add_argument("--reference", default=REFERENCE, help=f"the reference's record, for the table [{REFERENCE}]")
+    mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    if mine.table:
+        print(table([mine.reference, mine.record]))
+        return
+    if options.model == "auto":
+        options = replace(options, model=default_pretrained())
+    runs = [(name, replace(options, seed=seed, **SETS[name]).check()) for seed in mine.seeds for name in mine.sets]
+    for name, one in runs:
+        if measured(name, one, common.read(mine.record)):
+            print(f"{name}, seed {one.seed}: in {mine.record} already")
+            continue
+        print(f"{name}, seed {one.seed}:", flush=True)
+        common.append(mine.record, measure(name, one))
+
+
+if __name__ == "__main__":
+    run(main)

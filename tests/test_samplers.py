@@ -1,0 +1,91 @@
+"""Samplers: how many examples of each task a step holds."""
+
+from fractions import Fraction
+
+import pytest
+
+from options import Options
+from samplers import SAMPLERS, epoch_steps, mixed, round_robin
+
+SIZES = {"sst": 8544, "para": 141506, "sts": 6041}
+
+
+def totals(draw, steps: int) -> dict[str, int]:
+    out = dict.fromkeys(SIZES, 0)
+    for step in range(steps):
+        for task, n in draw(step).items():
+            out[task] += n
+    return out
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("batch_size", [3, 13, 64])
+def test_mixed_shares_hold_at_every_step(exponent, batch_size):
+    draw = mixed(SIZES, Options(batch_size=batch_size, sampling_exponent=exponent))
+    weights = {task: size**exponent for task, size in SIZES.items()}
+    seen = dict.fromkeys(SIZES, 0)
+    for step in range(3000):
+        counts = draw(step)
+        assert abs(sum(counts.values()) - batch_size) < len(SIZES) and all(n > 0 for n in counts.values())
+        for task in SIZES:
+            seen[task] += counts.get(task, 0)
+            share = (step + 1) * batch_size * weights[task] / sum(weights.values())
+            assert share - 1 < seen[task] <= share + 1e-3
+    if exponent == 0:  # three equal shares
+        assert set(seen.values()) == {3000 * batch_size // 3}
+
+
+def test_exponents():
+    equal, root, size = (totals(mixed(SIZES, Options(sampling_exponent=a)), 1000) for a in (0, 0.5, 1))
+    assert root["para"] / root["sts"] == pytest.approx((SIZES["para"] / SIZES["sts"]) ** 0.5, rel=1e-3)
+    assert size["para"] / size["sts"] == pytest.approx(SIZES["para"] / SIZES["sts"], rel=1e-3)
+    assert equal["para"] == equal["sts"] == equal["sst"]
+
+
+def test_a_small_task_sits_out_steps_but_not_for_ever():
+    draw = mixed({"sst": 10, "sts": 990}, Options(batch_size=4, sampling_exponent=1.0))
+    counts = [draw(step).get("sst", 0) for step in range(1000)]
+    assert sum(counts) == 40 and set(counts) == {0, 1}
+    assert "sst" not in draw(0)
+
+
+def test_equal_shares_are_exact_after_very_many_steps():
+    """3 * (1 / 3) and the like must not lose an example to rounding."""
+    draw = mixed(dict.fromkeys(SIZES, 7), Options(batch_size=7, sampling_exponent=1.0))
+    third = Fraction(7, 3)
+    for step in (0, 1, 2, 10**6, 10**6 + 1, 10**6 + 2):
+        assert set(draw(step).values()) == {int((step + 1) * third) - int(step * third)}
+
+
+def test_round_robin():
+    draw = round_robin(SIZES, Options(batch_size=13))
+    assert [draw(step) for step in range(4)] == [{"sst": 13}, {"para": 13}, {"sts": 13}, {"sst": 13}]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_function_of_the_step_alone(name):
+    first, second = (SAMPLERS[name](SIZES, Options()) for _ in range(2))
+    forward = [first(step) for step in range(100)]
+    assert [second(step) for step in reversed(range(100))] == forward[::-1] == [first(step) for step in range(100)][::-1]
+    assert all(set(counts) <= set(SIZES) for counts in forward)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_an_epoch_ends_when_the_first_task_is_through(name, accumulation):
+    sizes = {"sst": 137, "para": 900, "sts": 61}
+    draw = SAMPLERS[name](sizes, Options(batch_size=13, sampling_exponent=0.5))
+    steps = epoch_steps(draw, sizes, accumulation)
+
+    def through(micro_steps: int) -> bool:
+        return any(seen >= sizes[task] for task, seen in totals(draw, micro_steps).items())
+
+    assert through(steps * accumulation) and not through((steps - 1) * accumulation)
+
+
+def test_epochs_by_hand():
+    equal = Options(batch_size=9, sampling_exponent=0.0)  # 3 of each task
+    sizes = {"sst": 100, "para": 31, "sts": 300}
+    assert epoch_steps(mixed(sizes, equal), sizes, 1) == 11 and epoch_steps(mixed(sizes, equal), sizes, 4) == 3
+    assert epoch_steps(round_robin(sizes, equal), sizes, 1) == 11  # para: steps 1, 4, 7, 10
+    assert epoch_steps(mixed({"sst": 5}, Options(batch_size=5)), {"sst": 5}, 1) == 1
