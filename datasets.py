@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import tempfile
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def tokenize(texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length:
     try:
         with np.load(path, allow_pickle=False) as stored:
             ids, types, ends = stored["ids"], stored["types"], stored["ends"]
-    except (OSError, ValueError, KeyError, EOFError):  # not there, or torn: made anew
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):  # not there, or torn: made anew
         sequences = tokenizer.encode(texts, max_length)
         ids, types = (np.concatenate(x) for x in zip(*sequences, strict=True))
         ends = np.cumsum([len(x) for x, _ in sequences])

@@ -60,7 +60,8 @@ def measure(task: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str,
         warnings.warn(f"{task}: all predictions are {predictions[0]:g}", stacklevel=2)
     score = {"score": TASKS[task].metric(predictions, labels), "metric": TASKS[task].metric_name, "count": len(labels)}
     if not TASKS[task].whole:
-        return {**score, "spearman": 0.0 if constant else float(spearmanr(predictions, labels).statistic)}
+        undefined = constant or np.ptp(labels) == 0
+        return {**score, "spearman": 0.0 if undefined else float(spearmanr(predictions, labels).statistic)}
     matrix = confusion_matrix(labels, predictions, labels=np.arange(TASKS[task].low, TASKS[task].high + 1))
     return {**score, "macro_f1": float(f1_score(labels, predictions, average="macro")), "confusion": matrix.tolist()}
 
@@ -77,14 +78,18 @@ def evaluate(model: "MultitaskBERT", splits: dict[str, Split]) -> dict[str, Any]
 def write_predictions(path: str | Path, task: str, ids: list[str], predictions: Iterable[Any]) -> None:
     """A prediction file in the leaderboard's format, written whole or not at all."""
     path = Path(path)
+    new = ""
     lines = [f"id \t {TASKS[task].header} \n", *(f"{i} , {p} \n" for i, p in zip(ids, predictions, strict=True))]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, delete=False) as file:
+            new = file.name
             file.writelines(lines)
-        os.chmod(file.name, 0o644)  # temporary files are the owner's only
-        os.replace(file.name, path)
+        os.chmod(new, 0o644)  # temporary files are the owner's only
+        os.replace(new, path)
     except OSError as error:
+        if new:
+            Path(new).unlink(missing_ok=True)
         raise UserError(f"{path}: can't be written ({error.strerror})") from None
 
 

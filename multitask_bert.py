@@ -50,12 +50,17 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Sequence:
-    """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]` of at most `limit` tokens, the longer cut first."""
-    a, b = first[:-1], second[1:-1]
-    while len(a) + len(b) + 2 > limit:
-        a, b = (a[:-1], b) if len(a) - 1 > len(b) else (a, b[:-1])
-    ids = np.concatenate([a, first[-1:], b, second[-1:]])
-    return ids, (np.arange(len(ids)) > len(a)).astype(np.int64)
+    """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]` of at most `limit` tokens, the longer cut first.
+
+    The tokenizer's own pairs are cut in the same way: of an odd number of places the longer text, or else b, gets the
+    one that is left over.
+    """
+    a, b, room = first[1:-1], second[1:-1], limit - 3
+    if len(a) + len(b) > room:
+        short = min(len(a), len(b), room // 2)
+        a, b = (a[: room - short], b[:short]) if len(a) > len(b) else (a[:short], b[: room - short])
+    ids = np.concatenate([first[:1], a, first[-1:], b, second[-1:]])
+    return ids, (np.arange(len(ids)) > len(a) + 1).astype(np.int64)
 
 
 class MultitaskBERT(nn.Module):
@@ -119,7 +124,7 @@ class MultitaskBERT(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """A batch of sentences to their pooled embeddings: [B, H]."""
-        sequences = unpad(input_ids, attention_mask)
+        sequences = unpad(input_ids, attention_mask, self.options.max_length)
         packed = pack({"": sequences}).to(self.device)
         longest = max(len(ids) for ids, _ in sequences)
         states = self.bert.encode(packed, self.compute_dtype)[-1]
@@ -127,11 +132,13 @@ class MultitaskBERT(nn.Module):
 
     def predict_sentiment(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of the five grades: [B, 5]."""
-        return self.logits({SENTIMENT: Batch(unpad(input_ids, attention_mask), torch.empty(0))})[SENTIMENT]
+        sequences = unpad(input_ids, attention_mask, self.options.max_length)
+        return self.logits({SENTIMENT: Batch(sequences, torch.empty(0))})[SENTIMENT]
 
     def predict_pair(self, task: str, ids_1: Tensor, mask_1: Tensor, ids_2: Tensor, mask_2: Tensor) -> Tensor:
         """Logits of pairs that come as two padded batches: [B, outputs]."""
-        pairs = zip(unpad(ids_1, mask_1), unpad(ids_2, mask_2), strict=True)
+        limit = self.options.max_length if self.is_bi(task) else ids_1.shape[1] + ids_2.shape[1]  # join_pair cuts later
+        pairs = zip(unpad(ids_1, mask_1, limit), unpad(ids_2, mask_2, limit), strict=True)
         if self.is_bi(task):
             sequences = [sequence for pair in pairs for sequence in pair]
         else:
@@ -166,7 +173,7 @@ class MultitaskBERT(nn.Module):
     def load(cls, folder: str | Path, use_gpu: bool = False) -> "MultitaskBERT":
         """The best model of a run folder (or a folder that save() wrote), in eval mode."""
         folder = Path(folder) / "best" if (Path(folder) / "best").exists() else Path(folder)
-        if not (folder / "options.json").exists():
+        if not (folder / "options.json").exists() or not any(folder.glob("*.safetensors")):
             raise UserError(f"{folder}: no model in it; expected a run folder with best/, such as runs/<date>-<name>")
         options = Options.from_json((folder / "options.json").read_text(encoding="utf-8"))
         if (folder / "adapter.safetensors").exists():
@@ -178,16 +185,19 @@ class MultitaskBERT(nn.Module):
             try:
                 model.load_state_dict(read_tensors(folder / "model.safetensors"))
             except RuntimeError as error:
-                raise UserError(f"{folder}/model.safetensors: not this model's weights ({error})") from None
+                reason = " ".join(str(error).split())  # torch's message has a line for each name
+                raise UserError(f"{folder}/model.safetensors: not this model's weights ({reason})") from None
         device = pick_device(use_gpu)
         model.compute_dtype = pick_dtype(options.precision, device)
         return model.to(device).eval()
 
 
-def unpad(input_ids: Tensor, attention_mask: Tensor) -> list[Sequence]:
-    """The sentences of a padded batch, without their padding."""
-    ids, mask = input_ids.cpu().numpy(), attention_mask.cpu().numpy().astype(bool)
-    return [(row[keep], np.zeros(keep.sum(), dtype=np.int64)) for row, keep in zip(ids, mask, strict=True)]
+def unpad(input_ids: Tensor, attention_mask: Tensor, limit: int) -> list[Sequence]:
+    """The sentences of a padded batch, without their padding, cut before [SEP] to at most `limit` tokens."""
+    rows = zip(input_ids.cpu().numpy(), attention_mask.cpu().numpy().astype(bool), strict=True)
+    sentences = [row[keep] for row, keep in rows]
+    cut = [x if len(x) <= limit else np.concatenate([x[: limit - 1], x[-1:]]) for x in sentences]
+    return [(x, np.zeros(len(x), dtype=np.int64)) for x in cut]
 
 
 def encoder_config(options: Options) -> BertConfig:

@@ -71,14 +71,14 @@ def draw_steps(options: Options, training: dict[str, Split], count: int) -> list
 
 
 def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) -> list[Step]:
-    """The same examples in as many steps of the same sizes, each task's sorted by length over the whole list of steps and
-    then dealt out in random order: length grouping, as transformers' Trainer has it (group_by_length)."""
-    random = np.random.default_rng(seed)
+    """The same examples in as many steps of the same sizes, each task's sorted by length over all of the steps: length
+    grouping, as transformers' Trainer has it. Steps stay in random order; a step has all tasks' short or long ones."""
+    order = np.random.default_rng(seed).permutation(len(steps))
     grouped: list[Step] = [{} for _ in steps]
     for task, split in training.items():
         ordered = sorted((i for step in steps for i in step.get(task, [])), key=lambda i: len(split.sequences[i][0]))
         begin = 0
-        for number in random.permutation([n for n, step in enumerate(steps) if task in step]):
+        for number in (n for n in order if task in steps[n]):
             grouped[number][task] = ordered[begin : begin + len(steps[number][task])]
             begin += len(steps[number][task])
     return grouped
@@ -177,7 +177,7 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MB: on CUDA the most memory that tensors took, else the most that this process held.
+    """MiB: on CUDA the most memory that tensors took, else the most that this process held.
 
     Not getrusage on Linux: its ru_maxrss survives exec, so a child process would report its parent's peak.
     """

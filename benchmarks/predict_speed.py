@@ -1,6 +1,6 @@
 """Prediction speed and memory of this project against a course-style loop and transformers, on the same dev examples.
 
-    python benchmarks/predict_speed.py --data_dir ../shared/data --record benchmarks/records/predict_speed.json
+    python benchmarks/predict_speed.py --data_dir DATA --record benchmarks/records/predict_speed.json
     python benchmarks/predict_speed.py --use_gpu --examples 0      # the whole dev split
 
 Takes the main job's flags and its own. The sides take turns, and medians over the rounds count. First all encoders must give
@@ -21,7 +21,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from base_bert import default_pretrained
@@ -86,7 +85,7 @@ TITLES = {
 
 
 def some(split: Split, count: int, seed: int) -> Split:
-    """`count` examples of a split drawn at random, in file order; 0: all."""
+    """`count` examples of a split drawn at random, in file order; 0: all. Sentences or cross-encoded pairs."""
     if not count or count >= len(split):
         return split
     chosen = sorted(np.random.default_rng(seed).permutation(len(split))[:count].tolist())
@@ -101,7 +100,7 @@ def table(record: dict[str, Any]) -> str:
     ]  # fmt: skip
     for name, row in record["sides"].items():
         faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
-        peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f} MB"
+        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f} MiB"
         lines.append(f"| {TITLES[name]} | {row['tokens_per_s']:.0f} | {row['examples_per_s']:.1f} | "
                      f"{1e6 / row['tokens_per_s']:.0f} | {faster} | {peak} |")  # fmt: skip
     return "\n".join(lines)
@@ -116,7 +115,7 @@ def main(argv: list[str]) -> None:
     own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
     own.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what is timed; ours always is")
     own.add_argument("--skip_memory", action="store_true", help="leave the memory pass out")
-    own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MB of this side alone, and nothing else")
+    own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MiB of this side alone, and nothing else")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     if options.model == "auto":
         options = replace(options, model=default_pretrained())

@@ -1,10 +1,10 @@
 """Dev scores of the main job under several sets of options, over seeds; and their table beside the reference's.
 
-    python benchmarks/quality.py --data_dir ../shared/data --seeds 1 2 3 --sets default lora "all three"
+    python benchmarks/quality.py --data_dir DATA --seeds 1 2 3 --sets default lora "all three"
     python benchmarks/quality.py --table        # of both records, for the README
 
-Takes the main job's flags for all runs, and its own. One JSON line a run goes to --record; what stands there is not run again.
-The runs' folders and predictions are thrown away.
+Takes the main job's flags for all runs, and its own. A run adds a JSON line to --record; what stands there is not run again.
+The runs' folders and predictions are thrown away. A run's score is that of its best epoch on dev, as the main job keeps it.
 """
 
 import statistics
@@ -53,7 +53,8 @@ def measured(name: str, options: Options, held: list[dict[str, Any]]) -> bool:
         if (line["name"], line["seed"]) == (name, options.seed):
             now, then = essence(asdict(options)), essence(line["options"])
             if differ := [f"{k} {then.get(k)}, not {v}" for k, v in now.items() if k in then and then[k] != v]:
-                raise UserError(f"the record holds {name}, seed {options.seed}, with {'; '.join(differ)}: give another --record")
+                what = f"{name}, seed {options.seed}, with {'; '.join(differ)}"
+                raise UserError(f"the record holds {what}: give another --record")
             return True
     return False
 

@@ -1,6 +1,6 @@
 """The quality to be reached: transformers' BertModel with plain linear heads, on the main job's batches.
 
-    python benchmarks/reference.py --data_dir ../shared/data --seed 1 --record benchmarks/records/reference.jsonl
+    python benchmarks/reference.py --data_dir DATA --seed 1 --record benchmarks/records/reference.jsonl
 
 Takes the main job's flags and its own, below. The same pretrained folder, examples, batches, number of updates and epochs as
 `multitask_classifier.py` with the same seed. Dropout and one linear a task on [CLS], no pooler; pairs as one sequence with
@@ -56,14 +56,17 @@ class PlainBERT(nn.Module):
         self.dropout = nn.Dropout(options.hidden_dropout_prob)
         self.heads = nn.ModuleDict({t: nn.Linear(self.bert.config.hidden_size, TASKS[t].outputs) for t in options.tasks})
 
-    def head(self, task: str, states: Tensor) -> Tensor:
-        """Last states [B, T, H] -> logits [B, outputs], fp32."""
-        return self.heads[task](self.dropout(states[:, 0])).float()
-
     def forward(self, task: str, batch: Batch) -> Tensor:
         """Padded to the longest: logits [B, outputs], fp32."""
-        device = next(self.parameters()).device
-        return self.head(task, self.bert(**padded(batch.sequences, device)).last_hidden_state)
+        return self.joint({task: batch})[task]
+
+    def joint(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
+        """All tasks in one call, padded to the longest of all."""
+        sequences = [sequence for batch in batches.values() for sequence in batch.sequences]
+        inputs = padded(sequences, next(self.parameters()).device)
+        first = self.dropout(self.bert(**inputs).last_hidden_state[:, 0])
+        parts = first.split([len(batch.sequences) for batch in batches.values()])
+        return {task: self.heads[task](part).float() for task, part in zip(batches, parts, strict=True)}
 
 
 def task_loss(task: str, logits: Tensor, labels: Tensor, sts_loss: str) -> Tensor:

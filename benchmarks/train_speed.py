@@ -1,6 +1,6 @@
 """Training speed and memory of this project against a course-style loop and transformers, on the same examples.
 
-    python benchmarks/train_speed.py --data_dir ../shared/data --record benchmarks/records/train_speed.json
+    python benchmarks/train_speed.py --data_dir DATA --record benchmarks/records/train_speed.json
     python benchmarks/train_speed.py --use_gpu --steps 100
     python benchmarks/train_speed.py --steps 0 --rounds 1          # a whole epoch
 
@@ -12,6 +12,7 @@ give the same outputs. A real token is a word-piece of an example as `[CLS] a [S
     course   course_loop.py: fp32, tokenised when batched, random batches, two encoder calls a pair
     sdpa     transformers' BertModel, autocast to our dtype, examples grouped by length over all steps of a round, padded,
     eager    one encoder call a task, pairs as one sequence, token ids made beforehand, fused AdamW; with either attention
+    sdpa_joint, eager_joint    the same with one encoder call a step; left out unless named in --sides
 """
 
 import itertools
@@ -110,8 +111,8 @@ def course_side(options: Options, training: dict[str, Split], total: int) -> Sid
     return side
 
 
-def transformers_side(attention: str) -> Callable[[Options, dict[str, Split], int], Side]:
-    """transformers' BertModel with this attention."""
+def transformers_side(attention: str, joint: bool = False) -> Callable[[Options, dict[str, Split], int], Side]:
+    """transformers' BertModel with this attention; one encoder call a task, or one for all."""
 
     def make(options: Options, training: dict[str, Split], total: int) -> Side:
         device = pick_device(options.use_gpu)
@@ -128,12 +129,10 @@ def transformers_side(attention: str) -> Callable[[Options, dict[str, Split], in
             seen = []
             for step in common.by_similar_length(steps, training, options.seed):
                 set_rate(optimizer)
-                losses = []
-                for task, indices in step.items():
-                    batch = training[task].batch(indices)
-                    with autocast(device, dtype):
-                        logits = model(task, batch)
-                    losses.append(task_loss(task, logits, batch.labels.to(device), "bce"))
+                batches = {task: training[task].batch(indices) for task, indices in step.items()}
+                with autocast(device, dtype):
+                    logits = model.joint(batches) if joint else {task: model(task, batch) for task, batch in batches.items()}
+                losses = [task_loss(t, logits[t], batch.labels.to(device), "bce") for t, batch in batches.items()]
                 loss = torch.stack(losses).sum()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
@@ -147,10 +146,15 @@ def transformers_side(attention: str) -> Callable[[Options, dict[str, Split], in
     return make
 
 
-SIDES = {"ours": our_side, "course": course_side, "sdpa": transformers_side("sdpa"), "eager": transformers_side("eager")}
+SIDES = {
+    "ours": our_side, "course": course_side, "sdpa": transformers_side("sdpa"), "eager": transformers_side("eager"),
+    "sdpa_joint": transformers_side("sdpa", True), "eager_joint": transformers_side("eager", True),
+}  # fmt: skip
 TITLES = {
     "ours": "minBERT", "course": "course-style loop, fp32", "sdpa": "transformers, SDPA, length grouping",
     "eager": "transformers, eager attention, length grouping",
+    "sdpa_joint": "transformers, SDPA, length grouping, one call a step",
+    "eager_joint": "transformers, eager attention, length grouping, one call a step",
 }  # fmt: skip
 
 
@@ -168,7 +172,7 @@ def agreement(options: Options, training: dict[str, Split]) -> float:
 
 
 def memory(script: str, side: str, argv: list[str]) -> float:
-    """Peak memory in MB of a side, from running this script for it in a process of its own."""
+    """Peak memory in MiB of a side, from running this script for it in a process of its own."""
     command = [sys.executable, script, *argv, "--memory_of", side]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -184,7 +188,7 @@ def table(record: dict[str, Any]) -> str:
     ]  # fmt: skip
     for name, row in record["sides"].items():
         faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
-        peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.0f} MB"
+        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f} MiB"
         lines.append(f"| {TITLES[name]} | {row['tokens_per_s']:.0f} | {row['examples_per_s']:.1f} | "
                      f"{1e6 / row['tokens_per_s']:.0f} | {faster} | {peak} |")  # fmt: skip
     return "\n".join(lines)
@@ -197,7 +201,8 @@ def summarise(
     return {
         name: {
             "tokens_per_s": tokens / statistics.median(times), "examples_per_s": examples / statistics.median(times),
-            "ours_faster": common.ratio(seconds, name, "ours"), "seconds": [round(x, 3) for x in times], "peak_mb": peaks[name],
+            "ours_faster": common.ratio(seconds, name, "ours"), "peak_mib": peaks[name],
+            "seconds": [round(x, 3) for x in times],
         }
         for name, times in seconds.items()
     }  # fmt: skip
@@ -210,9 +215,10 @@ def main(argv: list[str]) -> None:
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
     own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
     own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
-    own.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what is timed; ours always is")
+    own.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES)[:4],
+                     help="what is timed; ours always is [all but the joint ones]")  # fmt: skip
     own.add_argument("--skip_memory", action="store_true", help="leave the memory pass out")
-    own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MB of this side alone, and nothing else")
+    own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MiB of this side alone, and nothing else")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     if options.model == "auto":
         options = replace(options, model=default_pretrained())

@@ -1,0 +1,146 @@
+"""The benchmarks run, on the main job's examples. Oracles: Split.take(), optimizer.AdamW, batches of one example."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from base_bert import BertConfig  # noqa: E402
+from benchmarks import common, course_loop, quality, reference, train_speed  # noqa: E402
+from bert import BertModel  # noqa: E402
+from datasets import BUILT_IN, Split  # noqa: E402
+from errors import UserError  # noqa: E402
+from optimizer import AdamW  # noqa: E402
+from options import Options  # noqa: E402
+from tokenizer import BertTokenizer  # noqa: E402
+
+
+@pytest.fixture
+def options(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """The built-in corpus and a tiny model, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Options(model=str(tiny), data_dir=str(BUILT_IN), batch_size=13, steps_per_epoch=2, epochs=1, precision="fp32",
+                   lr=1e-3, warmup=0.0)  # fmt: skip
+
+
+@pytest.fixture
+def training(options: Options) -> dict[str, Split]:
+    """The training examples."""
+    return common.load(options, BertTokenizer.from_pretrained(options.model), ("train",))[0]["train"]
+
+
+def test_steps_hold_what_the_main_job_takes(options: Options, training: dict[str, Split]):
+    """Indices and take() agree, over several steps."""
+    draw = common.sampler(options, training)
+    for number, step in enumerate(common.draw_steps(options, training, 3)):
+        for task, count in draw(number).items():
+            taken, drawn = training[task].take(count), training[task].batch(step[task])
+            assert len(step[task]) == count and torch.equal(taken.labels, drawn.labels)
+            assert all(a is b for (a, _), (b, _) in zip(taken.sequences, drawn.sequences, strict=True))
+
+
+def test_length_grouping_keeps_examples_and_steps(options: Options, training: dict[str, Split]):
+    """The same examples in steps of the same sizes, with less padding."""
+    steps = common.draw_steps(options, training, 7)
+    grouped = common.by_similar_length(steps, training, 1)
+
+    def cells(some: list[common.Step]) -> int:
+        return sum(len(i) * max(len(training[t].sequences[j][0]) for j in i) for step in some for t, i in step.items())
+
+    for task in training:
+        assert Counter(i for s in steps for i in s[task]) == Counter(i for s in grouped for i in s[task])
+        assert [len(s[task]) for s in steps] == [len(s[task]) for s in grouped]
+    assert common.real_tokens(steps, training) == common.real_tokens(grouped, training) < cells(grouped) < cells(steps)
+
+
+@pytest.mark.parametrize("name", train_speed.SIDES)
+def test_every_side_learns(name: str, options: Options, training: dict[str, Split]):
+    """The same few examples again and again lower the loss."""
+    steps = common.draw_steps(options, training, 2)
+    torch.manual_seed(0)
+    side = train_speed.SIDES[name](options, training, 100)
+    losses = [float(sum(side(steps))) for _ in range(6)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_encoders_agree(options: Options, training: dict[str, Split]):
+    """Ours, the course loop's and transformers' give the same outputs, and the check notices where not."""
+    assert 0 < train_speed.agreement(options, training) < 1e-4
+    model = train_speed.build(options)
+    with pytest.raises(RuntimeError, match="wrong: last hidden states differ"):
+        common.check_agreement(model, {"wrong": lambda x: torch.ones(*x["input_ids"].shape, 32)}, training["sst"])
+
+
+def test_the_loop_optimizer_is_adamw():
+    """Against ours in the course's form."""
+    torch.manual_seed(0)
+    mine, theirs = (torch.nn.Linear(13, 7) for _ in range(2))
+    theirs.load_state_dict(mine.state_dict())
+    pair = [(mine, course_loop.LoopAdamW(mine.parameters(), 1e-2, 0.1)),
+            (theirs, AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1))]  # fmt: skip
+    for _ in range(4):
+        x = torch.randn(5, 13)
+        for model, optimizer in pair:
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(mine.weight, theirs.weight)
+
+
+def test_predictions_come_in_file_order(options: Options, training: dict[str, Split]):
+    """Sorted (transformers) and batched (course) predictions equal those of one example at a time."""
+    split = replace(training["sts"], examples=training["sts"].examples[:9], sequences=training["sts"].sequences[:9])
+    plain = reference.PlainBERT(options, "sdpa")
+    together = reference.predict_logits(plain, split, torch.float32)
+    with torch.no_grad():
+        alone = torch.cat([plain("sts", split.batch([i])) for i in range(9)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+    tokenizer = BertTokenizer.from_pretrained(options.model)
+    weights = BertModel.from_pretrained(options.model).state_dict()
+    course = course_loop.CourseMultitask(BertConfig.from_pretrained(options.model), weights, options.tasks)
+    four, one = (course_loop.predict_logits(course, "sts", split.examples, tokenizer, size) for size in (4, 1))
+    torch.testing.assert_close(four, one, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*all predictions are")
+@pytest.mark.parametrize("sts_loss", ["mse", "bce"])
+def test_reference_trains_and_scores(sts_loss: str, options: Options, training: dict[str, Split]):
+    """Both losses, scores of both epochs, and as many examples as the sampler draws."""
+    record = reference.train(replace(options, epochs=2), "eager", sts_loss, every_epoch=True)
+    assert record["steps"] == 4 and [e["epoch"] for e in record["epochs"]] == [1, 2]
+    draw = common.sampler(options, training)
+    assert record["examples"] == sum(sum(draw(step).values()) for step in range(4))
+    assert np.isfinite(record["loss"]) and set(record["best"]["scores"]) == set(options.tasks)
+    with pytest.raises(UserError, match="--lora"):
+        reference.train(replace(options, lora=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*all predictions are")
+def test_quality_records_once_and_tabulates(options: Options, tmp_path: Path):
+    """A run is one line; the same again is skipped, other options are refused; means over seeds."""
+    record = str(tmp_path / "quality.jsonl")
+    flags = ["--record", record, "--sets", "lora", "--model", options.model, "--data_dir", options.data_dir,
+             "--steps_per_epoch", "1", "--epochs", "1", "--batch_size", "7"]  # fmt: skip
+    for seeds in (["1"], ["1", "2"]):
+        quality.main([*flags, "--seeds", *seeds])
+    lines = common.read(record)
+    assert [(x["name"], x["seed"]) for x in lines] == [("lora", 1), ("lora", 2)]
+    assert lines[0]["best"]["scores"] == lines[0]["epochs"][-1]["scores"] and lines[0]["options"]["lora"]
+    assert [p.name for p in tmp_path.iterdir() if p.name in ("runs", "predictions")] == []
+    with pytest.raises(UserError, match="with lr None, not 0.1: give another --record"):
+        quality.main([*flags, "--seeds", "1", "--lr", "0.1"])
+    row = quality.table([record]).splitlines()[-1]
+    mean = np.mean([x["best"]["overall"] for x in lines])
+    assert row.startswith("| lora | 2 |") and f"| {mean:.4f} ± " in row
+
+
+def test_option_sets_are_possible():
+    """Every set passes Options.check()."""
+    for flags in quality.SETS.values():
+        replace(Options(), **flags).check()
