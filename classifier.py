@@ -7,13 +7,14 @@ Takes the flags of multitask_classifier.py; writes predictions/<option>-{sst,cfi
 """
 
 from dataclasses import replace
+from typing import Any
 
 from errors import run
 from multitask_classifier import train
 from options import COURSE_MODES, parse
 
 # CFIMDB's reviews are long: whole ones, and few of them a step.
-SETTINGS = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}
+SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}
 
 
 def main(argv: list[str]) -> None:

@@ -23,7 +23,7 @@ from losses import EXTRAS
 from multitask_bert import MultitaskBERT, build, pick_device, pick_dtype
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from options import Options, parse, pick
-from runs import Run, check_writable, checksums, resumed
+from runs import Run, check_writable, checksums, keep_freed_memory, resumed
 from samplers import SAMPLERS, epoch_steps
 from surgery import COMBINERS, backward
 from tasks import TASKS
@@ -75,6 +75,9 @@ def train(options: Options) -> dict[str, Any]:
     total = epoch * options.epochs
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
 
+    peak = options.learning_rate(model.bert.config.hidden_size)
+    keep_freed_memory()
+
     log = Run(options, device, facts)
     log.restore(model, optimizer, training)
     model.train()
@@ -82,7 +85,7 @@ def train(options: Options) -> dict[str, Any]:
         for step in log.steps(total):
             if log.interrupted or (options.patience and log.stale >= options.patience):
                 break
-            lr = options.learning_rate() * schedule(step)
+            lr = peak * schedule(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             tokens = 0

@@ -46,7 +46,7 @@ class Options:
     sampler: Literal["mixed", "round_robin"] = "mixed"  # mixed: all tasks in every step; round_robin: one task a step
     sampling_exponent: float = 0.5  # a task's share of a mixed batch is its size to this power
     combiner: Literal["sum"] = "sum"  # how the tasks' gradients become one
-    lr: float | None = None  # learning rate; default 5e-5 for finetune, 1e-3 for pretrain, 5e-4 with --lora
+    lr: float | None = None  # learning rate; default 5e-5 * 768 / hidden size, ten times that with --lora, 1e-3 for pretrain
     schedule: Literal["linear", "constant", "cosine"] = "linear"  # of the learning rate, after the warm-up
     warmup: float = 0.1  # share of the steps in which the learning rate rises
     weight_decay: float = 0.01  # decoupled, not on norms and biases
@@ -85,11 +85,11 @@ class Options:
     log_every: int = 10  # optimizer steps between lines of log.jsonl
     tensorboard: bool = False  # write the log for TensorBoard too
 
-    def learning_rate(self) -> float:
-        """The peak learning rate: as given, or the default for what is trained."""
+    def learning_rate(self, hidden_size: int) -> float:
+        """The peak learning rate: as given, or the default for what is trained, higher for narrower encoders."""
         if self.lr is not None:
             return self.lr
-        return 1e-3 if self.option == "pretrain" else 5e-4 if self.lora else 5e-5
+        return 1e-3 if self.option == "pretrain" else 5e-5 * 768 / hidden_size * (10 if self.lora else 1)
 
     def check(self) -> "Options":
         """These options, or UserError where a value or a pair of them can't work."""
@@ -98,7 +98,7 @@ class Options:
         for wrong, expected in [
             *((f"--{n} {getattr(self, n)}", "at least 1") for n in positive if getattr(self, n) < 1),
             *((f"--{n} {getattr(self, n)}", "from 0 to below 1") for n in shares if not 0 <= getattr(self, n) < 1),
-            *[(f"--lr {self.lr}", "above 0")] * (not self.learning_rate() > 0),
+            *[(f"--lr {self.lr}", "above 0")] * (self.lr is not None and not 0 < self.lr < float("inf")),
             *[(f"--max_length {self.max_length}", "3 to 512")] * (not 3 <= self.max_length <= 512),
             *((f"--{n} {getattr(self, n)}", "0 or more") for n in ("clip", "patience", "steps_per_epoch", "weight_decay")
               if not getattr(self, n) >= 0),

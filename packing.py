@@ -1,8 +1,8 @@
 """Packed rows: the sequences of a step laid whole into rows of fixed widths, so that almost nothing is padding.
 
 Krell et al. 2021, https://arxiv.org/abs/2107.02027. Here by first-fit decreasing, positions restart with each sequence and
-attention stays inside a sequence. A sequence too long for a row of 64 goes to rows of 128, 256 or 512, so one long sentence
-does not widen the attention of all the others. Left out: splitting a sequence over two rows.
+attention stays inside a sequence. A sequence too long for a row of 64 goes to wider ones, so one long sentence does not
+widen the attention of all the others. Left out: splitting a sequence over two rows.
 
 Everything that works token by token (embeddings, linears, norms) sees all rows as one flat list of N tokens; only attention
 looks at the groups. A padded batch [B, T] is the special case of one group, B rows of width T.
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WIDTHS = (64, 128, 256, 512)
+WIDTHS = (64, 96, 128, 256, 512)
 
 
 @dataclass(frozen=True)

@@ -123,14 +123,15 @@ def train(options: Options, attention: str = "eager", sts_loss: str = "mse", eve
     epoch = options.steps_per_epoch or epoch_steps(draw, {t: len(s) for t, s in training.items()}, options.accumulation)
     total = epoch * options.epochs
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
-    optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.learning_rate())
+    peak = options.learning_rate(model.bert.config.hidden_size)
+    optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=peak)
 
     began, examples, epochs, running, losses = time.monotonic(), 0, [], 0.0, []
     print(f"{options.model}: {total} steps, {attention} attention, {dtype}, STS {sts_loss}", flush=True)
     model.train()
     for step in range(total):
         for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate() * schedule(step)
+            group["lr"] = peak * schedule(step)
         for micro in range(step * options.accumulation, (step + 1) * options.accumulation):
             loss = torch.zeros((), device=device)
             for task, count in draw(micro).items():

@@ -47,6 +47,7 @@ from tokenizer import BertTokenizer
 
 Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses
 MEMORY_STEPS = 4
+PEAK = 1e-4  # learning rate; any will do
 
 
 def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimizer], None]:
@@ -55,7 +56,7 @@ def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimi
     steps = itertools.count()
 
     def set_rate(optimizer: torch.optim.Optimizer) -> None:
-        lr = options.learning_rate() * schedule(min(next(steps), total - 1))
+        lr = PEAK * schedule(min(next(steps), total - 1))
         for group in optimizer.param_groups:
             group["lr"] = lr
 
@@ -96,7 +97,7 @@ def course_side(options: Options, training: dict[str, Split], total: int) -> Sid
     model = course_loop.CourseMultitask(source.config, source.state_dict(), training)
     model = model.to(pick_device(options.use_gpu)).train()
     tokenizer = BertTokenizer.from_pretrained(options.model)
-    optimizer = course_loop.LoopAdamW(model.parameters(), options.learning_rate(), options.weight_decay)
+    optimizer = course_loop.LoopAdamW(model.parameters(), PEAK, options.weight_decay)
     set_rate = learning_rates(options, total)
 
     def side(steps: list[Step]) -> list[Tensor]:
@@ -120,9 +121,9 @@ def transformers_side(attention: str, joint: bool = False) -> Callable[[Options,
         model = PlainBERT(options, attention).to(device).train()
         groups = parameter_groups(model, options.weight_decay)
         try:
-            optimizer = torch.optim.AdamW(groups, lr=options.learning_rate(), fused=True)
+            optimizer = torch.optim.AdamW(groups, lr=PEAK, fused=True)
         except RuntimeError:  # no fused kernel for this device
-            optimizer = torch.optim.AdamW(groups, lr=options.learning_rate(), foreach=True)
+            optimizer = torch.optim.AdamW(groups, lr=PEAK, foreach=True)
         set_rate = learning_rates(options, total)
 
         def side(steps: list[Step]) -> list[Tensor]:

@@ -130,7 +130,8 @@ def test_a_head(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fourth_task(options: Options, monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path) -> None:
-    cola = replace(TASKS["cfimdb"], title="CoLA", files="cola-{}.csv", label="acceptability", header="Predicted_Acceptability")
+    header = "Predicted_Acceptability"
+    cola = replace(TASKS["cfimdb"], title="CoLA", files="cola-{}.csv", label="acceptability", header=header)
     monkeypatch.setitem(TASKS, "cola", cola)
     for path in small_data.glob("*.csv"):
         (tmp_path / path.name).write_text(path.read_text())
