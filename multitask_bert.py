@@ -2,7 +2,7 @@
 
     from multitask_classifier import MultitaskBERT
     model = MultitaskBERT.load("runs/2026-11-20-multitask")
-    model.predict("sst", [("A lovely film .",)])
+    model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
 """
 
 import json
@@ -110,9 +110,10 @@ class MultitaskBERT(nn.Module):
             begin = end
         return out
 
-    def predict(self, task: str, texts: list[tuple[str, ...]]) -> list[float]:
-        """Classes, 0.0 / 1.0 or similarities of sentences, given as 1-tuples, or of pairs, given as 2-tuples."""
-        flat = [(t,) for text in texts for t in text] if self.is_bi(task) else texts
+    def predict(self, task: str, texts: list[str] | list[tuple[str, str]]) -> list[float]:
+        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences."""
+        tuples = [(text,) if isinstance(text, str) else text for text in texts]
+        flat = [(t,) for text in tuples for t in text] if self.is_bi(task) else tuples
         sequences = self.tokenizer.encode(flat, self.options.max_length)
         was_training = self.training
         with torch.no_grad():
@@ -172,7 +173,8 @@ class MultitaskBERT(nn.Module):
     @classmethod
     def load(cls, folder: str | Path, use_gpu: bool = False) -> "MultitaskBERT":
         """The best model of a run folder (or a folder that save() wrote), in eval mode."""
-        folder = Path(folder) / "best" if (Path(folder) / "best").exists() else Path(folder)
+        best = [Path(folder) / name for name in ("best", "best.old")]  # .old: for an instant, while best is replaced
+        folder = next((path for path in best if path.exists()), Path(folder))
         if not (folder / "options.json").exists() or not any(folder.glob("*.safetensors")):
             raise UserError(f"{folder}: no model in it; expected a run folder with best/, such as runs/<date>-<name>")
         options = Options.from_json((folder / "options.json").read_text(encoding="utf-8"))

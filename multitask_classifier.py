@@ -106,7 +106,7 @@ def train(options: Options) -> dict[str, Any]:
             if (step + 1) % epoch == 0 or (step + 1) % options.save_every == 0 or log.interrupted:
                 log.save(model, optimizer, training)
     if log.interrupted and log.step < total:
-        raise Interrupted(f"stopped after step {log.step} of {total}; go on with: --resume {log.folder}")
+        raise Interrupted(f"stopped after step {log.step} of {total}; go on with: python multitask_classifier.py --resume {log.folder}")
     return finish(log, options, data)
 
 

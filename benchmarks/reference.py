@@ -37,6 +37,7 @@ from tasks import TASKS, overall
 from tokenizer import BertTokenizer
 
 EVALUATION_BATCH = 64
+ENCODED_TOGETHER = 16
 
 
 class PlainBERT(nn.Module):
@@ -60,13 +61,16 @@ class PlainBERT(nn.Module):
         """Padded to the longest: logits [B, outputs], fp32."""
         return self.joint({task: batch})[task]
 
-    def joint(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
-        """All tasks in one call, padded to the longest of all."""
+    def joint(self, batches: dict[str, Batch], together: int = 10**9) -> dict[str, Tensor]:
+        """All tasks of a step, encoded sorted by length, `together` at a time, each padded to its longest."""
         sequences = [sequence for batch in batches.values() for sequence in batch.sequences]
-        inputs = padded(sequences, next(self.parameters()).device)
-        first = self.dropout(self.bert(**inputs).last_hidden_state[:, 0])
-        parts = first.split([len(batch.sequences) for batch in batches.values()])
-        return {task: self.heads[task](part).float() for task, part in zip(batches, parts, strict=True)}
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))
+        device = next(self.parameters()).device
+        parts = [order[begin : begin + together] for begin in range(0, len(order), together)]
+        states = [self.bert(**padded([sequences[i] for i in part], device)).last_hidden_state[:, 0] for part in parts]
+        first = self.dropout(torch.cat(states)[torch.tensor(order).argsort().to(device)])  # in the batches' order
+        pieces = first.split([len(batch.sequences) for batch in batches.values()])
+        return {task: self.heads[task](piece).float() for task, piece in zip(batches, pieces, strict=True)}
 
 
 def task_loss(task: str, logits: Tensor, labels: Tensor, sts_loss: str) -> Tensor:
@@ -133,18 +137,19 @@ def train(options: Options, attention: str = "eager", sts_loss: str = "mse", eve
         for group in optimizer.param_groups:
             group["lr"] = peak * schedule(step)
         for micro in range(step * options.accumulation, (step + 1) * options.accumulation):
-            loss = torch.zeros((), device=device)
-            for task, count in draw(micro).items():
-                batch = training[task].take(count)
-                with autocast(device, dtype):
-                    logits = model(task, batch)
-                loss = loss + task_loss(task, logits, batch.labels.to(device), sts_loss) / options.accumulation
-                examples += count
+            batches = {task: training[task].take(count) for task, count in draw(micro).items()}
+            with autocast(device, dtype):
+                logits = model.joint(batches, ENCODED_TOGETHER)
+            parts = [task_loss(t, logits[t], batch.labels.to(device), sts_loss) for t, batch in batches.items()]
+            loss = torch.stack(parts).sum() / options.accumulation
+            examples += sum(len(batch.labels) for batch in batches.values())
             loss.backward()
             losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
         optimizer.step()
         optimizer.zero_grad()
+        if (step + 1) % 100 == 0:
+            print(f"step {step + 1}/{total}  {time.monotonic() - began:.0f} s", flush=True)
         if (step + 1) % epoch == 0:
             running, losses = float(torch.stack(losses).sum()) / epoch, []
             line = f"epoch {(step + 1) // epoch}  step {step + 1}  loss {running:.3f}"

@@ -47,7 +47,7 @@ from tokenizer import BertTokenizer
 
 Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses
 MEMORY_STEPS = 4
-PEAK = 1e-4  # learning rate; any will do
+PEAK = 1e-4  # learning rate, where --lr is not given; it does not matter for speed
 
 
 def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimizer], None]:
@@ -56,7 +56,7 @@ def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimi
     steps = itertools.count()
 
     def set_rate(optimizer: torch.optim.Optimizer) -> None:
-        lr = PEAK * schedule(min(next(steps), total - 1))
+        lr = (options.lr or PEAK) * schedule(min(next(steps), total - 1))
         for group in optimizer.param_groups:
             group["lr"] = lr
 
@@ -97,7 +97,7 @@ def course_side(options: Options, training: dict[str, Split], total: int) -> Sid
     model = course_loop.CourseMultitask(source.config, source.state_dict(), training)
     model = model.to(pick_device(options.use_gpu)).train()
     tokenizer = BertTokenizer.from_pretrained(options.model)
-    optimizer = course_loop.LoopAdamW(model.parameters(), PEAK, options.weight_decay)
+    optimizer = course_loop.LoopAdamW(model.parameters(), options.lr or PEAK, options.weight_decay)
     set_rate = learning_rates(options, total)
 
     def side(steps: list[Step]) -> list[Tensor]:

@@ -89,7 +89,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
 
     with monkeypatch.context() as patch:
         patch.setattr(multitask_classifier.Run, "log", interrupt)
-        with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: --resume runs/") as stopped:
+        with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: python multitask_classifier.py --resume runs/") as stopped:
             train(options)
     folder = str(stopped.value).split("--resume ")[1]
     resumed = train(replace(Options(), resume=folder))
@@ -262,3 +262,18 @@ def test_the_command_line_ends_with_one_line_and_a_code(options: Options) -> Non
 def test_main_takes_the_course_flags(options: Options) -> None:
     main([*flags(options), "--fine-tune-mode", "last-linear-layer", "--sst_dev_out", "mine/sst.csv"])
     assert Path("mine/sst.csv").read_text().startswith("id \t Predicted_Sentiment \n")
+
+
+def test_tensorboard_gets_the_log(options: Options) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = Path(train(replace(options, tensorboard=True))["folder"])
+    events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx([r["loss"] for r in log if "loss" in r])
+    assert events.Scalars("dev_overall")[0].step == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(options: Options) -> None:
+    with pytest.raises(UserError, match="the loss is (nan|inf); lower --lr"):
+        train(replace(options, lr=1e38, clip=0, steps_per_epoch=6))
