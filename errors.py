@@ -1,6 +1,7 @@
 """One exception for what the user can mend, and the one place that turns it into a line and an exit code."""
 
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -14,6 +15,7 @@ class Interrupted(Exception):
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Call `main(argv)`; a UserError becomes one line on standard error and exit code 2, Ctrl-C code 130."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         main(sys.argv[1:])
     except UserError as error:

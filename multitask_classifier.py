@@ -51,15 +51,22 @@ def output_path(options: Options, task: str, split: str) -> Path:
     return Path(getattr(options, f"{task}_{split}_out", None) or options.predictions.format(task=task, split=split))
 
 
-def train(options: Options) -> dict[str, Any]:
-    """Train, evaluate after every epoch, keep the best model, write its predictions; returns what run.json records."""
+def prepared(options: Options) -> Options:
+    """The options checked, or those of the run to be resumed; the model named, the output folders there and writable."""
     options = resumed(options) if options.resume else options.check()
-    device = pick_device(options.use_gpu)
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
     for folder in {output_path(options, task, split).parent for task in options.tasks for split in ("dev", "test")}:
         check_writable(folder)
+    return options
+
+
+def train(options: Options) -> dict[str, Any]:
+    """Train, evaluate after every epoch, keep the best model, write its predictions; returns what run.json records."""
+    options = prepared(options)
+    device = pick_device(options.use_gpu)
     seed_everything(options.seed)
+    keep_freed_memory()
     model = build(options).to(device)
     model.compute_dtype = pick_dtype(options.precision, device)
     data, facts = load_data(options, model)
@@ -74,16 +81,14 @@ def train(options: Options) -> dict[str, Any]:
     epoch = options.steps_per_epoch or epoch_steps(draw, sizes, options.accumulation)
     total = epoch * options.epochs
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
-
     peak = options.learning_rate(model.bert.config.hidden_size)
-    keep_freed_memory()
 
     log = Run(options, device, facts)
     log.restore(model, optimizer, training)
     model.train()
     with log:
         for step in log.steps(total):
-            if log.interrupted or (options.patience and log.stale >= options.patience):
+            if log.should_stop():
                 break
             lr = peak * schedule(step)
             for group in optimizer.param_groups:
@@ -106,7 +111,8 @@ def train(options: Options) -> dict[str, Any]:
             if (step + 1) % epoch == 0 or (step + 1) % options.save_every == 0 or log.interrupted:
                 log.save(model, optimizer, training)
     if log.interrupted and log.step < total:
-        raise Interrupted(f"stopped after step {log.step} of {total}; go on with: python multitask_classifier.py --resume {log.folder}")
+        again = f"python multitask_classifier.py --resume {log.folder}"
+        raise Interrupted(f"stopped after step {log.step} of {total}; go on with: {again}")
     return finish(log, options, data)
 
 

@@ -113,6 +113,9 @@ class Run:
         if not options.resume:
             (self.folder / "options.json").write_text(options.to_json() + "\n", encoding="utf-8")
             write_json(self.folder / "run.json", {**environment(device), **facts})
+        elif changed := set(read_json(self.folder / "run.json")["data"].items()) ^ set(facts["data"].items()):
+            names = ", ".join(sorted({path for path, _ in changed}))
+            raise UserError(f"--resume {self.folder}: the data changed since: {names}; put it back, or begin a new run")
         self.step, self.seconds, self.stale = 0, 0.0, 0
         self.best: dict[str, Any] = {}
         self.sums: dict[str, Any] = defaultdict(float)
@@ -167,6 +170,13 @@ class Run:
         self.bar = tqdm(total=total, initial=self.step, disable=None, unit="step", dynamic_ncols=True)
         self.mark = (time.monotonic(), self.step)
         return range(self.step, total)
+
+    def should_stop(self) -> bool:
+        """Whether the user asked to stop, or the score has not risen for --patience evaluations."""
+        stale = 0 < self.options.patience <= self.stale
+        if stale:
+            tqdm.write(f"no better overall score for {self.stale} evaluations: stopping early (--patience)")
+        return stale or self.interrupted
 
     def log(self, step: int, losses: dict[str, Tensor], norm: Tensor, lr: float, tokens: int) -> None:
         """Add a step to the sums, on the device, and every --log_every steps read them and write a line."""

@@ -8,8 +8,10 @@ import classifier
 from options import Options
 from tests.test_train import flags
 
+MODES = [(["--option", "pretrain"], "pretrain"), (["--fine-tune-mode", "full-model"], "full-model")]
 
-@pytest.mark.parametrize(("mode", "name"), [(["--option", "pretrain"], "pretrain"), (["--fine-tune-mode", "full-model"], "full-model")])
+
+@pytest.mark.parametrize(("mode", "name"), MODES)
 def test_writes_the_course_files(options: Options, mode: list[str], name: str) -> None:
     classifier.main([*flags(options), *mode])
     for task, rows in (("sst", 12), ("cfimdb", 12)):

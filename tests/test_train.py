@@ -89,7 +89,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
 
     with monkeypatch.context() as patch:
         patch.setattr(multitask_classifier.Run, "log", interrupt)
-        with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: python multitask_classifier.py --resume runs/") as stopped:
+        with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: python .* --resume runs/") as stopped:
             train(options)
     folder = str(stopped.value).split("--resume ")[1]
     resumed = train(replace(Options(), resume=folder))
@@ -128,6 +128,15 @@ def test_resume_refuses_other_options_and_other_folders(options: Options) -> Non
         train(replace(options, resume=folder, epochs=7))
     with pytest.raises(UserError, match="--resume nowhere: no options.json in it"):
         train(replace(options, resume="nowhere"))
+
+
+def test_resume_refuses_changed_data(options: Options) -> None:
+    Path("sst.csv").write_bytes((Path(options.data_dir) / "ids-sst-train.csv").read_bytes())
+    folder = train(replace(options, sst_train="sst.csv"))["folder"]
+    with open("sst.csv", "a", encoding="utf-8") as file:
+        file.write("99\tabc\tA further film .\t3\n")
+    with pytest.raises(UserError, match="the data changed since: sst.csv; put it back"):
+        train(replace(Options(), resume=folder))
 
 
 def test_a_torn_checkpoint_is_refused(options: Options) -> None:
