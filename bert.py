@@ -62,7 +62,7 @@ class BertSelfAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: int, bias: Tensor) -> Tensor:
         """Attention inside each row: three times [R*W, H] and the mask as [R, 1, W or 1, W] addends -> [R*W, H]."""
-        q, k, v = (x.view(rows, -1, self.num_attention_heads, self.attention_head_size).transpose(1, 2)
+        q, k, v = (x.view(rows, -1, self.num_attention_heads, self.attention_head_size).transpose(1, 2).contiguous()
                    for x in (query, key, value))  # [R, A, W, D]  # fmt: skip
         if query.device.type == "cpu" and torch.is_grad_enabled():
             # On the CPU the backward pass of torch's fused attention costs several times what these four lines do.

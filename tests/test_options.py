@@ -119,7 +119,7 @@ def test_a_file_of_flags(tmp_path):
 
 
 def test_learning_rate():
-    assert Options().learning_rate(768) == 5e-5 and Options(lora=True).learning_rate(384) == 1e-3
+    assert Options().learning_rate(768) == 5e-5 and Options(lora=True).learning_rate(384) == 2e-3
     assert Options(option="pretrain").learning_rate(7) == 1e-3 and Options(option="pretrain", lr=2.0).learning_rate(7) == 2.0
 
 
