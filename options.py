@@ -86,8 +86,8 @@ class Options:
     tensorboard: bool = False  # write the log for TensorBoard too
 
     def learning_rate(self, hidden_size: int) -> float:
-        """The peak learning rate: --lr, or 1e-3 for heads alone, or 5e-5 for bert-base and more for narrower encoders (2e-4 for
-        MiniLM), ten times that with LoRA."""
+        """The peak learning rate: --lr, or 1e-3 for heads alone, or 5e-5 for bert-base and more for narrower encoders (2e-4
+        for MiniLM), ten times that with LoRA."""
         if self.lr is not None:
             return self.lr
         full = min(3e-4, 5e-5 * (768 / hidden_size) ** 2)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -154,26 +155,38 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def interleaved(
-    sides: dict[str, Callable[[], Any]], rounds: dict[str, int], device: torch.device
-) -> dict[str, list[float]]:
-    """Seconds of each side in each round, run A B C A B C ...; a side with fewer rounds drops out of the last ones."""
+def interleaved(sides: dict[str, Callable[[], float]], rounds: dict[str, int]) -> dict[str, list[float]]:
+    """What each side returns, its seconds, in each round, run A B C A B C ...; a side with fewer rounds drops out."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(max(rounds.values())):
         for name, side in sides.items():
             if number < rounds[name]:
-                synchronize(device)
-                began = time.perf_counter()
-                side()
-                synchronize(device)
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(side())
                 print(f"round {number + 1}  {name:<28} {seconds[name][-1]:8.2f} s", flush=True)
     return seconds
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds that `work` takes, the device's part too."""
+    synchronize(device)
+    began = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - began
 
 
 def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
     """How many times faster `fast` is: the median of the ratios within each round that both ran."""
     return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=False))
+
+
+def memory(script: str, side: str, argv: list[str]) -> float:
+    """Peak memory in MiB of a side, from running this script for it in a process of its own."""
+    command = [sys.executable, script, *argv, "--memory_of", side]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{side}: the memory pass failed: {done.stderr.strip().splitlines()[-1:]}")
+    return float(done.stdout.splitlines()[-1])
 
 
 def peak_memory(device: torch.device) -> float:

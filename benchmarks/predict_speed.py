@@ -25,7 +25,7 @@ from torch import Tensor
 
 from base_bert import default_pretrained
 from benchmarks import common, course_loop, reference
-from benchmarks.train_speed import agreement, memory, summarise
+from benchmarks.train_speed import agreement, summarise
 from checkpoint import seed_everything, write_json
 from datasets import Split
 from errors import UserError, run
@@ -133,12 +133,14 @@ def main(argv: list[str]) -> None:
     names = list(dict.fromkeys(["ours", *mine.sides]))
     worst = agreement(options, splits)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
-    peaks: dict[str, float | None] = {n: None if mine.skip_memory else memory(__file__, n, argv) for n in names}
+    peaks: dict[str, float | None] = {n: None if mine.skip_memory else common.memory(__file__, n, argv) for n in names}
     rounds = {n: mine.course_rounds if n == "course" else mine.rounds for n in names}
     sides = {n: SIDES[n](options) for n in names}
     for side in sides.values():  # warm-up, untimed
         side({task: some(split, 32, 0) for task, split in splits.items()})
-    seconds = common.interleaved({n: lambda side=side: side(splits) for n, side in sides.items()}, rounds, device)  # type: ignore
+    seconds = common.interleaved(
+        {n: lambda side=side: common.timed(lambda: side(splits), device) for n, side in sides.items()}, rounds  # type: ignore
+    )
     tokens = sum(len(ids) for split in splits.values() for ids, _ in split.sequences)
     examples = sum(len(split) for split in splits.values())
     record = {

@@ -5,14 +5,16 @@
     python benchmarks/train_speed.py --steps 0 --rounds 1          # a whole epoch
 
 Takes the main job's flags and its own. Every side makes the same number of updates from the same examples, in train mode,
-with the same dropout, clipping and warm-up; the sides take turns, and medians over the rounds count. First all encoders must
-give the same outputs. A real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted alike for every side.
+with the same dropout, clipping and warm-up. The sides take turns, each in a process of its own; medians over the rounds count.
+First all encoders must give the same outputs. A real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted
+alike for every side.
 
     ours     MultitaskBERT as in train(): packed, bf16 where the hardware has it, all tasks in one encoder call
     course   course_loop.py: fp32, tokenised when batched, random batches, two encoder calls a pair
     sdpa     transformers' BertModel, autocast to our dtype, examples grouped by length over all steps of a round, padded,
     eager    one encoder call a task, pairs as one sequence, token ids made beforehand, fused AdamW; with either attention
     sdpa_joint, eager_joint    the same with one encoder call a step; left out unless named in --sides
+    eager_kept                 eager with the malloc setting that train() makes for itself
 """
 
 import itertools
@@ -22,6 +24,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +43,14 @@ from errors import UserError, run
 from multitask_bert import build, pick_device, pick_dtype
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from options import Options, pick
+from runs import keep_freed_memory
 from samplers import epoch_steps
 from surgery import COMBINERS, backward
 from tasks import TASKS
 from tokenizer import BertTokenizer
 
+KEEPERS = ("ours", "eager_kept")  # sides that keep freed memory, as train() does
 Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses
-MEMORY_STEPS = 4
 PEAK = 1e-4  # learning rate, where --lr is not given; it does not matter for speed
 
 
@@ -150,12 +154,14 @@ def transformers_side(attention: str, joint: bool = False) -> Callable[[Options,
 SIDES = {
     "ours": our_side, "course": course_side, "sdpa": transformers_side("sdpa"), "eager": transformers_side("eager"),
     "sdpa_joint": transformers_side("sdpa", True), "eager_joint": transformers_side("eager", True),
+    "eager_kept": transformers_side("eager"),
 }  # fmt: skip
 TITLES = {
     "ours": "minBERT", "course": "course-style loop, fp32", "sdpa": "transformers, SDPA, length grouping",
     "eager": "transformers, eager attention, length grouping",
     "sdpa_joint": "transformers, SDPA, length grouping, one call a step",
     "eager_joint": "transformers, eager attention, length grouping, one call a step",
+    "eager_kept": "transformers, eager attention, length grouping, our malloc setting",
 }  # fmt: skip
 
 
@@ -172,13 +178,42 @@ def agreement(options: Options, training: dict[str, Split]) -> float:
     return max(common.check_agreement(ours, others, split) for split in training.values())
 
 
-def memory(script: str, side: str, argv: list[str]) -> float:
-    """Peak memory in MiB of a side, from running this script for it in a process of its own."""
-    command = [sys.executable, script, *argv, "--memory_of", side]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{side}: the memory pass failed: {done.stderr.strip().splitlines()[-1:]}")
-    return float(done.stdout.splitlines()[-1])
+class Worker:
+    """A side in a process of its own, as its user would run it, that works only when told to."""
+
+    def __init__(self, side: str, argv: list[str]):
+        command = [sys.executable, __file__, *argv, "--worker", side]
+        self.side = side
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.read("ready")
+
+    def read(self, word: str) -> float:
+        """The number that the worker prints behind a word."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith(word + " "):
+                return float(line.split()[1])
+        raise RuntimeError(f"{self.side}: the worker ended without a word of {word}")
+
+    def tell(self, order: str, word: str) -> float:
+        """Give the worker an order, and wait for its answer."""
+        assert self.process.stdin
+        print(order, file=self.process.stdin, flush=True)
+        return self.read(word)
+
+
+def work(side: str, options: Options, training: dict[str, Split], count: int, rounds: int) -> None:
+    """What a worker does: "go" times one round, anything else prints the peak memory in MiB and ends."""
+    if side in KEEPERS:
+        keep_freed_memory()
+    device = pick_device(options.use_gpu)
+    steps = common.draw_steps(options, training, count)
+    update = SIDES[side](options, training, 2 + count * rounds)
+    update(steps[:2])  # warm-up
+    print("ready 0", flush=True)
+    while sys.stdin.readline().strip() == "go":
+        print(f"seconds {common.timed(lambda: update(steps), device)}", flush=True)
+    print(f"peak {common.peak_memory(device)}", flush=True)
 
 
 def table(record: dict[str, Any]) -> str:
@@ -216,10 +251,9 @@ def main(argv: list[str]) -> None:
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
     own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
     own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
-    own.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES)[:4],
+    own.add_argument("--sides", nargs="+", choices=SIDES, default=["sdpa", "eager", "eager_kept", "course"],
                      help="what is timed; ours always is [all but the joint ones]")  # fmt: skip
-    own.add_argument("--skip_memory", action="store_true", help="leave the memory pass out")
-    own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MiB of this side alone, and nothing else")
+    own.add_argument("--worker", choices=SIDES, help="be the process of this side")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
@@ -231,21 +265,18 @@ def main(argv: list[str]) -> None:
     sizes = {task: len(split) for task, split in training.items()}
     count = mine.steps or epoch_steps(common.sampler(options, training), sizes, 1)
     seed_everything(options.seed)
-    if mine.memory_of:
-        SIDES[mine.memory_of](options, training, MEMORY_STEPS)(common.draw_steps(options, training, MEMORY_STEPS))
-        print(common.peak_memory(device))
-        return
+    if mine.worker:
+        return work(mine.worker, options, training, count, mine.rounds)
 
     names = list(dict.fromkeys(["ours", *mine.sides]))
     worst = agreement(options, training)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
-    peaks: dict[str, float | None] = {n: None if mine.skip_memory else memory(__file__, n, argv) for n in names}
-    rounds = {n: mine.course_rounds if n == "course" else mine.rounds for n in names}
+    workers = {name: Worker(name, argv) for name in names}
+    rounds = {name: mine.course_rounds if name == "course" else mine.rounds for name in names}
+    turns = {name: partial(worker.tell, "go", "seconds") for name, worker in workers.items()}
+    seconds = common.interleaved(turns, rounds)
+    peaks: dict[str, float | None] = {name: worker.tell("end", "peak") for name, worker in workers.items()}
     steps = common.draw_steps(options, training, count)
-    sides = {n: SIDES[n](options, training, 2 + count * rounds[n]) for n in names}
-    for side in sides.values():  # warm-up, untimed
-        side(steps[:2])
-    seconds = common.interleaved({n: lambda side=side: side(steps) for n, side in sides.items()}, rounds, device)  # type: ignore
     tokens, examples = common.real_tokens(steps, training), sum(len(part) for step in steps for part in step.values())
     record = {
         **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "steps": count,
