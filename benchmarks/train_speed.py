@@ -5,7 +5,7 @@
     python benchmarks/train_speed.py --steps 0 --rounds 1          # a whole epoch
 
 Takes the main job's flags and its own. Every side makes the same number of updates from the same examples, in train mode,
-with the same dropout, clipping and warm-up. The sides take turns, each in a process of its own; medians over the rounds count.
+with the same dropout, clipping and warm-up. The sides take turns, each in a process of its own; medians over rounds count.
 First all encoders must give the same outputs. A real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted
 alike for every side.
 
@@ -273,7 +273,7 @@ def main(argv: list[str]) -> None:
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
     workers = {name: Worker(name, argv) for name in names}
     rounds = {name: mine.course_rounds if name == "course" else mine.rounds for name in names}
-    turns = {name: partial(worker.tell, "go", "seconds") for name, worker in workers.items()}
+    turns: dict[str, Callable[[], float]] = {name: partial(worker.tell, "go", "seconds") for name, worker in workers.items()}
     seconds = common.interleaved(turns, rounds)
     peaks: dict[str, float | None] = {name: worker.tell("end", "peak") for name, worker in workers.items()}
     steps = common.draw_steps(options, training, count)
