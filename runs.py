@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import importlib.metadata
 import math
+import os
 import platform
 import shlex
 import signal
@@ -44,7 +45,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
     return {
-        "command": shlex.join([sys.executable, *sys.argv]),
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
         "commit": commit.stdout.strip() or "not a git checkout",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},

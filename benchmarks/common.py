@@ -202,3 +202,30 @@ def peak_memory(device: torch.device) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+
+
+def summarise(
+    seconds: dict[str, list[float]], tokens: int, examples: int, peaks: dict[str, float | None]
+) -> dict[str, dict[str, Any]]:
+    """A row a side."""
+    return {
+        name: {
+            "tokens_per_s": tokens / statistics.median(times), "examples_per_s": examples / statistics.median(times),
+            "ours_faster": ratio(seconds, name, "ours"), "peak_mib": peaks[name], "seconds": [round(x, 3) for x in times],
+        }
+        for name, times in seconds.items()
+    }  # fmt: skip
+
+
+def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
+    """A record's sides as Markdown; `what` was timed."""
+    lines = [
+        f"{record['device']}; {record['model']}; {what}", "",
+        "| | real tokens/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in record["sides"].items():
+        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
+        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f} MiB"
+        speed = row["tokens_per_s"]
+        lines.append(f"| {titles[name]} | {speed:.0f} | {1e6 / speed:.0f} | {faster} | {peak} |")
+    return "\n".join(lines)

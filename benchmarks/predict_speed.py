@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from base_bert import default_pretrained
 from benchmarks import common, course_loop, reference
-from benchmarks.train_speed import agreement, summarise
+from benchmarks.train_speed import agreement
 from checkpoint import seed_everything, write_json
 from datasets import Split
 from errors import UserError, run
@@ -92,20 +91,6 @@ def some(split: Split, count: int, seed: int) -> Split:
     return Split(split.task, [split.examples[i] for i in chosen], [split.sequences[i] for i in chosen], 1, split.seed)
 
 
-def table(record: dict[str, Any]) -> str:
-    """The record as Markdown."""
-    lines = [
-        f"{record['device']}; {record['model']}; {record['examples']} dev examples, {record['tokens']} tokens", "",
-        "| | real tokens/s | examples/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for name, row in record["sides"].items():
-        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
-        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f} MiB"
-        lines.append(f"| {TITLES[name]} | {row['tokens_per_s']:.0f} | {row['examples_per_s']:.1f} | "
-                     f"{1e6 / row['tokens_per_s']:.0f} | {faster} | {peak} |")  # fmt: skip
-    return "\n".join(lines)
-
-
 def main(argv: list[str]) -> None:
     """The command line."""
     own = common.own_parser()
@@ -145,9 +130,10 @@ def main(argv: list[str]) -> None:
     examples = sum(len(split) for split in splits.values())
     record = {
         **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "tokens": tokens,
-        "examples": examples, "largest_difference": worst, "sides": summarise(seconds, tokens, examples, peaks),
+        "examples": examples, "largest_difference": worst, "sides": common.summarise(seconds, tokens, examples, peaks),
     }  # fmt: skip
-    print(f"\n{table(record)}")
+    what = f"{record['examples']} dev examples, {record['tokens']} tokens"
+    print(f"\n{common.table(record, what, TITLES)}")
     if mine.record:
         Path(mine.record).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(mine.record), record)

@@ -19,14 +19,12 @@ alike for every side.
 
 import itertools
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -216,34 +214,6 @@ def work(side: str, options: Options, training: dict[str, Split], count: int, ro
     print(f"peak {common.peak_memory(device)}", flush=True)
 
 
-def table(record: dict[str, Any]) -> str:
-    """The record as Markdown."""
-    lines = [
-        f"{record['device']}; {record['model']}; {record['steps']} steps of {record['batch_size']} examples a round", "",
-        "| | real tokens/s | examples/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for name, row in record["sides"].items():
-        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
-        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f} MiB"
-        lines.append(f"| {TITLES[name]} | {row['tokens_per_s']:.0f} | {row['examples_per_s']:.1f} | "
-                     f"{1e6 / row['tokens_per_s']:.0f} | {faster} | {peak} |")  # fmt: skip
-    return "\n".join(lines)
-
-
-def summarise(
-    seconds: dict[str, list[float]], tokens: int, examples: int, peaks: dict[str, float | None]
-) -> dict[str, dict[str, Any]]:
-    """A row a side."""
-    return {
-        name: {
-            "tokens_per_s": tokens / statistics.median(times), "examples_per_s": examples / statistics.median(times),
-            "ours_faster": common.ratio(seconds, name, "ours"), "peak_mib": peaks[name],
-            "seconds": [round(x, 3) for x in times],
-        }
-        for name, times in seconds.items()
-    }  # fmt: skip
-
-
 def main(argv: list[str]) -> None:
     """The command line."""
     own = common.own_parser()
@@ -281,9 +251,10 @@ def main(argv: list[str]) -> None:
     record = {
         **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "steps": count,
         "batch_size": options.batch_size, "tokens": tokens, "examples": examples, "largest_difference": worst,
-        "sides": summarise(seconds, tokens, examples, peaks),
+        "sides": common.summarise(seconds, tokens, examples, peaks),
     }  # fmt: skip
-    print(f"\n{table(record)}")
+    what = f"{record['steps']} steps of {record['batch_size']} examples a round"
+    print(f"\n{common.table(record, what, TITLES)}")
     if mine.record:
         Path(mine.record).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(mine.record), record)
