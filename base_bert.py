@@ -7,6 +7,7 @@ Weights are read from safetensors, or from .bin files with torch's weights-only 
 accounted for. Left out: sharded checkpoints (no BERT needs them) and other architectures.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -116,6 +117,9 @@ def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
 
     weights = ["model.safetensors", "pytorch_model.bin"]
     first = ["config.json", weights[0], *TOKENIZER_FILES]
+    if not local_only:
+        with contextlib.suppress(UserError):  # what is on disk whole needs no network
+            return find_pretrained(name, local_only=True)
     try:
         folder = Path(snapshot_download(str(name), allow_patterns=first, local_files_only=local_only))
         if not any((folder / file).exists() for file in weights):
@@ -268,6 +272,10 @@ class BertPreTrainedModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors and, if known, the vocabulary: a folder that transformers loads."""
+        with torch.device("meta"):
+            plain = set(type(self)(self.config).state_dict())
+        if set(self.state_dict()) != plain:
+            raise UserError("the encoder has adapters in it: merge them first (lora.merge), then save")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder)

@@ -60,24 +60,23 @@ class BertSelfAttention(nn.Module):
         self.value = Linear(config.hidden_size, config.hidden_size)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: int, bias: Tensor) -> Tensor:
-        """Attention inside each row: three times [R*W, H] and the mask as [R, 1, W or 1, W] addends -> [R*W, H]."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: int, mask: Tensor) -> Tensor:
+        """Attention inside each row: three times [R*W, H] and BertModel.mask's [R, 1, W or 1, W] -> [R*W, H]."""
         q, k, v = (x.view(rows, -1, self.num_attention_heads, self.attention_head_size).transpose(1, 2).contiguous()
                    for x in (query, key, value))  # [R, A, W, D]  # fmt: skip
-        if query.device.type == "cpu" and torch.is_grad_enabled():
-            # On the CPU the backward pass of torch's fused attention costs several times what these four lines do.
-            scores = (q / math.sqrt(self.attention_head_size)) @ k.transpose(2, 3) + bias  # [R, A, W, W]
+        if mask.dtype != torch.bool:
+            scores = (q / math.sqrt(self.attention_head_size)) @ k.transpose(2, 3) + mask  # [R, A, W, W]
             out = self.dropout(scores.softmax(-1)) @ v  # [R, A, W, D]
         else:
             p = self.dropout.p if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=p)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return out.transpose(1, 2).reshape(query.shape)
 
-    def forward(self, hidden: Tensor, groups: list[Group], biases: list[Tensor]) -> Tensor:
+    def forward(self, hidden: Tensor, groups: list[Group], masks: list[Tensor]) -> Tensor:
         """[N, H] -> [N, H], each group of rows on its own."""
         sizes = [group.rows * group.width for group in groups]
         qkv = [linear(hidden).split(sizes) for linear in (self.query, self.key, self.value)]
-        out = [self.attend(q, k, v, g.rows, bias) for q, k, v, g, bias in zip(*qkv, groups, biases, strict=True)]
+        out = [self.attend(q, k, v, g.rows, mask) for q, k, v, g, mask in zip(*qkv, groups, masks, strict=True)]
         return out[0] if len(out) == 1 else torch.cat(out)
 
 
@@ -97,9 +96,9 @@ class BertLayer(nn.Module):
         self.out_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.out_dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, groups: list[Group], biases: list[Tensor]) -> Tensor:
+    def forward(self, hidden: Tensor, groups: list[Group], masks: list[Tensor]) -> Tensor:
         """[N, H] -> [N, H]."""
-        attended = self.attention_dense(self.self_attention(hidden, groups, biases))
+        attended = self.attention_dense(self.self_attention(hidden, groups, masks))
         hidden = self.attention_layer_norm(hidden + self.attention_dropout(attended))
         transformed = self.out_dense(self.interm_af(self.interm_dense(hidden)))
         return self.out_layer_norm(hidden + self.out_dropout(transformed))
@@ -128,18 +127,23 @@ class BertModel(BertPreTrainedModel):
         summed = summed + self.pos_embedding(packed.position_ids) + self.tk_type_embedding(packed.token_type_ids)
         return self.embed_dropout(self.embed_layer_norm(summed))
 
+    def mask(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
+        """A group's mask, made once for all layers: as it is for torch's fused attention, as addends for a plain softmax.
+
+        On the CPU the backward pass of the fused attention costs several times the plain one's. The addend is the lowest
+        finite number, not -inf: a row that is all padding must not become NaN.
+        """
+        if seen.device.type != "cpu" or not torch.is_grad_enabled():
+            return seen
+        return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
     def encode(self, packed: Packed, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """All hidden states, the embeddings first: (layers + 1) tensors [N, H], computed in `dtype`."""
         hidden = self.embed(packed).to(dtype)
-        # One additive mask a step, shared by all layers. The lowest finite number, not -inf: a row that is all padding
-        # must not become NaN.
-        biases = [
-            torch.zeros(group.mask.shape, dtype=dtype, device=hidden.device)
-            .masked_fill_(~group.mask, torch.finfo(dtype).min) for group in packed.groups
-        ]  # fmt: skip
+        masks = [self.mask(group.mask, dtype) for group in packed.groups]
         states = [hidden]
         for layer in self.bert_layers:
-            states.append(layer(states[-1], packed.groups, biases))
+            states.append(layer(states[-1], packed.groups, masks))
         return states
 
     def pool(self, first: Tensor) -> Tensor:

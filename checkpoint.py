@@ -50,8 +50,8 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
         new.rename(folder)
         sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be written ({error.strerror})") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: can't be written ({getattr(error, 'strerror', None) or error})") from None
 
 
 def recover(folder: Path) -> bool:
@@ -66,9 +66,18 @@ def recover(folder: Path) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
     new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(new, path)
+    try:
+        new.write_text(text, encoding="utf-8")
+        sync(new)
+        os.replace(new, path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror})") from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -139,8 +148,8 @@ class Log:
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError):  # a line torn by a kill
                     kept += [line] if json.loads(line)["step"] <= step else []
-        self.file = open(self.path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (open for the whole run)
-        self.file.writelines(line + "\n" for line in kept)
+        write_text(self.path, "".join(line + "\n" for line in kept))
+        self.file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (open for the whole run)
         self.board = None
         if tensorboard:
             try:

@@ -9,9 +9,9 @@ Takes the flags of multitask_classifier.py; writes predictions/<option>-{sst,cfi
 from dataclasses import replace
 from typing import Any
 
-from errors import run
+from errors import UserError, run
 from multitask_classifier import train
-from options import COURSE_MODES, parse
+from options import COURSE_MODES, Options, parse
 
 # CFIMDB's reviews are long: whole ones, and few of them a step.
 SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}
@@ -20,11 +20,19 @@ SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "m
 def main(argv: list[str]) -> None:
     """The command line."""
     options = parse(argv, __doc__.split("\n")[0])
-    named = [mode for mode in COURSE_MODES if mode in " ".join(argv)]  # 2024's output names carry 2024's names
+    if options.resume:
+        raise UserError(f"each of the two runs is resumed by: python multitask_classifier.py --resume {options.resume}")
+    if options.tasks != Options.tasks:
+        raise UserError("--tasks: part 1 is always sst and cfimdb; multitask_classifier.py takes any")
+    names_of_2024 = {ours: theirs for theirs, ours in COURSE_MODES.items()}
+    new = any(argument.startswith("--fine-tune-mode") for argument in argv)
+    mode = names_of_2024[options.option] if new else options.option
     for task, settings in SETTINGS.items():
         print(f"Training on {task}")
-        pattern = f"predictions/{(named or [options.option])[0]}-{{task}}-{{split}}-out.csv"
-        train(replace(options, tasks=(task,), name=f"{task}-classifier", predictions=pattern, **settings))
+        wanted = {"predictions": f"predictions/{mode}-{{task}}-{{split}}-out.csv", "name": "classifier", **settings}
+        mine = {key: value for key, value in wanted.items() if getattr(options, key) == getattr(Options, key)}
+        one = replace(options, tasks=(task,), **mine)
+        train(replace(one, name=f"{task}-{one.name}"))
 
 
 if __name__ == "__main__":

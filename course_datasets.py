@@ -104,12 +104,12 @@ def load_multitask_data(
     sentiment_filename: str, paraphrase_filename: str, similarity_filename: str, split: str = "train"
 ) -> tuple[list, dict, list, list]:
     """The three tasks' rows for the classes above, and {sentiment label: index in order of appearance}."""
-    split = "test" if split == "test" else "dev"
+    kind = "test" if split == "test" else "dev"  # whether there are labels
     loaded: list[list] = []
     classes: dict[int, int] = {}
     for name, path in zip(LEADERBOARD, (sentiment_filename, paraphrase_filename, similarity_filename), strict=True):
         task, rows = TASKS[name], []
-        for example in read_examples(path, task, split):
+        for example in read_examples(path, task, kind):
             texts = [preprocess_string(t) for t in example.texts] if task.pair else [example.texts[0].lower()]
             label = [] if example.label is None else [int(example.label) if task.whole else example.label]
             rows.append((*texts, *label, example.id))

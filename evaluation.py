@@ -17,7 +17,6 @@ from sklearn.metrics import confusion_matrix, f1_score
 from tqdm import tqdm
 
 from datasets import (  # for test_model_multitask
-    SPLITS,
     SentenceClassificationDataset,
     SentenceClassificationTestDataset,
     SentencePairDataset,
@@ -174,5 +173,5 @@ def test_model_multitask(args: Any, model: Any, device: torch.device) -> None:
 
 
 test_model_multitask.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test
-__all__ = ["SPLITS", "evaluate", "measure", "model_eval_multitask", "model_eval_sst", "model_eval_test_multitask",
+__all__ = ["evaluate", "measure", "model_eval_multitask", "model_eval_sst", "model_eval_test_multitask",
            "predict", "predict_logits", "test_model_multitask", "write_predictions"]  # fmt: skip

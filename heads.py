@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bert import NORMS, LayerNorm
+from bert import NORMS
 from dropout import Dropout
 from swiglu import SwiGLU, two_thirds
 
@@ -85,4 +85,3 @@ def pair_features(pooled: Tensor) -> Tensor:
 
 POOLINGS = {"cls": cls_pooling, "mean": mean_pooling}
 HEADS = {"mlp": MLPHead, "linear": LinearHead}
-__all__ = ["Encoded", "HEADS", "LayerNorm", "POOLINGS", "pair_features"]

@@ -5,9 +5,8 @@
     model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
 """
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,10 @@ from torch import Tensor, nn
 import lora
 from bert import BertConfig, BertModel
 from checkpoint import read_json, read_tensors
-from datasets import Batch, Sequence
+from datasets import Batch, Sequence, Split
 from errors import UserError
+from evaluation import predict_logits
+from examples import Example
 from heads import HEADS, POOLINGS, Encoded, pair_features
 from options import Options, pick
 from packing import pack
@@ -110,16 +111,19 @@ class MultitaskBERT(nn.Module):
             begin = end
         return out
 
-    def predict(self, task: str, texts: list[str] | list[tuple[str, str]]) -> list[float]:
+    def predict(self, task: str, texts: Iterable[str | tuple[str, ...]]) -> list[float]:
         """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences."""
-        tuples = [(text,) if isinstance(text, str) else text for text in texts]
+        width = 2 if TASKS[task].pair else 1
+        texts = [texts] if isinstance(texts, str) else texts
+        tuples = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        if any(len(text) != width for text in tuples):
+            raise UserError(f"{task} takes a list of {'pairs (first, second)' if width == 2 else 'sentences'}")
+        if not tuples:
+            return []
         flat = [(t,) for text in tuples for t in text] if self.is_bi(task) else tuples
-        sequences = self.tokenizer.encode(flat, self.options.max_length)
-        was_training = self.training
-        with torch.no_grad():
-            logits = self.eval().logits({task: Batch(sequences, torch.empty(0))})[task]
-        self.train(was_training)
-        return TASKS[task].predict(logits).tolist()
+        examples = [Example("", text, None) for text in tuples]
+        split = Split(task, examples, self.tokenizer.encode(flat, self.options.max_length), width if self.is_bi(task) else 1)
+        return TASKS[task].predict(predict_logits(self, split)).tolist()
 
     # The course's faces: padded batches [B, T], masks 1 at tokens.
 
@@ -166,7 +170,7 @@ class MultitaskBERT(nn.Module):
             state, name = lora.adapter_state(self), "adapter.safetensors"
         else:
             state, name = self.state_dict(), "model.safetensors"
-            (folder / "config.json").write_text(json.dumps(asdict(self.bert.config), indent=2) + "\n", encoding="utf-8")
+            self.bert.config.save(folder)
             self.tokenizer.save_pretrained(folder)
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / name)
 
@@ -219,7 +223,10 @@ def encoder_config(options: Options) -> BertConfig:
 
 def build(options: Options) -> MultitaskBERT:
     """The model that the options ask for, pretrained weights loaded, adapters on; prints what trains."""
-    bert = BertModel.from_pretrained(options.model, encoder_config(options), options.swiglu_start == "pretrained")
+    config = encoder_config(options)
+    if options.max_length > config.max_position_embeddings:
+        raise UserError(f"--max_length {options.max_length}: {options.model} has {config.max_position_embeddings} positions")
+    bert = BertModel.from_pretrained(options.model, config, options.swiglu_start == "pretrained")
     model = MultitaskBERT(bert, options)
     for adapt in ADAPTERS.values():
         adapt(model, options)

@@ -7,6 +7,7 @@
 train() is the whole of training, top to bottom. `--help` lists the flags; options.py says what each is for.
 """
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from base_bert import default_pretrained
 from checkpoint import replace_folder, seed_everything
 from datasets import SPLITS, Split, find_files, load_split
-from errors import Interrupted, run
+from errors import Interrupted, UserError, run
 from evaluation import evaluate, predict, write_predictions
 from lora import merge
 from losses import EXTRAS
@@ -35,9 +36,9 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
     """All files of all tasks, checked and tokenised before the first step, and their facts for run.json."""
     paths, built_in = find_files(options)
     if built_in:
-        line = "=" * 100
-        print(f"{line}\nNo real data in data/: this run uses the BUILT-IN CORPUS, not SST, Quora and STS.\n"
-              f"To fetch the course's data: python data/download.py\n{line}")  # fmt: skip
+        line, place = "=" * 100, Path(options.data_dir).absolute()
+        print(f"{line}\nNo real data in {place}: this run uses the BUILT-IN CORPUS.\nIts scores say nothing about SST, "
+              f"Quora or STS. To fetch the course's data: python data/download.py\n{line}")  # fmt: skip
     data: Data = {split: {} for split in SPLITS}
     for (task, split), path in paths.items():
         data[split][task] = load_split(path, task, split, options, model.tokenizer)
@@ -56,8 +57,18 @@ def prepared(options: Options) -> Options:
     options = resumed(options) if options.resume else options.check()
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
-    for folder in {output_path(options, task, split).parent for task in options.tasks for split in ("dev", "test")}:
-        check_writable(folder)
+    try:
+        paths = [output_path(options, task, split) for task in options.tasks for split in ("dev", "test")]
+    except (LookupError, ValueError):
+        raise UserError(f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces") from None
+    if len(set(paths)) < len(paths):
+        raise UserError("two prediction files would have one name: put {task} and {split} into --predictions")
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{path}: a folder; predictions need a file name")
+        check_writable(path.parent)
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs a package: pip install tensorboard")
     return options
 
 
@@ -70,6 +81,7 @@ def train(options: Options) -> dict[str, Any]:
     model = build(options).to(device)
     model.compute_dtype = pick_dtype(options.precision, device)
     data, facts = load_data(options, model)
+    facts["dtype"] = str(model.compute_dtype)
     training, sizes = data["train"], {task: len(split) for task, split in data["train"].items()}
 
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -93,23 +105,28 @@ def train(options: Options) -> dict[str, Any]:
             lr = peak * schedule(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            tokens = 0
+            tokens, seen = 0, dict.fromkeys(options.tasks, torch.zeros((), device=device))
             for micro in range(step * options.accumulation, (step + 1) * options.accumulation):
                 batches = {task: training[task].take(count) for task, count in draw(micro).items()}
+                labels = {task: batch.labels.to(device, non_blocking=True) for task, batch in batches.items()}
                 logits = model.logits(batches)  # one encoder call for all tasks
-                losses = {t: TASKS[t].loss(logits[t], batch.labels.to(device)) for t, batch in batches.items()}
+                losses = {task: TASKS[task].loss(logits[task], labels[task]) for task in batches}
                 for extra in extras:
                     losses.update({t: losses[t] + more for t, more in extra(model, batches, logits).items()})
-                backward({t: loss / options.accumulation for t, loss in losses.items()}, shared, combine)
+                losses = {task: loss / options.accumulation for task, loss in losses.items()}
+                backward(losses, shared, combine)
+                seen.update({task: seen[task] + loss.detach() for task, loss in losses.items()})
                 tokens += sum(len(ids) for batch in batches.values() for ids, _ in batch.sequences)
             norm = torch.nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
             optimizer.step()
             optimizer.zero_grad()
-            log.log(step, losses, norm, lr, tokens)
+            log.log(step, seen, norm, lr, tokens)
             if (step + 1) % epoch == 0:
                 log.judge((step + 1) // epoch, evaluate(model, data["dev"]), model)
-            if (step + 1) % epoch == 0 or (step + 1) % options.save_every == 0 or log.interrupted:
+            if (step + 1) % epoch == 0 or (step + 1) % options.save_every == 0:
                 log.save(model, optimizer, training)
+        if log.interrupted:
+            log.save(model, optimizer, training)
     if log.interrupted and log.step < total:
         again = f"python multitask_classifier.py --resume {log.folder}"
         raise Interrupted(f"stopped after step {log.step} of {total}; go on with: {again}")

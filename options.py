@@ -8,7 +8,8 @@ import argparse
 import inspect
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from errors import UserError
@@ -116,6 +117,14 @@ class Options:
             (self.head == "linear" and self.rmsnorm in ("heads", "all"), "--head linear has no norm: use --rmsnorm encoder"),
             (self.head == "linear" and self.swiglu in ("heads", "all"),
              "--head linear has no activation: use --swiglu encoder"),
+            (not self.lora and any(getattr(self, f.name) != f.default for f in fields(self) if f.name.startswith("lora_")),
+             "--lora_rank, --lora_alpha, --lora_dropout, --lora_targets, --lora_layers and --lora_merge need --lora"),
+            (self.sampler != "mixed" and self.sampling_exponent != Options.sampling_exponent,
+             "--sampling_exponent is of --sampler mixed"),
+            (not -10 <= self.sampling_exponent <= 10, f"--sampling_exponent {self.sampling_exponent}: expected -10 to 10"),
+            (not 0 < self.lora_alpha < float("inf"), f"--lora_alpha {self.lora_alpha}: expected above 0"),
+            (not 0 <= self.seed < 2**32, f"--seed {self.seed}: expected 0 to 4294967295"),
+            (len(set(self.tasks)) < len(self.tasks), "--tasks names a task twice"),
             (self.batch_size < len(self.tasks), f"--batch_size {self.batch_size} is below the number of tasks"),
             (not self.tasks, "--tasks needs at least one task"),
             (not re.fullmatch(r"[\w.-]+", self.name), f"--name {self.name}: letters, digits, dot, dash and underscore only"),
@@ -127,6 +136,13 @@ class Options:
     def to_json(self) -> str:
         """As saved in a run folder."""
         return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def of_run(cls, folder: Path) -> "Options":
+        """The options that a run folder holds."""
+        if not (folder / "options.json").exists():
+            raise UserError(f"--resume {folder}: no options.json in it; expected a run folder, such as runs/<date>-<name>")
+        return cls.from_json((folder / "options.json").read_text(encoding="utf-8"))
 
     @classmethod
     def from_json(cls, text: str) -> "Options":
@@ -162,12 +178,16 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """A parser with one flag a field; `--batch-size` means `--batch_size`."""
-    parser = _Parser(description=description, fromfile_prefix_chars="@", formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--fine-tune-mode", choices=COURSE_MODES, help="the 2024 course's name for --option")
+    parser = _Parser(
+        description=description, fromfile_prefix_chars="@", allow_abbrev=False,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )  # fmt: skip
+    help_text = "the 2024 course's name for --option"
+    parser.add_argument("--fine-tune-mode", choices=COURSE_MODES, default=argparse.SUPPRESS, help=help_text)
     texts, hints = help_texts(), get_type_hints(Options)
     for f in fields(Options):
         kind = hints[f.name]
-        settings: dict[str, Any] = {"default": f.default, "help": f"{texts[f.name]} [{f.default}]".lstrip()}
+        settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{texts[f.name]} [{f.default}]".lstrip()}
         if get_origin(kind) in (Union, type(float | None)):  # `float | None`
             kind = get_args(kind)[0]
         if kind is bool:
@@ -187,11 +207,18 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 def parse(argv: list[str], description: str) -> Options:
     """Checked options from command-line arguments; UserError with one line where they are off."""
-    values = vars(make_parser(description).parse_args(argv))
-    mode = values.pop("fine_tune_mode")
-    if mode:
-        values["option"] = COURSE_MODES[mode]
-    return Options(**as_tuples(values)).check()
+    given = as_tuples(vars(make_parser(description).parse_args(argv)))
+    mode = given.pop("fine_tune_mode", None)
+    if mode and given.setdefault("option", COURSE_MODES[mode]) != COURSE_MODES[mode]:
+        raise UserError(f"--fine-tune-mode {mode} means --option {COURSE_MODES[mode]}, not {given['option']}: drop one")
+    if "resume" in given:
+        saved = Options.of_run(Path(given["resume"]))
+        for name, value in given.items():
+            if name not in ("resume", "use_gpu") and value != getattr(saved, name):
+                was = getattr(saved, name)
+                raise UserError(f"--resume goes on with the run's own options; --{name} was {was}, not {value}")
+        return replace(saved, resume=given["resume"], use_gpu=given.get("use_gpu", saved.use_gpu))
+    return Options(**given).check()
 
 
 def pick(table: dict[str, Any], key: str, flag: str) -> Any:

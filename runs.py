@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -38,15 +38,19 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def environment(device: torch.device) -> dict[str, Any]:
     """What a reader needs to repeat the run: command, commit, versions, device."""
     here = Path(__file__).parent
-    commit = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    try:
+        describe = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+        commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git on this machine
+        commit = ""
     packages = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
     return {
-        "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
-        "commit": commit.stdout.strip() or "not a git checkout",
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0] or "-"), *sys.argv[1:]]),
+        "commit": commit or "not a git checkout",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{cpu}, {torch.get_num_threads()} threads",
@@ -78,17 +82,9 @@ def keep_freed_memory() -> None:
 
 
 def resumed(options: Options) -> Options:
-    """The options of the run to be resumed; UserError where the command line contradicts them."""
+    """The options of the run to be resumed. Only where it goes on, on CUDA or not, is the caller's choice."""
     folder = Path(options.resume or "")
-    if not (folder / "options.json").exists():
-        raise UserError(f"--resume {folder}: no options.json in it; expected a run folder, such as runs/<date>-<name>")
-    saved = Options.from_json((folder / "options.json").read_text(encoding="utf-8"))
-    for f in fields(Options):
-        given = getattr(options, f.name)
-        if f.name != "resume" and given not in (f.default, getattr(saved, f.name)):
-            was = getattr(saved, f.name)
-            raise UserError(f"--resume goes on with the run's own options; --{f.name} was {was}, not {given}")
-    return replace(saved, resume=options.resume)
+    return replace(Options.of_run(folder), resume=options.resume, use_gpu=options.use_gpu)
 
 
 def new_folder(options: Options) -> Path:
@@ -112,8 +108,8 @@ class Run:
         self.options = options
         self.folder = Path(options.resume) if options.resume else new_folder(options)
         if not options.resume:
-            (self.folder / "options.json").write_text(options.to_json() + "\n", encoding="utf-8")
             write_json(self.folder / "run.json", {**environment(device), **facts})
+            write_json(self.folder / "options.json", asdict(options))  # last: from here on the run can be resumed
         elif changed := set(read_json(self.folder / "run.json")["data"].items()) ^ set(facts["data"].items()):
             names = ", ".join(sorted({path for path, _ in changed}))
             raise UserError(f"--resume {self.folder}: the data changed since: {names}; put it back, or begin a new run")
@@ -183,26 +179,31 @@ class Run:
         """Add a step to the sums, on the device, and every --log_every steps read them and write a line."""
         self.step = step + 1
         for name, value in {**losses, "norm": norm}.items():
-            self.sums[name] = self.sums[name] + value.detach()
+            self.sums[name] = self.sums[name] + value
             self.counts[name] += 1
         self.tokens += tokens
         now = time.monotonic()
         self.busy, self.tick = self.busy + now - self.tick, now
         self.bar.update()
         if self.step % self.options.log_every == 0 or self.step == self.total:
+            self.check_finite()
             means = {name: float(self.sums[name]) / count for name, count in self.counts.items()}
             record = {
                 "step": self.step, "loss": sum(v for k, v in means.items() if k != "norm"),
                 **{k if k == "norm" else f"loss_{k}": v for k, v in means.items()}, "lr": lr,
                 "tokens_per_s": round(self.tokens / self.busy),
             }  # fmt: skip
-            if not math.isfinite(record["loss"]):
-                raise UserError(f"step {self.step}: the loss is {record['loss']}; lower --lr, or --precision fp32")
             self.log_file.write(record)
             self.sums.clear()
             self.counts.clear()
             self.tokens, self.busy = 0, 0.0
             self.show(record)
+
+    def check_finite(self) -> None:
+        """UserError where a loss since the last look was not a finite number: nothing after it may be kept."""
+        for name, value in self.sums.items():
+            if not math.isfinite(float(value)):
+                raise UserError(f"step {self.step}: the {name} loss is {float(value)}; lower --lr, or --precision fp32")
 
     def show(self, record: dict[str, Any]) -> None:
         """The record on the progress bar, or ten times a run as a line of its own."""
@@ -218,6 +219,7 @@ class Run:
 
     def judge(self, epoch: int, scores: dict[str, Any], model: MultitaskBERT) -> None:
         """Log and show the dev scores of an epoch, and keep the model if its overall score is the best so far."""
+        self.check_finite()
         flat = {task: scores[task]["score"] for task in self.options.tasks}
         self.log_file.write({"step": self.step, "epoch": epoch, **{f"dev_{t}": s for t, s in flat.items()},
                              "dev_overall": scores["overall"], "dev": {t: scores[t] for t in flat}})  # fmt: skip
@@ -238,6 +240,7 @@ class Run:
 
     def save(self, model: MultitaskBERT, optimizer: AdamW, train: dict[str, Split]) -> None:
         """Write the last checkpoint."""
+        self.check_finite()
         progress = {
             "step": self.step, "seconds": time.monotonic() - self.began, "stale": self.stale, "best": self.best,
             "drawn": {task: split.drawn for task, split in train.items()},

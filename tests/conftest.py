@@ -54,5 +54,5 @@ def options(tiny: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     return Options(
         model=str(tiny), data_dir=str(small_data), epochs=1, steps_per_epoch=3, batch_size=13, log_every=1, precision="fp32",
-        lr=1e-3, lora_layers="0,1",
+        lr=1e-3,
     )  # fmt: skip

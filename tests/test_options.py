@@ -1,5 +1,6 @@
 """The flags: choices, help, spellings, files of flags, JSON, and what is refused."""
 
+import re
 import shlex
 from dataclasses import fields, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_each_flag_sets_its_field_in_both_spellings(field):
     words, value = other(field, HINTS[field])
     for name in {f"--{field}", f"--{field.replace('_', '-')}"}:
         parsed = vars(make_parser("").parse_args([name, *words]))
-        parsed.pop("fine_tune_mode")
+        parsed.pop("fine_tune_mode", None)
         changed = {k: v for k, v in parsed.items() if v != getattr(Options(), k) and k != "tasks"}
         assert (tuple(parsed["tasks"]) if field == "tasks" else parsed[field]) == value
         assert type(parsed[field]) in (type(value), list) and set(changed) <= {field}
@@ -155,6 +156,12 @@ PAIRS = [
        "pretrain keep frozen: drop one") for x in ("--lora", "--option pretrain")),
     *((f"--head linear --rmsnorm {x}", "--head linear has no norm: use --rmsnorm encoder") for x in ("heads", "all")),
     *((f"--head linear --swiglu {x}", "--head linear has no activation: use --swiglu encoder") for x in ("heads", "all")),
+    ("--lora_rank 4", "--lora_rank, --lora_alpha, --lora_dropout, --lora_targets, --lora_layers and --lora_merge need --lora"),
+    ("--sampler round_robin --sampling_exponent 1", "--sampling_exponent is of --sampler mixed"),
+    *((f"--sampling_exponent {x}", f"--sampling_exponent {float(x)}: expected -10 to 10") for x in ("11", "nan")),
+    *((f"--lora --lora_alpha {x}", f"--lora_alpha {float(x)}: expected above 0") for x in ("0", "nan", "inf")),
+    ("--seed -1", "--seed -1: expected 0 to 4294967295"),
+    ("--tasks sst sst", "--tasks names a task twice"),
     ("--batch_size 2", "--batch_size 2 is below the number of tasks"),
     ("--name a/b", "--name a/b: letters, digits, dot, dash and underscore only"),
     ("--name ''", "--name : letters, digits, dot, dash and underscore only"),
@@ -192,4 +199,6 @@ def test_every_refusal_of_check_is_tested():
     """A refusal without a row above fails here."""
     source = (Path(__file__).parent.parent / "options.py").read_text(encoding="utf-8")
     refusals = source.split("for refused, why in [")[1].split("]:  # fmt: skip")[0].count("\n            (")
-    assert refusals == len({message.replace(" a/b", " ") for _, message in PAIRS}) + 1  # and "--tasks needs ..."
+    kinds = {re.sub(r"(?<=--)(name|lora_alpha|sampling_exponent) [^ ]*:", r"\1:", message) for _, message in PAIRS}
+    kinds = {re.sub(r"^--name :", "--name:", message) for message in kinds}
+    assert refusals == len(kinds) + 1  # and "--tasks needs ..."

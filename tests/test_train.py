@@ -28,6 +28,12 @@ def weights(folder: str | Path) -> dict[str, Tensor]:
     return load_file(Path(folder) / "last" / "model.safetensors")
 
 
+def losses(folder: str | Path) -> list[float]:
+    """The losses of a run's steps."""
+    lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Whether two state dicts are equal bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -92,8 +98,16 @@ def test_interrupted_and_resumed_equals_undisturbed(
         with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: python .* --resume runs/") as stopped:
             train(options)
     folder = str(stopped.value).split("--resume ")[1]
-    resumed = train(replace(Options(), resume=folder))
-    assert same(weights(whole["folder"]), weights(folder))
+    steps: list[int] = []
+
+    def count(self: multitask_classifier.Run, number: int, *rest: object) -> None:
+        steps.append(number)
+        step(self, number, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(multitask_classifier.Run, "log", count)
+        resumed = train(replace(Options(), resume=folder))
+    assert steps == [4, 5] and same(weights(whole["folder"]), weights(folder))
     assert resumed["best"] == whole["best"]
     lines = [[json.loads(x) for x in (Path(f) / "log.jsonl").read_text().splitlines()] for f in (whole["folder"], folder)]
     assert [r["step"] for r in lines[0]] == [r["step"] for r in lines[1]]
@@ -124,10 +138,10 @@ def test_kill_9_at_any_moment_then_resume(options: Options) -> None:
 
 def test_resume_refuses_other_options_and_other_folders(options: Options) -> None:
     folder = train(options)["folder"]
-    with pytest.raises(UserError, match="--epochs was 1, not 7"):
-        train(replace(options, resume=folder, epochs=7))
+    with pytest.raises(UserError, match="--epochs was 1, not 3"):  # 3 is the default
+        main(["--resume", folder, "--epochs", "3"])
     with pytest.raises(UserError, match="--resume nowhere: no options.json in it"):
-        train(replace(options, resume="nowhere"))
+        main(["--resume", "nowhere"])
 
 
 def test_resume_refuses_changed_data(options: Options) -> None:
@@ -239,14 +253,16 @@ def test_option_is_alive(options: Options, name: str, baselines: dict, tiny: Pat
         fixed = {k: v for k, v in variant.items() if k != name}  # what must be on for the option to matter
         key = str(fixed)
         if key not in baselines:
-            baselines[key] = weights(train(replace(options, **fixed))["folder"])
-        assert not same(baselines[key], weights(train(replace(options, **variant))["folder"])), variant
+            folder = train(replace(options, **fixed))["folder"]
+            baselines[key] = (weights(folder), losses(folder))
+        folder = train(replace(options, **variant))["folder"]
+        assert not same(baselines[key][0], weights(folder)) and baselines[key][1] != losses(folder), variant
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sst_train": "absent.csv"}, "missing 1 of 9 data files: absent.csv; fetch them: python data/download.py"),
+        ({"sst_train": "absent.csv"}, "missing 1 of 9 data files: absent.csv; fetch them: python data/download.py --out"),
         ({"model": "absent/model/folder"}, "absent/model/folder: no such folder, and not a hub id"),
         ({"use_gpu": True}, "--use_gpu: torch sees no CUDA device"),
         ({"sst_dev_out": "/proc/nowhere/out.csv"}, "/proc/nowhere: can't be written"),
@@ -284,5 +300,5 @@ def test_tensorboard_gets_the_log(options: Options) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(options: Options) -> None:
-    with pytest.raises(UserError, match="the loss is (nan|inf); lower --lr"):
+    with pytest.raises(UserError, match="loss is (nan|inf); lower --lr"):
         train(replace(options, lr=1e38, clip=0, steps_per_epoch=6))
