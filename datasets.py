@@ -113,7 +113,7 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     if len(default) == len(paths) == len(missing) and options.data_dir == Options.data_dir:
         return {(t, s): BUILT_IN / TASKS[t].files.format(SPLITS[s]) for t, s in paths}, True
     names = ", ".join(map(str, missing))
-    fetch = f"python data/download.py --out {options.data_dir}"
+    fetch = "python data/download.py" + ("" if options.data_dir == Options.data_dir else f" --out {options.data_dir}")
     raise UserError(f"missing {len(missing)} of {len(paths)} data files: {names}; fetch them: {fetch}")
 
 

@@ -58,7 +58,7 @@ def test_drift_of_a_pretrained_encoder(embedded: Path):
     """Cosine of mean-pooled outputs with LayerNorm's. Measured over ten sentences: 0.995 after the embeddings, then
     .988 .940 .898 .811 .772 .572 layer by layer at worst and .920 on average after the last: training has to repair it.
     """
-    from test_swiglu import pooled  # one set of sentences and one pooling for both measurements
+    from tests.test_swiglu import pooled  # one set of sentences and one pooling for both measurements
 
     config = BertConfig.from_pretrained(embedded)
     before = pooled(BertModel.from_pretrained(embedded), embedded)
