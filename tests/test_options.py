@@ -156,7 +156,8 @@ PAIRS = [
        "pretrain keep frozen: drop one") for x in ("--lora", "--option pretrain")),
     *((f"--head linear --rmsnorm {x}", "--head linear has no norm: use --rmsnorm encoder") for x in ("heads", "all")),
     *((f"--head linear --swiglu {x}", "--head linear has no activation: use --swiglu encoder") for x in ("heads", "all")),
-    ("--lora_rank 4", "--lora_rank, --lora_alpha, --lora_dropout, --lora_targets, --lora_layers and --lora_merge need --lora"),
+    ("--lora_rank 4", "--lora_rank, --lora_alpha, --lora_dropout, --lora_targets, --lora_layers and --lora_merge "
+     "need --lora"),
     ("--sampler round_robin --sampling_exponent 1", "--sampling_exponent is of --sampler mixed"),
     *((f"--sampling_exponent {x}", f"--sampling_exponent {float(x)}: expected -10 to 10") for x in ("11", "nan")),
     *((f"--lora --lora_alpha {x}", f"--lora_alpha {float(x)}: expected above 0") for x in ("0", "nan", "inf")),
