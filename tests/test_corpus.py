@@ -1,6 +1,7 @@
 """The built-in corpus: the course's formats, no leaks, the committed bytes, and too hard for word counts."""
 
 import hashlib
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -142,3 +143,5 @@ def test_word_counts_do_not_solve_it() -> None:
     for task, bound in BOUNDS.items():
         assert scores[task] <= bound + 0.02, (task, scores)
         assert scores[task] >= bound - 0.02, f"the bound of {task} is not what is measured: {scores}"
+    record = FOLDER.parents[1] / "benchmarks" / "records" / "main_job.json"  # run.json of the main job on this corpus
+    assert scores["overall"] <= json.loads(record.read_text(encoding="utf-8"))["best"]["overall"] - 0.10

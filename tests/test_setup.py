@@ -99,7 +99,11 @@ def test_what_is_fetched_is_named(copy: Path, environment: Path) -> None:
     (copy / "data/download.py").write_text("open('data/ids-sst-train.csv', 'w').close()\n")
     done = setup(copy, VIRTUAL_ENV=str(environment))
     assert "bert-base-uncased in /cache/bert-base-uncased" in done.stdout
-    assert "weights: bert-base-uncased; data: the files in data/" in done.stdout
+    assert "weights: bert-base-uncased; data: only 1 of the course's 9 files; the rest: " in done.stdout
+    for task in ("ids-sst", "quora", "sts"):
+        for split in ("train", "dev", "test-student"):
+            (copy / f"data/{task}-{split}.csv").touch()
+    assert "data: the files in data/" in setup(copy, VIRTUAL_ENV=str(environment)).stdout
 
 
 def test_offline_fetches_nothing(copy: Path, environment: Path) -> None:
