@@ -100,8 +100,7 @@ class MultitaskBERT(nn.Module):
 
     def logits(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
         """All sentences of all tasks through the encoder at once: {task: [examples, outputs]}, fp32."""
-        # The tasks share rows, which leaves less padding. A per-task part of the encoder would pack them by task.
-        packed = pack({"": [s for batch in batches.values() for s in batch.sequences]}).to(self.device)
+        packed = pack({task: batch.sequences for task, batch in batches.items()}).to(self.device)
         states = self.bert.encode(packed, self.compute_dtype)[-1]
         out, begin = {}, 0
         for task, batch in batches.items():
