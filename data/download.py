@@ -255,6 +255,7 @@ def get(name: str, folder: Path, base_url: str, force: bool, retries: int, timeo
 
 
 def main(argv: list[str]) -> None:
+    """The command line: fetch what is missing, then say which files are there."""
     parser = argparse.ArgumentParser(description="Fetch the course's data files.")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="folder for the files")
     parser.add_argument("--base-url", default=BASE_URL, help="folder on the web that holds them")
