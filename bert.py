@@ -96,9 +96,12 @@ class BertLayer(nn.Module):
         self.out_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.out_dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, groups: list[Group], masks: list[Tensor]) -> Tensor:
-        """[N, H] -> [N, H]."""
-        attended = self.attention_dense(self.self_attention(hidden, groups, masks))
+    def forward(self, hidden: Tensor, groups: list[Group], masks: list[Tensor], wanted: Tensor | None = None) -> Tensor:
+        """[N, H] -> [N, H]; or only the wanted tokens, [K] -> [K, H]."""
+        attended = self.self_attention(hidden, groups, masks)
+        if wanted is not None:
+            attended, hidden = attended.index_select(0, wanted), hidden.index_select(0, wanted)
+        attended = self.attention_dense(attended)
         hidden = self.attention_layer_norm(hidden + self.attention_dropout(attended))
         transformed = self.out_dense(self.interm_af(self.interm_dense(hidden)))
         return self.out_layer_norm(hidden + self.out_dropout(transformed))
@@ -137,13 +140,17 @@ class BertModel(BertPreTrainedModel):
             return seen
         return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
 
-    def encode(self, packed: Packed, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        """All hidden states, the embeddings first: (layers + 1) tensors [N, H], computed in `dtype`."""
+    def encode(self, packed: Packed, dtype: torch.dtype = torch.float32, wanted: Tensor | None = None) -> list[Tensor]:
+        """All hidden states, the embeddings first: (layers + 1) tensors [N, H], computed in `dtype`.
+
+        `wanted` [K]: of the last layer only these tokens, [K, H], so that all after its attention costs next to nothing.
+        """
         hidden = self.embed(packed).to(dtype)
         masks = [self.mask(group.mask, dtype) for group in packed.groups]
         states = [hidden]
-        for layer in self.bert_layers:
+        for layer in self.bert_layers[:-1]:
             states.append(layer(states[-1], packed.groups, masks))
+        states.append(self.bert_layers[-1](states[-1], packed.groups, masks, wanted))
         return states
 
     def pool(self, first: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ from datasets import Batch, Sequence, Split
 from errors import UserError
 from evaluation import predict_logits
 from examples import Example
-from heads import HEADS, POOLINGS, Encoded, pair_features
+from heads import HEADS, POOLINGS, Encoded, cls_pooling, pair_features
 from options import Options, pick
-from packing import pack
+from packing import Packed, pack
 from swiglu import two_thirds
 from tasks import LEADERBOARD, TASKS
 from tokenizer import BertTokenizer
@@ -98,15 +98,22 @@ class MultitaskBERT(nn.Module):
             self._tokenizer = BertTokenizer.from_pretrained(self.bert.name_or_path)
         return self._tokenizer
 
+    def encode(self, packed: Packed) -> tuple[Tensor, Tensor]:
+        """The last states [N, H] and where sequences start in them [B]; only the [CLS] states where no more is pooled."""
+        if self.pool is not cls_pooling:
+            return self.bert.encode(packed, self.compute_dtype)[-1], packed.starts
+        first = self.bert.encode(packed, self.compute_dtype, packed.starts)[-1]
+        return first, torch.arange(len(first), device=first.device)
+
     def logits(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
         """All sentences of all tasks through the encoder at once: {task: [examples, outputs]}, fp32."""
         packed = pack({task: batch.sequences for task, batch in batches.items()}).to(self.device)
-        states = self.bert.encode(packed, self.compute_dtype)[-1]
+        states, starts = self.encode(packed)
         out, begin = {}, 0
         for task, batch in batches.items():
             end = begin + len(batch.sequences)
             longest = max(len(ids) for ids, _ in batch.sequences)
-            pooled = self.pool(Encoded(states, packed.starts[begin:end], packed.lengths[begin:end], longest))
+            pooled = self.pool(Encoded(states, starts[begin:end], packed.lengths[begin:end], longest))
             out[task] = self.heads[task](pair_features(pooled) if self.is_bi(task) else pooled)
             begin = end
         return out
@@ -132,8 +139,8 @@ class MultitaskBERT(nn.Module):
         sequences = unpad(input_ids, attention_mask, self.options.max_length)
         packed = pack({"": sequences}).to(self.device)
         longest = max(len(ids) for ids, _ in sequences)
-        states = self.bert.encode(packed, self.compute_dtype)[-1]
-        return self.pool(Encoded(states, packed.starts, packed.lengths, longest))
+        states, starts = self.encode(packed)
+        return self.pool(Encoded(states, starts, packed.lengths, longest))
 
     def predict_sentiment(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of the five grades: [B, 5]."""

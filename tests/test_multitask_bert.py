@@ -12,7 +12,7 @@ import torch
 
 from datasets import Batch
 from errors import UserError
-from heads import HEADS, POOLINGS
+from heads import HEADS, POOLINGS, cls_pooling
 from lora import LoRALinear
 from multitask_bert import MultitaskBERT, build, join_pair, pick_device, pick_dtype, unpad
 from options import Options
@@ -315,3 +315,17 @@ def test_no_run_there(tmp_path):
     (tmp_path / "options.json").write_text(Options().to_json())  # a run that was not evaluated yet
     with pytest.raises(UserError, match="no model in it"):
         MultitaskBERT.load(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_only_cls_in_the_last_layer_changes_neither_logits_nor_gradients(tiny: Path, encoding: str):
+    found = []
+    for pool in (cls_pooling, lambda encoded: cls_pooling(encoded)):  # the second is not known to need no other token
+        model = make(tiny, pair_encoding=encoding)
+        model.pool = pool
+        out = model.logits({task: batch(model, task, texts(task, 5)) for task in BASE.tasks})
+        sum(x.sin().sum() for x in out.values()).backward()
+        found.append([*out.values(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1])
+    for few, all_ in zip(*found, strict=True):
+        close(few, all_)
