@@ -75,32 +75,40 @@ def measure(name: str, options: Options) -> dict[str, Any]:
 
 
 def mean_sd(values: list[float]) -> str:
-    """".8123 ± .0040" of several values, ".8123" of one."""
-    text = f"{statistics.mean(values):.4f}"
-    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
+    """".812 ± .004" of several values, ".812" of one."""
+    numbers = [statistics.mean(values)] + ([statistics.stdev(values)] if len(values) > 1 else [])
+    return " ± ".join(f"{x:.3f}".removeprefix("0") for x in numbers)
+
+
+def title(name: str, set_flags: dict[str, Any] | None) -> str:
+    """What a row is called: the flags as typed; the reference by its name."""
+    if set_flags is None:
+        return name
+    typed = " ".join(f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in set_flags.items())
+    return f"`{typed}`" if typed else "default flags"
 
 
 def table(paths: list[str]) -> str:
     """The records' runs as Markdown, a row a set: mean ± standard deviation over the seeds, of each run's best epoch.
 
-    The last column is of the last epoch, for which nothing was chosen on the dev set.
+    The last column is of the last epoch, for which nothing was chosen on the dev set. Seconds are in the records only:
+    other work may have shared the machine.
     """
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
         for line in common.read(path):
-            rows[line["name"]].append(line)
+            rows[title(line["name"], line.get("flags"))].append(line)
     if not rows:
         raise UserError(f"no runs in {', '.join(paths)}")
     tasks = list(next(iter(rows.values()))[0]["best"]["scores"])
-    titles = [f"{TASKS[t].title} {TASKS[t].metric_name}" for t in tasks]
-    table = [["options", "seeds", *titles, "overall", "seconds", "overall, last epoch"]]
+    heads = [f"{TASKS[t].title} {TASKS[t].metric_name}" for t in tasks]
+    table = [["dev scores", "seeds", *heads, "overall", "overall, last epoch"]]
     table.append(["---"] * len(table[0]))
     for name, lines in rows.items():
         scores = [mean_sd([x["best"]["scores"][t] for x in lines]) for t in tasks]
-        seconds = f"{statistics.mean(x['seconds'] for x in lines):.0f}"
-        last = mean_sd([x["epochs"][-1]["overall"] for x in lines])
         overall = mean_sd([x["best"]["overall"] for x in lines])
-        table.append([name, str(len(lines)), *scores, overall, seconds, last])
+        last = mean_sd([x["epochs"][-1]["overall"] for x in lines])
+        table.append([name, str(len(lines)), *scores, overall, last])
     return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 
