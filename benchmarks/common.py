@@ -1,14 +1,11 @@
-"""What the benchmarks share: flags, data, steps of examples, padded batches, records, timing, memory."""
+"""What the benchmarks share: flags, data, steps of examples, padded batches, records."""
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,7 +23,6 @@ from samplers import SAMPLERS, Draw
 from tokenizer import BertTokenizer
 
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
-T = TypeVar("T")
 
 
 def arguments(argv: list[str], own: argparse.ArgumentParser, description: str) -> tuple[argparse.Namespace, Options]:
@@ -147,85 +143,3 @@ def read(path: str | Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
     except ValueError as error:
         raise UserError(f"{path}: not a file of JSON lines ({error}); give another --record") from None
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def interleaved(sides: dict[str, Callable[[], float]], rounds: dict[str, int]) -> dict[str, list[float]]:
-    """What each side returns, its seconds, in each round, run A B C A B C ...; a side with fewer rounds drops out."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(max(rounds.values())):
-        for name, side in sides.items():
-            if number < rounds[name]:
-                seconds[name].append(side())
-                print(f"round {number + 1}  {name:<28} {seconds[name][-1]:8.2f} s", flush=True)
-    return seconds
-
-
-def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that `work` takes, the device's part too."""
-    synchronize(device)
-    began = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - began
-
-
-def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
-    """How many times faster `fast` is: the median of the ratios within each round that both ran."""
-    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=False))
-
-
-def memory(script: str, side: str, argv: list[str]) -> float:
-    """Peak memory in MiB of a side, from running this script for it in a process of its own."""
-    command = [sys.executable, script, *argv, "--memory_of", side]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{side}: the memory pass failed: {done.stderr.strip().splitlines()[-1:]}")
-    return float(done.stdout.splitlines()[-1])
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB: on CUDA the most memory that tensors took, else the most that this process held.
-
-    Not getrusage on Linux: its ru_maxrss survives exec, so a child process would report its parent's peak.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")) / 2**10
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
-
-
-def summarise(
-    seconds: dict[str, list[float]], tokens: int, examples: int, peaks: dict[str, float | None]
-) -> dict[str, dict[str, Any]]:
-    """A row a side."""
-    return {
-        name: {
-            "tokens_per_s": tokens / statistics.median(times), "examples_per_s": examples / statistics.median(times),
-            "ours_faster": ratio(seconds, name, "ours"), "peak_mib": peaks[name], "seconds": [round(x, 3) for x in times],
-        }
-        for name, times in seconds.items()
-    }  # fmt: skip
-
-
-def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
-    """A record's sides as Markdown; `what` was timed."""
-    lines = [
-        f"{record['device']}; {record['model']}; {what}", "",
-        "| | real tokens/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|",
-    ]  # fmt: skip
-    for name, row in record["sides"].items():
-        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
-        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f} MiB"
-        speed = row["tokens_per_s"]
-        lines.append(f"| {titles[name]} | {speed:.0f} | {1e6 / speed:.0f} | {faster} | {peak} |")
-    return "\n".join(lines)

@@ -3,15 +3,14 @@
     python benchmarks/predict_speed.py --data_dir DATA --record benchmarks/records/predict_speed.json
     python benchmarks/predict_speed.py --use_gpu --examples 0      # the whole dev split
 
-Takes the main job's flags and its own. The sides take turns, and medians over the rounds count. First all encoders must give
-the same outputs. Tokens are counted as in train_speed.py.
+Takes the main job's flags and its own. The sides take turns, each in a process of its own; medians over the rounds count.
+First all encoders must give the same outputs. Tokens are counted as in train_speed.py.
 
     ours, ours_fp32   evaluation.predict_logits: packed, longest first; bf16 where the hardware has it, and fp32
     course            course_loop.py: fp32, batches of 64 in file order, tokenised when batched, two encoder calls a pair
     sdpa, eager       transformers' BertModel, autocast to our dtype, batches of 64 sorted by length, pairs as one sequence
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,9 +22,9 @@ import numpy as np
 from torch import Tensor
 
 from base_bert import default_pretrained
-from benchmarks import common, course_loop, reference
+from benchmarks import common, course_loop, race, reference
 from benchmarks.train_speed import agreement
-from checkpoint import seed_everything, write_json
+from checkpoint import seed_everything
 from datasets import Split
 from errors import UserError, run
 from evaluation import predict_logits
@@ -93,14 +92,8 @@ def some(split: Split, count: int, seed: int) -> Split:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    own = common.own_parser()
-    own.add_argument("--record", help="write the result to this JSON file")
+    own = race.own_parser(SIDES, [name for name in SIDES if name != "ours"])
     own.add_argument("--examples", type=int, default=400, help="dev examples of each task, drawn at random; 0: all [400]")
-    own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
-    own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
-    own.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="what is timed; ours always is")
-    own.add_argument("--skip_memory", action="store_true", help="leave the memory pass out")
-    own.add_argument("--memory_of", choices=SIDES, help="print the peak memory in MiB of this side alone, and nothing else")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
@@ -110,35 +103,24 @@ def main(argv: list[str]) -> None:
     data, built_in = common.load(options, BertTokenizer.from_pretrained(options.model), ("dev",))
     splits = {task: some(split, mine.examples, options.seed) for task, split in data["dev"].items()}
     seed_everything(options.seed)
-    if mine.memory_of:
-        SIDES[mine.memory_of](options)(splits)
-        print(common.peak_memory(device))
-        return
 
-    names = list(dict.fromkeys(["ours", *mine.sides]))
+    def prepare() -> Callable[[], dict[str, Tensor]]:
+        side = SIDES[mine.worker](options)
+        side({task: some(split, 32, 0) for task, split in splits.items()})  # warm-up
+        return lambda: side(splits)
+
+    if mine.worker:
+        return race.serve(mine.worker, prepare, device)
     worst = agreement(options, splits)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
-    peaks: dict[str, float | None] = {n: None if mine.skip_memory else common.memory(__file__, n, argv) for n in names}
-    rounds = {n: mine.course_rounds if n == "course" else mine.rounds for n in names}
-    sides = {n: SIDES[n](options) for n in names}
-    for side in sides.values():  # warm-up, untimed
-        side({task: some(split, 32, 0) for task, split in splits.items()})
-    seconds = common.interleaved(
-        {n: lambda side=side: common.timed(lambda: side(splits), device) for n, side in sides.items()}, rounds  # type: ignore
-    )
+    seconds, peaks = race.race(__file__, argv, mine)
     tokens = sum(len(ids) for split in splits.values() for ids, _ in split.sequences)
     examples = sum(len(split) for split in splits.values())
     record = {
         **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "tokens": tokens,
-        "examples": examples, "largest_difference": worst, "sides": common.summarise(seconds, tokens, examples, peaks),
+        "examples": examples, "largest_difference": worst, "sides": race.summarise(seconds, tokens, examples, peaks),
     }  # fmt: skip
-    what = f"{record['examples']} dev examples, {record['tokens']} tokens"
-    print(f"\n{common.table(record, what, TITLES)}")
-    if mine.record:
-        Path(mine.record).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(mine.record), record)
-    else:
-        print(json.dumps(record))
+    race.report(record, f"{examples} dev examples, {tokens} tokens", TITLES, mine.record)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,9 @@ alike for every side.
 """
 
 import itertools
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,22 +29,20 @@ import torch
 from torch import Tensor
 
 from base_bert import default_pretrained
-from benchmarks import common, course_loop
+from benchmarks import common, course_loop, race
 from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
-from checkpoint import seed_everything, write_json
+from checkpoint import seed_everything
 from datasets import Split
 from errors import UserError, run
 from multitask_bert import build, pick_device, pick_dtype
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from options import Options, pick
-from runs import keep_freed_memory
 from samplers import epoch_steps
 from surgery import COMBINERS, backward
 from tasks import TASKS
 from tokenizer import BertTokenizer
 
-KEEPERS = ("ours", "eager_kept")  # sides that keep freed memory, as train() does
 Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses
 PEAK = 1e-4  # learning rate, where --lr is not given; it does not matter for speed
 
@@ -176,54 +171,10 @@ def agreement(options: Options, training: dict[str, Split]) -> float:
     return max(common.check_agreement(ours, others, split) for split in training.values())
 
 
-class Worker:
-    """A side in a process of its own, as its user would run it, that works only when told to."""
-
-    def __init__(self, side: str, argv: list[str]):
-        command = [sys.executable, __file__, *argv, "--worker", side]
-        self.side = side
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.read("ready")
-
-    def read(self, word: str) -> float:
-        """The number that the worker prints behind a word."""
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if line.startswith(word + " "):
-                return float(line.split()[1])
-        raise RuntimeError(f"{self.side}: the worker ended without a word of {word}")
-
-    def tell(self, order: str, word: str) -> float:
-        """Give the worker an order, and wait for its answer."""
-        assert self.process.stdin
-        print(order, file=self.process.stdin, flush=True)
-        return self.read(word)
-
-
-def work(side: str, options: Options, training: dict[str, Split], count: int, rounds: int) -> None:
-    """What a worker does: "go" times one round, anything else prints the peak memory in MiB and ends."""
-    if side in KEEPERS:
-        keep_freed_memory()
-    device = pick_device(options.use_gpu)
-    steps = common.draw_steps(options, training, count)
-    update = SIDES[side](options, training, 2 + count * rounds)
-    update(steps[:2])  # warm-up
-    print("ready 0", flush=True)
-    while sys.stdin.readline().strip() == "go":
-        print(f"seconds {common.timed(lambda: update(steps), device)}", flush=True)
-    print(f"peak {common.peak_memory(device)}", flush=True)
-
-
 def main(argv: list[str]) -> None:
     """The command line."""
-    own = common.own_parser()
-    own.add_argument("--record", help="write the result to this JSON file")
+    own = race.own_parser(SIDES, ["sdpa", "eager", "eager_kept", "course"])
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
-    own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
-    own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
-    own.add_argument("--sides", nargs="+", choices=SIDES, default=["sdpa", "eager", "eager_kept", "course"],
-                     help="what is timed; ours always is [all but the joint ones]")  # fmt: skip
-    own.add_argument("--worker", choices=SIDES, help="be the process of this side")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
@@ -235,31 +186,25 @@ def main(argv: list[str]) -> None:
     sizes = {task: len(split) for task, split in training.items()}
     count = mine.steps or epoch_steps(common.sampler(options, training), sizes, 1)
     seed_everything(options.seed)
-    if mine.worker:
-        return work(mine.worker, options, training, count, mine.rounds)
+    steps = common.draw_steps(options, training, count)
 
-    names = list(dict.fromkeys(["ours", *mine.sides]))
+    def prepare() -> Callable[[], list[Tensor]]:
+        update = SIDES[mine.worker](options, training, 2 + count * mine.rounds)
+        update(steps[:2])  # warm-up
+        return lambda: update(steps)
+
+    if mine.worker:
+        return race.serve(mine.worker, prepare, device)
     worst = agreement(options, training)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
-    workers = {name: Worker(name, argv) for name in names}
-    rounds = {name: mine.course_rounds if name == "course" else mine.rounds for name in names}
-    turns: dict[str, Callable[[], float]] = {name: partial(worker.tell, "go", "seconds") for name, worker in workers.items()}
-    seconds = common.interleaved(turns, rounds)
-    peaks: dict[str, float | None] = {name: worker.tell("end", "peak") for name, worker in workers.items()}
-    steps = common.draw_steps(options, training, count)
+    seconds, peaks = race.race(__file__, argv, mine)
     tokens, examples = common.real_tokens(steps, training), sum(len(part) for step in steps for part in step.values())
     record = {
         **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "steps": count,
         "batch_size": options.batch_size, "tokens": tokens, "examples": examples, "largest_difference": worst,
-        "sides": common.summarise(seconds, tokens, examples, peaks),
+        "sides": race.summarise(seconds, tokens, examples, peaks),
     }  # fmt: skip
-    what = f"{record['steps']} steps of {record['batch_size']} examples a round"
-    print(f"\n{common.table(record, what, TITLES)}")
-    if mine.record:
-        Path(mine.record).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(mine.record), record)
-    else:
-        print(json.dumps(record))
+    race.report(record, f"{count} steps of {options.batch_size} examples a round", TITLES, mine.record)
 
 
 if __name__ == "__main__":

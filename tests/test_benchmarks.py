@@ -1,5 +1,6 @@
 """The benchmarks run, on the main job's examples. Oracles: Split.take(), optimizer.AdamW, batches of one example."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 pytest.importorskip("transformers")
 
 from base_bert import BertConfig  # noqa: E402
-from benchmarks import common, course_loop, quality, reference, train_speed  # noqa: E402
+from benchmarks import common, course_loop, predict_speed, quality, race, reference, train_speed  # noqa: E402
 from bert import BertModel  # noqa: E402
 from datasets import BUILT_IN, Split  # noqa: E402
 from errors import UserError  # noqa: E402
@@ -144,3 +145,25 @@ def test_option_sets_are_possible():
     """Every set passes Options.check()."""
     for flags in quality.SETS.values():
         replace(Options(), **flags).check()
+
+
+@pytest.mark.parametrize("benchmark, amount", [(train_speed, "--steps"), (predict_speed, "--examples")])
+def test_a_race_is_recorded(benchmark, amount: str, options: Options, tmp_path: Path):
+    """Two sides, each in a process of its own, one round: a record with times, peak memory and a table."""
+    record = tmp_path / "speed.json"
+    benchmark.main(["--model", options.model, "--data_dir", options.data_dir, "--record", str(record), amount, "2",
+                    "--sides", "course", "--rounds", "1", "--course_rounds", "1"])  # fmt: skip
+    sides = json.loads(record.read_text())["sides"]
+    assert list(sides) == ["ours", "course"] and sides["ours"]["ours_faster"] == 1.0
+    ours, course = (sides[name]["seconds"][0] for name in ("ours", "course"))
+    assert sides["course"]["ours_faster"] == pytest.approx(course / ours, rel=0.3)  # seconds are rounded, and few
+    assert all(side["peak_mib"] > 50 for side in sides.values())
+    table = race.table(json.loads(record.read_text()), "", benchmark.TITLES)
+    assert table.splitlines()[-1].startswith("| course-style loop, fp32 |")
+
+
+def test_a_dead_worker_is_an_error(tmp_path: Path):
+    """A side that fails ends the race with its name."""
+    (tmp_path / "side.py").write_text("raise SystemExit(1)\n")
+    with pytest.raises(RuntimeError, match="sdpa: the worker ended"):
+        race.Worker(str(tmp_path / "side.py"), "sdpa", [])

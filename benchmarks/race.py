@@ -1,0 +1,161 @@
+"""Races: sides that do the same work take turns, each in a process of its own; medians of the rounds, ratios, peak memory.
+
+The benchmark starts itself once more for every side, with `--worker SIDE`, and tells these processes when to work.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import common
+from checkpoint import write_json
+from runs import keep_freed_memory
+
+KEEPERS = ("ours", "ours_fp32", "eager_kept")  # sides that keep freed memory, as train() does
+
+
+def own_parser(sides: Iterable[str], default: list[str]) -> argparse.ArgumentParser:
+    """A parser with the flags of every race."""
+    own = common.own_parser()
+    own.add_argument("--record", help="write the result to this JSON file")
+    own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
+    own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
+    sides_help = f"what is timed beside ours [{' '.join(default)}]"
+    own.add_argument("--sides", nargs="+", choices=sides, default=default, help=sides_help)
+    own.add_argument("--worker", choices=sides, help="be the process of this side")
+    return own
+
+
+class Worker:
+    """A side in a process of its own, as its user would run it, that works only when told to."""
+
+    def __init__(self, script: str, side: str, argv: list[str]):
+        command = [sys.executable, script, *argv, "--worker", side]
+        self.side = side
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.read("ready")
+
+    def read(self, word: str) -> float:
+        """The number that the worker prints behind a word."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith(word + " "):
+                return float(line.split()[1])
+        raise RuntimeError(f"{self.side}: the worker ended without a word of {word}")
+
+    def tell(self, order: str, word: str) -> float:
+        """Give the worker an order, and wait for its answer."""
+        assert self.process.stdin
+        print(order, file=self.process.stdin, flush=True)
+        return self.read(word)
+
+
+def serve(side: str, prepare: Callable[[], Callable[[], Any]], device: torch.device) -> None:
+    """What a worker does: "go" times the work that prepare() returns, warmed up; all else prints peak memory and ends."""
+    if side in KEEPERS:
+        keep_freed_memory()
+    work = prepare()
+    print("ready 0", flush=True)
+    while sys.stdin.readline().strip() == "go":
+        print(f"seconds {timed(work, device)}", flush=True)
+    print(f"peak {peak_memory(device)}", flush=True)
+
+
+def race(script: str, argv: list[str], mine: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Every side's seconds a round, and its peak memory in MiB."""
+    names = list(dict.fromkeys(["ours", *mine.sides]))
+    workers = {name: Worker(script, name, argv) for name in names}
+    turns: dict[str, Callable[[], float]] = {name: partial(w.tell, "go", "seconds") for name, w in workers.items()}
+    seconds = interleaved(turns, {name: mine.course_rounds if name == "course" else mine.rounds for name in names})
+    return seconds, {name: worker.tell("end", "peak") for name, worker in workers.items()}
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def interleaved(sides: dict[str, Callable[[], float]], rounds: dict[str, int]) -> dict[str, list[float]]:
+    """What each side returns, its seconds, in each round, run A B C A B C ...; a side with fewer rounds drops out."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(max(rounds.values())):
+        for name, side in sides.items():
+            if number < rounds[name]:
+                seconds[name].append(side())
+                print(f"round {number + 1}  {name:<28} {seconds[name][-1]:8.2f} s", flush=True)
+    return seconds
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds that `work` takes, the device's part too."""
+    synchronize(device)
+    began = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
+    """How many times faster `fast` is: the median of the ratios within each round that both ran."""
+    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=False))
+
+
+def peak_memory(device: torch.device) -> float:
+    """MiB: on CUDA the most memory that tensors took, else the most that this process held.
+
+    Not getrusage on Linux: its ru_maxrss survives exec, so a child process would report its parent's peak.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")) / 2**10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+
+
+def summarise(
+    seconds: dict[str, list[float]], tokens: int, examples: int, peaks: dict[str, float]
+) -> dict[str, dict[str, Any]]:
+    """A row a side."""
+    return {
+        name: {
+            "tokens_per_s": tokens / statistics.median(times), "examples_per_s": examples / statistics.median(times),
+            "ours_faster": ratio(seconds, name, "ours"), "peak_mib": peaks[name], "seconds": [round(x, 3) for x in times],
+        }
+        for name, times in seconds.items()
+    }  # fmt: skip
+
+
+def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
+    """A record's sides as Markdown; `what` was timed."""
+    lines = [
+        f"{record['device']}; {record['model']}; {what}", "",
+        "| | real tokens/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in record["sides"].items():
+        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
+        speed = row["tokens_per_s"]
+        lines.append(f"| {titles[name]} | {speed:.0f} | {1e6 / speed:.0f} | {faster} | {row['peak_mib']:.0f} MiB |")
+    return "\n".join(lines)
+
+
+def report(record: dict[str, Any], what: str, titles: dict[str, str], path: str | None) -> None:
+    """Print the table, and write the record; without a path print it."""
+    print(f"\n{table(record, what, titles)}")
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(path), record)
+    else:
+        print(json.dumps(record))
