@@ -38,7 +38,6 @@ class Packed:
     starts: Tensor  # [B] where a sequence's [CLS] stands among the N
     lengths: Tensor  # [B]
     parts: dict[str, list[slice]]  # the tokens of each task (whole rows, one slice a group)
-    longest: int  # max(lengths), known without asking the device
 
     def to(self, device: torch.device) -> "Packed":
         """The same on another device."""
@@ -61,7 +60,7 @@ def pad(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None
     return Packed(
         input_ids.flatten(), positions.flatten(), types.flatten(),
         [Group(rows, width, attention_mask.bool()[:, None, None, :])],
-        torch.arange(rows, device=input_ids.device) * width, attention_mask.sum(1), {}, width,
+        torch.arange(rows, device=input_ids.device) * width, attention_mask.sum(1), {},
     )  # fmt: skip
 
 
@@ -118,5 +117,4 @@ def pack(tasks: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> Packed:
     input_ids, position_ids, token_type_ids = torch.from_numpy(flat)
     return Packed(
         input_ids, position_ids, token_type_ids, groups, torch.from_numpy(starts), torch.tensor(lengths), parts,
-        max(lengths),
     )  # fmt: skip
