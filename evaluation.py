@@ -35,7 +35,10 @@ EVALUATION_TOKENS = 8192  # of a forward pass without gradients
 
 @torch.no_grad()
 def predict_logits(model: "MultitaskBERT", split: Split) -> torch.Tensor:
-    """The logits of all examples, in file order, the model in eval mode: [examples, outputs], fp32, on the CPU."""
+    """The logits of all examples, in file order, the model in eval mode: [examples, outputs], fp32, on the CPU.
+
+    UserError where they are not finite: no score, best model or prediction file may come from them.
+    """
     was_training = model.training
     model.eval()
     rows, order = [], []
@@ -44,6 +47,8 @@ def predict_logits(model: "MultitaskBERT", split: Split) -> torch.Tensor:
         order += indices
     model.train(was_training)
     logits = torch.cat(rows)
+    if not logits.isfinite().all():
+        raise UserError(f"{split.task}: the model's outputs are not finite, training diverged; lower --lr, or keep --clip")
     return logits[torch.tensor(order).argsort()]
 
 

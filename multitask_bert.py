@@ -120,6 +120,8 @@ class MultitaskBERT(nn.Module):
 
     def predict(self, task: str, texts: Iterable[str | tuple[str, ...]]) -> list[float]:
         """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences."""
+        if task not in self.heads:
+            raise UserError(f"{task}: this model has no head for it, only for {', '.join(self.heads)}")
         width = 2 if TASKS[task].pair else 1
         texts = [texts] if isinstance(texts, str) else texts
         tuples = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
@@ -233,6 +235,8 @@ def build(options: Options) -> MultitaskBERT:
     config = encoder_config(options)
     if options.max_length > config.max_position_embeddings:
         raise UserError(f"--max_length {options.max_length}: {options.model} has {config.max_position_embeddings} positions")
+    if config.type_vocab_size < 2 and options.pair_encoding == "cross" and any(TASKS[t].pair for t in options.tasks):
+        raise UserError(f"{options.model}: has one token type, a cross-encoded pair takes two; use --pair_encoding bi")
     bert = BertModel.from_pretrained(options.model, config, options.swiglu_start == "pretrained")
     model = MultitaskBERT(bert, options)
     for adapt in ADAPTERS.values():

@@ -8,6 +8,9 @@ train() is the whole of training, top to bottom. `--help` lists the flags; optio
 """
 
 import importlib.util
+import os
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from losses import EXTRAS
 from multitask_bert import MultitaskBERT, build, pick_device, pick_dtype
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from options import Options, parse, pick
-from runs import Run, check_writable, checksums, keep_freed_memory, resumed
+from runs import Run, check_writable, checksums, keep_freed_memory, resumed, typed
 from samplers import SAMPLERS, epoch_steps
 from surgery import COMBINERS, backward
 from tasks import TASKS
@@ -57,14 +60,16 @@ def prepared(options: Options) -> Options:
     options = resumed(options) if options.resume else options.check()
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
+    elif os.path.isdir(options.model):
+        options = replace(options, model=os.path.abspath(options.model))  # a LoRA run is loaded from other folders too
     try:
         paths = [output_path(options, task, split) for task in options.tasks for split in ("dev", "test")]
-    except (LookupError, ValueError):
+    except (LookupError, ValueError, AttributeError):
         raise UserError(f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces") from None
     if len(set(paths)) < len(paths):
         raise UserError("two prediction files would have one name: put {task} and {split} into --predictions")
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise UserError(f"{path}: a folder; predictions need a file name")
         check_writable(path.parent)
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -105,7 +110,7 @@ def train(options: Options) -> dict[str, Any]:
             lr = peak * schedule(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            tokens, seen = 0, dict.fromkeys(options.tasks, torch.zeros((), device=device))
+            tokens, seen = 0, []
             for micro in range(step * options.accumulation, (step + 1) * options.accumulation):
                 batches = {task: training[task].take(count) for task, count in draw(micro).items()}
                 labels = {task: batch.labels.to(device, non_blocking=True) for task, batch in batches.items()}
@@ -113,9 +118,8 @@ def train(options: Options) -> dict[str, Any]:
                 losses = {task: TASKS[task].loss(logits[task], labels[task]) for task in batches}
                 for extra in extras:
                     losses.update({t: losses[t] + more for t, more in extra(model, batches, logits).items()})
-                losses = {task: loss / options.accumulation for task, loss in losses.items()}
-                backward(losses, shared, combine)
-                seen.update({task: seen[task] + loss.detach() for task, loss in losses.items()})
+                backward({task: loss / options.accumulation for task, loss in losses.items()}, shared, combine)
+                seen.append({task: loss.detach() for task, loss in losses.items()})
                 tokens += sum(len(ids) for batch in batches.values() for ids, _ in batch.sequences)
             norm = torch.nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
             optimizer.step()
@@ -128,7 +132,7 @@ def train(options: Options) -> dict[str, Any]:
         if log.interrupted:
             log.save(model, optimizer, training)
     if log.interrupted and log.step < total:
-        again = f"python multitask_classifier.py --resume {log.folder}"
+        again = shlex.join([typed(sys.executable), typed(__file__), "--resume", str(log.folder)])
         raise Interrupted(f"stopped after step {log.step} of {total}; go on with: {again}")
     return finish(log, options, data)
 

@@ -15,6 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from errors import UserError
 
 Place = Literal["off", "heads", "encoder", "all"]
+# Choices that no table holds: only these words exist.
+CLOSED = ("option", "pair_encoding", "rmsnorm", "swiglu", "swiglu_start", "optimizer_form", "precision")
 COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 2024's names for 2023's
 
 
@@ -96,6 +98,10 @@ class Options:
 
     def check(self) -> "Options":
         """These options, or UserError where a value or a pair of them can't work."""
+        hints = get_type_hints(Options)
+        for name in CLOSED:
+            if (value := getattr(self, name)) not in get_args(hints[name]):
+                raise UserError(f"--{name} {value}: expected one of {', '.join(get_args(hints[name]))}")
         positive = ("epochs", "batch_size", "accumulation", "lora_rank", "save_every", "log_every")
         shares = ("hidden_dropout_prob", "attention_dropout_prob", "lora_dropout", "warmup")
         for wrong, expected in [
@@ -132,6 +138,14 @@ class Options:
             if refused:
                 raise UserError(why)
         return self
+
+    def of_same_run(self, given: dict[str, Any]) -> "Options":
+        """These options, of a run that is resumed, with the folder and device of `given`; UserError where more differs."""
+        for name, value in given.items():
+            if name not in ("resume", "use_gpu") and value != getattr(self, name):
+                was = getattr(self, name)
+                raise UserError(f"--resume goes on with the run's own options; --{name} was {was}, not {value}")
+        return replace(self, resume=given["resume"], use_gpu=given.get("use_gpu", self.use_gpu))
 
     def to_json(self) -> str:
         """As saved in a run folder."""
@@ -205,19 +219,22 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def read_flags(argv: list[str], description: str) -> dict[str, Any]:
+    """What the command line gives, under the fields' names and `fine_tune_mode`; UserError where that can't be."""
+    try:
+        return as_tuples(vars(make_parser(description).parse_args(argv)))
+    except UnicodeDecodeError:
+        raise UserError("a file of flags (@file) is not UTF-8 text") from None
+
+
 def parse(argv: list[str], description: str) -> Options:
     """Checked options from command-line arguments; UserError with one line where they are off."""
-    given = as_tuples(vars(make_parser(description).parse_args(argv)))
+    given = read_flags(argv, description)
     mode = given.pop("fine_tune_mode", None)
     if mode and given.setdefault("option", COURSE_MODES[mode]) != COURSE_MODES[mode]:
         raise UserError(f"--fine-tune-mode {mode} means --option {COURSE_MODES[mode]}, not {given['option']}: drop one")
     if "resume" in given:
-        saved = Options.of_run(Path(given["resume"]))
-        for name, value in given.items():
-            if name not in ("resume", "use_gpu") and value != getattr(saved, name):
-                was = getattr(saved, name)
-                raise UserError(f"--resume goes on with the run's own options; --{name} was {was}, not {value}")
-        return replace(saved, resume=given["resume"], use_gpu=given.get("use_gpu", saved.use_gpu))
+        return Options.of_run(Path(given["resume"])).of_same_run(given)
     return Options(**given).check()
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -57,6 +57,12 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def typed(path: str) -> str:
+    """A path as one would type it here: relative where it is below the current folder."""
+    absolute = Path(path).absolute()  # not resolved: an environment's python is a link to the system's
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
 def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, str]:
     """The SHA-256 of each data file."""
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
@@ -83,8 +89,8 @@ def keep_freed_memory() -> None:
 
 def resumed(options: Options) -> Options:
     """The options of the run to be resumed. Only where it goes on, on CUDA or not, is the caller's choice."""
-    folder = Path(options.resume or "")
-    return replace(Options.of_run(folder), resume=options.resume, use_gpu=options.use_gpu)
+    given = {k: v for k, v in asdict(options).items() if k in ("resume", "use_gpu") or v != getattr(Options, k)}
+    return Options.of_run(Path(options.resume or "")).of_same_run(given)
 
 
 def new_folder(options: Options) -> Path:
@@ -110,9 +116,12 @@ class Run:
         if not options.resume:
             write_json(self.folder / "run.json", {**environment(device), **facts})
             write_json(self.folder / "options.json", asdict(options))  # last: from here on the run can be resumed
-        elif changed := set(read_json(self.folder / "run.json")["data"].items()) ^ set(facts["data"].items()):
-            names = ", ".join(sorted({path for path, _ in changed}))
-            raise UserError(f"--resume {self.folder}: the data changed since: {names}; put it back, or begin a new run")
+        else:
+            then = read_json(self.folder / "run.json")["data"].values()  # in the same order, under names of then
+            changed = [path for (path, new), old in zip(facts["data"].items(), then, strict=True) if new != old]
+            if changed:
+                names = ", ".join(changed)
+                raise UserError(f"--resume {self.folder}: the data changed since: {names}; put it back, or begin a new run")
         self.step, self.seconds, self.stale = 0, 0.0, 0
         self.best: dict[str, Any] = {}
         self.sums: dict[str, Any] = defaultdict(float)
@@ -126,7 +135,10 @@ class Run:
         last = load_last(self.folder / "last") if self.options.resume else None
         if last:
             weights, moments, progress = last
-            model.load_state_dict(weights)
+            try:
+                model.load_state_dict(weights)
+            except RuntimeError as error:  # its message has a line for each name
+                raise UserError(f"{self.folder}/last: not this model's weights ({' '.join(str(error).split())})") from None
             optimizer.load_named_state(moments)
             for task, drawn in progress["drawn"].items():
                 train[task].drawn = drawn
@@ -175,10 +187,12 @@ class Run:
             tqdm.write(f"no better overall score for {self.stale} evaluations: stopping early (--patience)")
         return stale or self.interrupted
 
-    def log(self, step: int, losses: dict[str, Tensor], norm: Tensor, lr: float, tokens: int) -> None:
-        """Add a step to the sums, on the device, and every --log_every steps read them and write a line."""
+    def log(self, step: int, seen: list[dict[str, Tensor]], norm: Tensor, lr: float, tokens: int) -> None:
+        """Add a step to the sums, on the device, and every --log_every steps read them and write a line: the mean of the
+        steps' losses, and each task's over the forward passes that it was in."""
         self.step = step + 1
-        for name, value in {**losses, "norm": norm}.items():
+        values = [(f"loss_{task}", loss) for losses in seen for task, loss in losses.items()]
+        for name, value in [*values, *(("loss", sum(losses.values())) for losses in seen), ("norm", norm)]:
             self.sums[name] = self.sums[name] + value
             self.counts[name] += 1
         self.tokens += tokens
@@ -188,11 +202,7 @@ class Run:
         if self.step % self.options.log_every == 0 or self.step == self.total:
             self.check_finite()
             means = {name: float(self.sums[name]) / count for name, count in self.counts.items()}
-            record = {
-                "step": self.step, "loss": sum(v for k, v in means.items() if k != "norm"),
-                **{k if k == "norm" else f"loss_{k}": v for k, v in means.items()}, "lr": lr,
-                "tokens_per_s": round(self.tokens / self.busy),
-            }  # fmt: skip
+            record = {"step": self.step, **means, "lr": lr, "tokens_per_s": round(self.tokens / self.busy)}
             self.log_file.write(record)
             self.sums.clear()
             self.counts.clear()
@@ -203,7 +213,7 @@ class Run:
         """UserError where a loss since the last look was not a finite number: nothing after it may be kept."""
         for name, value in self.sums.items():
             if not math.isfinite(float(value)):
-                raise UserError(f"step {self.step}: the {name} loss is {float(value)}; lower --lr, or --precision fp32")
+                raise UserError(f"step {self.step}: {name} is {float(value)}; lower --lr, or --precision fp32")
 
     def show(self, record: dict[str, Any]) -> None:
         """The record on the progress bar, or ten times a run as a line of its own."""

@@ -186,6 +186,11 @@ def test_options_reach_the_encoder_and_heads(tiny):
     assert type(plain.heads["sts"].norm).__name__ == "RMSNorm"
 
 
+def test_a_task_without_a_head(tiny):
+    with pytest.raises(UserError, match="cfimdb: this model has no head for it, only for sst, para, sts"):
+        make(tiny).predict("cfimdb", ["A film ."])
+
+
 def test_refusals(tiny):
     for change, message in (
         ({"tasks": ("sst", "mnli")}, "^--tasks mnli: expected one of sst, para, sts, cfimdb$"),

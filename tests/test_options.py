@@ -4,7 +4,7 @@ import re
 import shlex
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -14,7 +14,7 @@ from heads import HEADS, POOLINGS
 from lora import TARGETS
 from multitask_bert import ADAPTERS
 from optimizer import SCHEDULES
-from options import COURSE_MODES, Options, Place, help_texts, make_parser, parse, pick
+from options import CLOSED, COURSE_MODES, Options, Place, help_texts, make_parser, parse, pick
 from samplers import SAMPLERS
 from surgery import COMBINERS
 from tasks import TASKS
@@ -34,6 +34,11 @@ def flags(line: str) -> Options:
 @pytest.mark.parametrize("field", TABLES)
 def test_choices_are_the_tables_keys(field):
     assert get_args(HINTS[field]) and set(get_args(HINTS[field])) == set(TABLES[field])
+
+
+def test_a_choice_is_a_table_s_or_closed():
+    """What no table holds is checked by Options.check()."""
+    assert {f.name for f in fields(Options) if get_origin(HINTS[f.name]) is Literal} == {*TABLES, *CLOSED}
 
 
 def test_the_other_names():
@@ -188,6 +193,13 @@ def test_allowed(line):
 def test_no_tasks():
     with pytest.raises(UserError, match="--tasks needs at least one task"):
         Options(tasks=()).check()
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_choice_misspelt_in_python_is_refused(name):
+    """As the parser does on the command line."""
+    with pytest.raises(UserError, match=f"^--{name} True: expected one of {', '.join(get_args(HINTS[name]))}$"):
+        replace(Options(), **{name: True}).check()
 
 
 def test_pick():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
 
     with monkeypatch.context() as patch:
         patch.setattr(multitask_classifier.Run, "log", interrupt)
-        with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: python .* --resume runs/") as stopped:
+        with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: .*multitask_classifier.py --resume runs/") as stopped:
             train(options)
     folder = str(stopped.value).split("--resume ")[1]
     steps: list[int] = []
@@ -140,6 +141,8 @@ def test_resume_refuses_other_options_and_other_folders(options: Options) -> Non
     folder = train(options)["folder"]
     with pytest.raises(UserError, match="--epochs was 1, not 3"):  # 3 is the default
         main(["--resume", folder, "--epochs", "3"])
+    with pytest.raises(UserError, match="--lr was 0.001, not 1e-05"):
+        train(Options(resume=folder, lr=1e-5))
     with pytest.raises(UserError, match="--resume nowhere: no options.json in it"):
         main(["--resume", "nowhere"])
 
@@ -151,6 +154,23 @@ def test_resume_refuses_changed_data(options: Options) -> None:
         file.write("99\tabc\tA further film .\t3\n")
     with pytest.raises(UserError, match="the data changed since: sst.csv; put it back"):
         train(replace(Options(), resume=folder))
+
+
+def test_resume_takes_the_same_data_from_another_place(options: Options) -> None:
+    """A checkout that was moved: checksums count, not paths."""
+    folder = Path(train(options)["folder"])
+    shutil.copytree(options.data_dir, "moved")
+    held = json.loads((folder / "options.json").read_text())
+    (folder / "options.json").write_text(json.dumps({**held, "data_dir": "moved"}))
+    assert same(weights(folder), weights(train(Options(resume=str(folder)))["folder"]))
+
+
+def test_a_lora_run_is_loaded_from_any_folder(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its pretrained model was named by a relative path."""
+    shutil.copytree(options.model, "base")
+    folder = Path(train(replace(options, lora=True, model="base"))["folder"]).absolute()
+    monkeypatch.chdir("/")
+    assert len(MultitaskBERT.load(folder).predict("sst", ["A lovely film ."])) == 1
 
 
 def test_a_torn_checkpoint_is_refused(options: Options) -> None:
@@ -268,6 +288,8 @@ def test_option_is_alive(options: Options, name: str, baselines: dict, tiny: Pat
         ({"sst_dev_out": "/proc/nowhere/out.csv"}, "/proc/nowhere: can't be written"),
         ({"runs_dir": "/proc/nowhere"}, "/proc/nowhere: can't be written"),
         ({"pooling": "median"}, "--pooling median: expected one of cls, mean"),
+        ({"rmsnorm": True}, "--rmsnorm True: expected one of off, heads, encoder, all"),
+        ({"predictions": "{task.x}-{split}.csv"}, "only {task} and {split} may stand in braces"),
     ],
 )
 def test_what_can_not_work_is_one_line_before_the_first_step(options: Options, change: dict, message: str) -> None:
@@ -300,5 +322,24 @@ def test_tensorboard_gets_the_log(options: Options) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(options: Options) -> None:
-    with pytest.raises(UserError, match="loss is (nan|inf); lower --lr"):
+    with pytest.raises(UserError, match="(loss_sst|norm) is (nan|inf); lower --lr"):
         train(replace(options, lr=1e38, clip=0, steps_per_epoch=6))
+
+
+@pytest.mark.parametrize("change", [{"clip": 0.0}, {"tasks": ("sts",), "lr": 1e20}])
+def test_a_model_that_diverged_in_the_last_step_is_neither_best_nor_predicts(options: Options, change: dict) -> None:
+    """The losses before the step are finite: only the dev outputs tell."""
+    with pytest.raises(UserError, match="outputs are not finite"):
+        train(replace(options, **{"lr": 1e38, "steps_per_epoch": 1, "warmup": 0.0, **change}))
+    assert not list(Path().glob("runs/*/best")) and not list(Path().glob("predictions/*"))
+
+
+def test_a_task_s_loss_is_the_mean_over_the_steps_that_it_was_in(options: Options) -> None:
+    """Oracle: the same run logged step by step."""
+    options = replace(options, sampler="round_robin", steps_per_epoch=6)
+    folders = [Path(train(replace(options, log_every=n))["folder"]) for n in (1, 3)]
+    single, three = ([json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()] for f in folders)
+    for task, step in (("sst", 0), ("para", 1), ("sts", 2)):
+        assert three[0][f"loss_{task}"] == pytest.approx(single[step][f"loss_{task}"])
+        assert sum(f"loss_{task}" in line for line in single) == 2
+    assert three[0]["loss"] == pytest.approx(sum(line["loss"] for line in single[:3]) / 3)
