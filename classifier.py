@@ -9,30 +9,35 @@ Takes the flags of multitask_classifier.py; writes predictions/<option>-{sst,cfi
 from dataclasses import replace
 from typing import Any
 
+from datasets import find_files
 from errors import UserError, run
-from multitask_classifier import train
-from options import COURSE_MODES, Options, parse
+from multitask_classifier import output_path, prepared, train
+from options import Options, parse, read_flags
 
+ABOUT = __doc__.split("\n")[0]
 # CFIMDB's reviews are long: whole ones, and few of them a step.
 SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}
 
 
 def main(argv: list[str]) -> None:
-    """The command line."""
-    options = parse(argv, __doc__.split("\n")[0])
+    """The command line. What could stop the second run is looked for before the first."""
+    flags, options = read_flags(argv, ABOUT), parse(argv, ABOUT)
     if options.resume:
         raise UserError(f"each of the two runs is resumed by: python multitask_classifier.py --resume {options.resume}")
     if options.tasks != Options.tasks:
         raise UserError("--tasks: part 1 is always sst and cfimdb; multitask_classifier.py takes any")
-    names_of_2024 = {ours: theirs for theirs, ours in COURSE_MODES.items()}
-    new = any(argument.startswith("--fine-tune-mode") for argument in argv)
-    mode = names_of_2024[options.option] if new else options.option
+    mode, runs = flags.get("fine_tune_mode", options.option), []
     for task, settings in SETTINGS.items():
-        print(f"Training on {task}")
         wanted = {"predictions": f"predictions/{mode}-{{task}}-{{split}}-out.csv", "name": "classifier", **settings}
-        mine = {key: value for key, value in wanted.items() if getattr(options, key) == getattr(Options, key)}
-        one = replace(options, tasks=(task,), **mine)
-        train(replace(one, name=f"{task}-{one.name}"))
+        one = replace(options, tasks=(task,), **{key: value for key, value in wanted.items() if key not in flags})
+        runs.append(prepared(replace(one, name=f"{task}-{one.name}")))
+        find_files(one)
+    places = [output_path(one, task, split) for one in runs for task in one.tasks for split in ("dev", "test")]
+    if len(set(places)) < len(places):
+        raise UserError("two prediction files would have one name: put {task} and {split} into --predictions")
+    for one in runs:
+        print(f"Training on {one.tasks[0]}")
+        train(one)
 
 
 if __name__ == "__main__":

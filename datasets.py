@@ -99,7 +99,7 @@ class Split:
 def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     """The file of every (task, split), and whether they are the built-in corpus.
 
-    The default data folder may be empty: then all files are the built-in ones. Some present and some not is an error.
+    The default data folder may hold no task's files: then all are the built-in ones. Some present and some not is an error.
     """
     paths, default = {}, []
     for task in options.tasks:
@@ -107,14 +107,16 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
             given = getattr(options, f"{task}_{split}", None)
             paths[task, split] = Path(given or Path(options.data_dir) / TASKS[task].files.format(suffix))
             default += [] if given else [(task, split)]
-    missing = [paths[key] for key in paths if not paths[key].exists()]
+    missing = [path for path in paths.values() if not os.path.exists(path)]
     if not missing:
         return paths, False
-    if len(default) == len(paths) == len(missing) and options.data_dir == Options.data_dir:
+    usual = Path(options.data_dir) == Path(Options.data_dir)
+    names = [task.files.format(suffix) for task in TASKS.values() for suffix in SPLITS.values()]
+    if usual and len(default) == len(paths) and not any(os.path.exists(Path(options.data_dir) / name) for name in names):
         return {(t, s): BUILT_IN / TASKS[t].files.format(SPLITS[s]) for t, s in paths}, True
-    names = ", ".join(map(str, missing))
-    fetch = "python data/download.py" + ("" if options.data_dir == Options.data_dir else f" --out {options.data_dir}")
-    raise UserError(f"missing {len(missing)} of {len(paths)} data files: {names}; fetch them: {fetch}")
+    absent = ", ".join(map(str, missing))
+    fetch = "python data/download.py" + ("" if usual else f" --out {options.data_dir}")
+    raise UserError(f"missing {len(missing)} of {len(paths)} data files: {absent}; fetch them: {fetch}")
 
 
 def tokenize(texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int, cache: Path) -> list[Sequence]:

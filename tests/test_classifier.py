@@ -1,10 +1,14 @@
 """Part 1, end to end on a tiny random BERT."""
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import classifier
+from errors import UserError
 from options import Options
 from tests.test_train import flags
 
@@ -19,3 +23,21 @@ def test_writes_the_course_files(options: Options, mode: list[str], name: str) -
             lines = Path(f"predictions/{name}-{task}-{split}-out.csv").read_text().splitlines()
             assert lines[0] == "id \t Predicted_Sentiment " and len(lines) == rows + 1
     assert len(list(Path("runs").glob("*-classifier"))) == 2
+
+
+def test_flags_that_are_given_win_though_they_equal_a_default(options: Options) -> None:
+    Path("flags.txt").write_text("--fine-tune-mode last-linear-layer\n")
+    classifier.main([*flags(options), "@flags.txt", "--batch-size", "96", "--max_length", "256", "--name", "multitask"])
+    (folder,) = Path("runs").glob("*-cfimdb-multitask")
+    held = json.loads((folder / "options.json").read_text())
+    assert (held["batch_size"], held["max_length"]) == (96, 256)
+    assert Path("predictions/last-linear-layer-cfimdb-test-out.csv").exists()
+
+
+def test_what_stops_the_second_run_stops_the_first(options: Options, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"two prediction files would have one name: put \{task\}"):
+        classifier.main([*flags(options), "--predictions", "out/{split}.csv"])
+    shutil.copytree(options.data_dir, "only-sst", ignore=shutil.ignore_patterns("*cfimdb*"))
+    with pytest.raises(UserError, match="missing 3 of 3 data files: only-sst/ids-cfimdb-train.csv"):
+        classifier.main([*flags(replace(options, data_dir="only-sst"))])
+    assert not Path("runs").exists() and not Path("out").exists() or not list(Path("out").iterdir())

@@ -41,8 +41,15 @@ def test_none_there_means_the_built_in_corpus(tmp_path, monkeypatch):
     assert built_in and len(paths) == 9 and all(path.parent == BUILT_IN and path.exists() for path in paths.values())
     assert list(paths)[:3] == [("sst", "train"), ("sst", "dev"), ("sst", "test")]
     assert paths["sts", "test"].name == "sts-test-student.csv"
-    touch(tmp_path / "data", "cfimdb")  # of a task that is not asked for
-    assert find_files(Options())[1]
+    assert find_files(Options(data_dir="./data/"))[1]
+
+
+def test_any_real_file_there_means_no_built_in_corpus(tmp_path, monkeypatch):
+    """Of a task that is not asked for too: it would be false that no real data is there."""
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "data", "cfimdb", splits=("dev",))
+    with pytest.raises(UserError, match=r"missing 9 of 9 data files: .*; fetch them: python data/download\.py$"):
+        find_files(Options())
 
 
 def test_all_there(tmp_path, monkeypatch):
