@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import bert
 import heads
 import losses
 import multitask_bert
 import optimizer
 import samplers
 import surgery
+from base_bert import BertConfig
 from datasets import Batch
 from heads import Encoded
 from multitask_classifier import MultitaskBERT, train
@@ -127,6 +129,22 @@ def test_a_head(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(heads.HEADS, "tanh", Tanh)
     assert changed(options, head="tanh")["heads.sst.layers.0.weight"].shape == (13, 32)
+
+
+def test_a_norm_and_a_feed_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are named by BertConfig."""
+
+    class Narrow(nn.LayerNorm):
+        def __init__(self, size: int, eps: float):
+            super().__init__(size, eps=eps, bias=False)
+
+    monkeypatch.setitem(bert.NORMS, "narrow", Narrow)
+    monkeypatch.setitem(bert.FEED_FORWARDS, "relu", (nn.Linear, torch.relu))
+    small = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    model = bert.BertModel(replace(small, norm="narrow", feed_forward="relu"))
+    assert isinstance(model.bert_layers[0].out_layer_norm, Narrow) and model.bert_layers[0].interm_af is torch.relu
+    model(torch.tensor([[1, 2, 3]]), torch.ones(1, 3))["last_hidden_state"].square().sum().backward()
+    assert model.embed_layer_norm.weight.grad is not None
 
 
 def test_a_fourth_task(options: Options, monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path) -> None:

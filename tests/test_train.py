@@ -96,7 +96,7 @@ def test_interrupted_and_resumed_equals_undisturbed(
 
     with monkeypatch.context() as patch:
         patch.setattr(multitask_classifier.Run, "log", interrupt)
-        with pytest.raises(Interrupted, match="stopped after step 4 of 6; go on with: .*multitask_classifier.py --resume runs/") as stopped:
+        with pytest.raises(Interrupted, match="after step 4 of 6; go on with: .*_classifier.py --resume runs/") as stopped:
             train(options)
     folder = str(stopped.value).split("--resume ")[1]
     steps: list[int] = []
