@@ -52,6 +52,12 @@ def parse_label(text: str, task: Task, where: str) -> float:
     return label
 
 
+def runs_on(cell: object) -> bool:
+    """Whether a cell holds a tab and a line break: a stray quote opened it, and another one rows below closed it, so it
+    has taken in what stands between. A text of several lines, or one with tabs, is fine."""
+    return isinstance(cell, str) and "\t" in cell and ("\n" in cell or "\r" in cell)
+
+
 def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     """All examples of a file, in its order. `split` "test" asks for no labels and keeps every row."""
     path = Path(path)
@@ -61,17 +67,24 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     seen: dict[str, int] = {}
     line = unlabelled = 0
     try:
+        if any(map(runs_on, reader.fieldnames or [])):
+            raise UserError(f"{path}:1: a column's name runs on to line {reader.line_num}; delete the stray quote")
         lacking = [c for c in columns if c not in (reader.fieldnames or [])]
         if lacking:
             found = ", ".join(c for c in reader.fieldnames or [] if c) or "nothing"
             expected = ", ".join(columns)
             raise UserError(f"{path}:1: no column {', '.join(lacking)}; found {found}; expected tab-separated {expected}")
+        # All columns stay apart, those without a name too: a stray quote may stand in any.
+        reader.fieldnames = [c if c in columns else f"column {i}" for i, c in enumerate(reader.fieldnames or [], 1)]
         line = reader.line_num
         for row in reader:
             line = reader.line_num
             where = f"{path}:{line}"
             if any(row.get(None, [])):
                 raise UserError(f"{where}: more cells than the first line has; put texts with tabs in quotes")
+            if column := next((c for c in row if runs_on(row[c])), ""):
+                first = line - sum(cell.count("\n") for cell in row.values() if cell)
+                raise UserError(f"{path}:{first}: {column} runs on to line {line}, tabs and all; delete the stray quote")
             if split != "test" and not (row[task.label] or "").strip():
                 unlabelled += 1
                 continue

@@ -107,6 +107,20 @@ def test_endless_fields(write):
     assert refusal(write("x" * 140_000)).startswith(f"some.csv:1: {wrong}")
 
 
+def test_a_pair_of_stray_quotes_swallows_no_rows(write):
+    """One opens a row's text, one ends that of a row below; the rows between would be part of the text."""
+    text = '\tid\tsentence\n\n0\ta\t"Great film\n1\tb\tfine\n2\tc\tok"\n3\td\tx\n'
+    message = "some.csv:3: sentence runs on to line 5, tabs and all; delete the stray quote"
+    assert refusal(write(text), split="test") == message
+    assert refusal(write(text.replace("\n", "\r\n")), split="test") == message
+    index = '0\t\tid\tsentence\n"1\t0\ta\tGreat\n2"\t1\tb\tfine\n'  # in the first of two columns without a name
+    assert refusal(write(index.replace("0", "", 1)), split="test").startswith("some.csv:2: column 1 runs on to line 3")
+    unlabelled = HEADER + 'a\t"Great film\t1\nb\tok"\t\nc\tx\t2\n'  # nor are they skipped as one row without a label
+    assert refusal(write(unlabelled)).startswith("some.csv:2: sentence runs on to line 3")
+    header = write('"x\ty\nz"\t' + HEADER + "0\ta\tx\t1\n")
+    assert refusal(header).startswith("some.csv:1: a column's name runs on to line 2")
+
+
 def test_more_cells_than_columns(write):
     """A stray tab would cut a sentence short, and move a label."""
     message = "some.csv:3: more cells than the first line has; put texts with tabs in quotes"
