@@ -45,9 +45,7 @@ TRAIN_SST, TEST_SST = "\tid\tsentence\tsentiment", "0\t\tid\tsentence"
 FILES: dict[str, CourseFile] = {
     "ids-sst-train.csv": CourseFile(TRAIN_SST, "03b2b625c090f94a6afd59f114cde5282e2053aab0b101e87ed695d8a0c5b1df"),
     "ids-sst-dev.csv": CourseFile(TRAIN_SST, "a186ce94577635fbe10beaaddd50f16cccf6c30973221cefdf90deed2a584bfe"),
-    "ids-sst-test-student.csv": CourseFile(
-        TEST_SST, "bdd5a767faa0c26782117e37767ece154c30d5d04fb8727d09c71e3850a55c7b"
-    ),
+    "ids-sst-test-student.csv": CourseFile(TEST_SST, "bdd5a767faa0c26782117e37767ece154c30d5d04fb8727d09c71e3850a55c7b"),
     "quora-train.csv": CourseFile("\tid\tsentence1\tsentence2\tis_duplicate", None),
     "quora-dev.csv": CourseFile("\tid\tsentence1\tsentence2\tis_duplicate", None),
     "quora-test-student.csv": CourseFile("\tid\tsentence1\tsentence2", None),
@@ -62,9 +60,7 @@ FILES: dict[str, CourseFile] = {
     ),
     "ids-cfimdb-train.csv": CourseFile(TRAIN_SST, "140fc513045a966109faed46a5c7a898767b96714d71bcb9c15f659129fadcea"),
     "ids-cfimdb-dev.csv": CourseFile(TRAIN_SST, "3087f571b66860fe5d035b5a018d08202ad3fd3720e4821c04b2acf6c7ded559"),
-    "ids-cfimdb-test-student.csv": CourseFile(
-        TEST_SST, "7ae611548c9eac879e9ebb406cc9f8ae68ff12f78090e4965af5cbdfa06240f4"
-    ),
+    "ids-cfimdb-test-student.csv": CourseFile(TEST_SST, "7ae611548c9eac879e9ebb406cc9f8ae68ff12f78090e4965af5cbdfa06240f4"),
 }
 
 
@@ -265,9 +261,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--timeout", type=float, default=30.0, help="seconds without a byte before an attempt counts as failed"
     )
-    parser.add_argument(
-        "--backoff", type=float, default=1.0, help="seconds before the second attempt, doubled each time"
-    )
+    parser.add_argument("--backoff", type=float, default=1.0, help="seconds before the second attempt, doubled each time")
     args = parser.parse_args(argv)
     failures = []
     for name in args.only or FILES:
