@@ -4,9 +4,10 @@
 
 A download lands in `NAME.part` and is moved into place when it is whole and right, so `NAME` is never a torn file. A
 dropped connection is taken up where it broke (HTTP Range with If-Range); where the server does not offer that, or the
-file changed meanwhile, the download starts anew. Checksums are those of the text with LF line ends, because copies of
-the course's files exist with both. Where no checksum could be known beforehand, the one first seen is kept in
-`checksums.json` and holds from then on. `fetch` serves other downloads too.
+file changed meanwhile, the download starts anew. A server must say where a file ends (by its length or in chunks), or a
+cut file would look whole, and must send it as it is, not compressed. Checksums are those of the text with LF line ends,
+because copies of the course's files exist with both. Where no checksum could be known beforehand, the one first seen is
+kept in `checksums.json` and holds from then on. `fetch` serves other downloads too.
 """
 
 import argparse
@@ -90,6 +91,20 @@ def text_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
+def whole_size(url: str, response: requests.Response) -> int | None:
+    """The size of the whole file in bytes, None where its end is marked by the last chunk; UserError where a file that
+    was cut could not be told from a whole one."""
+    if (encoding := response.headers.get("Content-Encoding", "")) not in ("", "identity"):
+        raise UserError(f"{url}: the server sent it compressed ({encoding}), which was not asked for; give --base-url")
+    if "Transfer-Encoding" in response.headers:
+        return None
+    resumed = response.status_code == 206
+    size = response.headers.get("Content-Range" if resumed else "Content-Length", "").rpartition("/")[2]
+    if not size.isdecimal():
+        raise UserError(f"{url}: the server does not say where the file ends, so it may be cut; give --base-url")
+    return int(size)
+
+
 def attempt(url: str, part: Path, mark: Path, timeout: float) -> bool:
     """One request that fills `part`, from where it ends if the server agrees; True if it began in the middle.
 
@@ -112,9 +127,11 @@ def attempt(url: str, part: Path, mark: Path, timeout: float) -> bool:
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             mark.unlink(missing_ok=True)
             raise Interrupted("the server sent another part than asked for")
+        if resumed and response.headers.get("ETag") != etag:  # some servers pass over If-Range
+            mark.unlink(missing_ok=True)
+            raise Interrupted("the server sent a part of another file")
         start = have if resumed else 0
-        length = response.headers.get("Content-Length", "")
-        total = start + int(length) if length.isdigit() else None
+        total = whole_size(url, response)
         if not resumed:
             # The old mark must not outlive the old bytes.
             mark.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """data/download.py against a server on this machine that drops, lies, changes its mind and is busy. No network."""
 
+import gzip
 import hashlib
 import json
 import threading
@@ -35,16 +36,21 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
+    protocol_version = "HTTP/1.1"  # which has chunks
 
     def log_message(self, *args: object) -> None:
         pass
 
     def do_GET(self) -> None:
         server = self.server
+        self.close_connection = True
         act = server.plan.pop(0) if server.plan else "serve"
         server.seen.append(dict(self.headers))
-        if act.isdigit():
-            self.send_response(int(act))
+        status, _, wait = act.partition(" after ")
+        if status.isdigit():
+            self.send_response(int(status))
+            if wait:
+                self.send_header("Retry-After", wait)
             self.send_header("Content-Length", "4")
             self.end_headers()
             self.wfile.write(b"busy")
@@ -55,12 +61,12 @@ class Handler(BaseHTTPRequestHandler):
         if act == "hang up":
             self.connection.close()
             return
-        if act.startswith("change"):
+        if "change" in act:
             server.body, server.etag = server.body.replace(b"How much", b"How wide"), '"second"'
         start = 0
         asked = self.headers.get("Range")
         same = self.headers.get("If-Range") in (None, server.etag)
-        if asked and same and act != "no range":
+        if asked and (same or "careless" in act) and act != "no range":
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
             self.send_response(206)
             shown = start + 1 if act == "wrong part" else start
@@ -70,9 +76,17 @@ class Handler(BaseHTTPRequestHandler):
         if server.etag:
             self.send_header("ETag", server.etag)
         rest = server.body[start:]
-        self.send_header("Content-Length", str(len(rest)))
+        if "compressed" in act:
+            rest = gzip.compress(rest)
+            self.send_header("Content-Encoding", "gzip")
+        sent = rest[: len(rest) // 2] if "drop" in act or "short" in act else rest
+        if "chunked" in act:
+            self.send_header("Transfer-Encoding", "chunked")
+            sent = b"".join(b"%x\r\n%s\r\n" % (len(x), x) for x in (sent[:100], sent[100:])) + b"0\r\n\r\n" * (sent is rest)
+        elif "no length" not in act:
+            self.send_header("Content-Length", str(len(sent if "short" in act else rest)))
         self.end_headers()
-        self.wfile.write(rest[: len(rest) // 2] if "drop" in act else rest)
+        self.wfile.write(sent)
 
 
 @pytest.fixture
@@ -147,6 +161,42 @@ def test_a_change_and_a_drop_at_once_keep_the_new_mark(server: Server, tmp_path:
     get(server, tmp_path / "a.csv")
     assert server.seen[2]["If-Range"] == '"second"'
     assert (tmp_path / "a.csv").read_bytes() == BODY.replace(b"How much", b"How wide")
+
+
+def test_a_part_of_another_file_is_not_glued_on(server: Server, tmp_path: Path) -> None:
+    server.plan = ["drop", "careless change"]
+    get(server, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == BODY.replace(b"How much", b"How wide")
+    assert [offset(headers) > 0 for headers in server.seen] == [False, True, False]
+
+
+def test_a_part_that_ends_too_early_is_not_the_rest(server: Server, tmp_path: Path) -> None:
+    server.plan = ["drop", "short", "serve"]
+    get(server, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == BODY
+    assert len(server.seen) == 3
+
+
+def test_chunks_say_where_the_file_ends(server: Server, tmp_path: Path) -> None:
+    server.plan = ["chunked drop", "chunked"]
+    get(server, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == BODY
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("act", ["no length", "no length drop"])
+def test_a_file_whose_end_is_not_said_is_refused(server: Server, tmp_path: Path, act: str) -> None:
+    server.plan = [act]
+    with pytest.raises(UserError, match="does not say where the file ends"):
+        command(server, tmp_path)
+    assert names(tmp_path) == [] and len(server.seen) == 1
+
+
+def test_a_compressed_file_is_refused(server: Server, tmp_path: Path) -> None:
+    server.plan = ["compressed"]
+    with pytest.raises(UserError, match=r"compressed \(gzip\)"):
+        get(server, tmp_path / "a.csv")
+    assert names(tmp_path) == [] and len(server.seen) == 1
 
 
 @pytest.mark.parametrize("plan", [["drop", "wrong part"], ["drop", "416"]])
