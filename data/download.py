@@ -120,7 +120,7 @@ def attempt(url: str, part: Path, mark: Path, timeout: float) -> bool:
             raise Interrupted("the server holds less than what is here already")
         if status >= 500 or status in BUSY:
             asked = response.headers.get("Retry-After", "")
-            raise Interrupted(f"the server answers {status}", float(asked) if asked.isdigit() else 0.0)
+            raise Interrupted(f"the server answers {status}", float(asked) if asked.isdecimal() else 0.0)
         if status not in (200, 206):
             raise UserError(f"{url}: the server answers {status}; check the address or give --base-url")
         resumed = status == 206
@@ -189,7 +189,7 @@ def fetch(
             os.replace(part, path)
             return
         except (Interrupted, requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
-            if left == 0:
+            if left <= 0:
                 kind, why = reason(error)
                 raise kind(f"{url}: {why}; gave up after {retries + 1} attempts, run it again to go on") from error
             time.sleep(min(max(backoff * 2 ** (retries - left), getattr(error, "wait", 0.0)), LONGEST_WAIT))
@@ -280,6 +280,13 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--backoff", type=float, default=1.0, help="seconds before the second attempt, doubled each time")
     args = parser.parse_args(argv)
+    for flag, value, low, high in (
+        ("retries", args.retries, 0, 1000),
+        ("timeout", args.timeout, 0.001, 86400),
+        ("backoff", args.backoff, 0, 86400),
+    ):
+        if not low <= value <= high:  # nor is nan
+            raise UserError(f"--{flag} {value}: expected {low:g} to {high:g}")
     failures = []
     for name in args.only or FILES:
         try:
@@ -299,7 +306,7 @@ def main(argv: list[str]) -> None:
                 break
         except OSError as error:
             failures.append(f"{error.filename or args.out}: {error.strerror or error}")
-    there = [name for name in FILES if (args.out / name).exists()]
+    there = [name for name in FILES if os.path.exists(args.out / name)]
     print(f"{len(there)} of {len(FILES)} course files in {args.out}: {', '.join(there) or 'none'}", flush=True)
     if failures:
         more = f" (and {len(failures) - 1} more: {' | '.join(failures[1:])})" if len(failures) > 1 else ""

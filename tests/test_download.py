@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -228,6 +229,17 @@ def test_the_attempts_are_counted_and_the_waits_double(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(("asked", "wait"), [("7", 7.0), ("0", 0.5), ("3600", 30.0), ("²", 0.5), ("soon", 0.5)])
+def test_the_server_may_ask_for_a_longer_wait(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, wait: float
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    server.plan = [f"503 after {asked}"]
+    get(server, tmp_path / "a.csv", backoff=0.5)
+    assert waits == [wait]
+
+
 def test_silence_is_not_waited_for(server: Server, tmp_path: Path) -> None:
     server.plan = ["silence"]
     with pytest.raises(UserError, match="the server fell silent"):
@@ -346,8 +358,32 @@ def test_a_pinned_checksum_ignores_the_kind_of_line_ends_only(
 def test_no_server_ends_after_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="no connection; gave up after 2 attempts") as failure:
         main(["--out", str(tmp_path), "--base-url", "http://127.0.0.1:9", "--backoff", "0.001", "--retries", "1"])
-    assert "\n" not in str(failure.value)
+    assert "\n" not in str(failure.value) and "more:" not in str(failure.value)
     assert f"0 of 12 course files in {tmp_path}: none" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "values", "expected"),
+    [
+        ("--retries", ["-1", "2000"], "0 to 1000"),
+        ("--timeout", ["0", "-1", "nan", "inf"], "0.001 to 86400"),
+        ("--backoff", ["-1", "nan"], "0 to 86400"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    server: Server, tmp_path: Path, flag: str, values: list[str], expected: str
+) -> None:
+    for value in values:
+        with pytest.raises(UserError, match=rf"^{flag} {value}(\.0)?: expected {re.escape(expected)}$"):
+            command(server, tmp_path, flag, value)
+    assert server.seen == []
+
+
+def test_a_folder_that_cannot_be_looked_into(server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 300)  # root may look into every folder, but not into one whose name is too long
+    with pytest.raises(UserError, match="File name too long") as failure:
+        command(server, folder)
+    assert "\n" not in str(failure.value)
 
 
 def test_a_broken_record_is_named(server: Server, tmp_path: Path) -> None:
