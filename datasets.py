@@ -5,6 +5,7 @@ course_datasets.py.
 """
 
 import hashlib
+import json
 import math
 import os
 import tempfile
@@ -121,13 +122,13 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
 
 def tokenize(texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int, cache: Path) -> list[Sequence]:
     """Token ids and types of sentences or pairs, from the cache where the same were tokenised before."""
-    digest = hashlib.sha256(f"{tokenizer.backend.to_str()} {max_length}\0".encode())
-    for text in texts:
-        digest.update(("\0".join(text) + "\1").encode("utf-8", "surrogatepass"))
-    path = cache / f"{digest.hexdigest()[:32]}.npz"
+    key = json.dumps([tokenizer.backend.to_str(), max_length, texts])  # quotes the texts: none runs into the next
+    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
             ids, types, ends = stored["ids"], stored["types"], stored["ends"]
+        if len(ends) != len(texts):
+            raise ValueError("of other texts")
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):  # not there, or torn: made anew
         sequences = tokenizer.encode(texts, max_length)
         ids, types = (np.concatenate(x) for x in zip(*sequences, strict=True))

@@ -165,10 +165,10 @@ def test_what_the_cache_depends_on(tmp_path, tokenizer, calls, embedded):
     for texts, tok, length in [
         (TEXTS, tokenizer, 13), (TEXTS, tokenizer, 12), (TEXTS, cased, 13), (TEXTS[1:], tokenizer, 13),
         (TEXTS[::-1], tokenizer, 13), ([("a", "b")], tokenizer, 13), ([("a",), ("b",)], tokenizer, 13),
-        ([("a b",)], tokenizer, 13),
+        ([("a b",)], tokenizer, 13), ([("a\1b",)], tokenizer, 13), ([("a\0b",)], tokenizer, 13),
     ]:  # fmt: skip
         same(tokenize(texts, tok, length, tmp_path), tok.encode(texts, length))
-    assert len(list(tmp_path.iterdir())) == 8
+    assert len(list(tmp_path.iterdir())) == 10
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, 0.5, -1])
@@ -190,7 +190,20 @@ def test_a_damaged_cache_file_is_made_again(tmp_path, tokenizer, calls):
         same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
     np.savez(path.open("wb"), other=np.zeros(3))
     same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
-    assert len(calls) == 5
+    ids, types = (np.concatenate(x) for x in zip(*first, strict=True))
+    np.savez(path.open("wb"), ids=ids, types=types, ends=np.cumsum([len(x) for x, _ in first])[:-1])  # whole, one too few
+    same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize("largest", [2**16 - 1, 2**16])
+def test_the_ids_of_a_large_vocabulary_survive_the_cache(tmp_path, tokenizer, monkeypatch, largest):
+    ids = np.array([101, largest, 102], dtype=np.int32)
+    monkeypatch.setattr(BertTokenizer, "encode", lambda *_: [(ids, np.zeros(3, dtype=np.int32))])
+    for _ in range(2):
+        same(tokenize([("x",)], tokenizer, 13, tmp_path), tokenizer.encode([("x",)], 13))
+    (path,) = tmp_path.iterdir()
+    assert np.load(path)["ids"].itemsize == (2 if largest < 2**16 else 4)
 
 
 def test_a_cache_that_cannot_be_written_only_warns(tmp_path, tokenizer, calls, capsys):
