@@ -20,9 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import corpus_words as W  # noqa: E402
+
+from errors import UserError, run  # noqa: E402
 
 SPLITS = ("train", "dev", "test")
 
@@ -266,9 +269,7 @@ def similarity(rng: random.Random) -> Example:
     texts = (say(rng, first, slots, meaning), say(rng, second, slots, other))
     if rng.random() < 0.5:
         texts = texts[::-1]
-    return Example(
-        texts, f"{max(5.0 - lost, FAR):.1f}", "", f"{first}|{second}|{kind}|{meaning[next(iter(slots))] % 4}"
-    )
+    return Example(texts, f"{max(5.0 - lost, FAR):.1f}", "", f"{first}|{second}|{kind}|{meaning[next(iter(slots))] % 4}")
 
 
 # Splits and files --------------------------------------------------------------------------------------------------
@@ -343,18 +344,20 @@ def write(task: Task, rows: dict[str, list[Example]], folder: Path) -> None:
 
 
 def main(argv: list[str]) -> None:
+    """The command line: compose and write every task's files, and say how many rows each has."""
     parser = argparse.ArgumentParser(description="Write the built-in corpus.")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).resolve().parent / "builtin", help="folder for the CSV files"
-    )
+    parser.add_argument("--out", type=Path, default=HERE / "builtin", help="folder for the CSV files")
     parser.add_argument("--seed", type=int, default=11711, help="the committed files come from 11711")
     args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for task in TASKS:
-        rows = compose(task, random.Random(f"{args.seed} {task.file}"))
-        write(task, rows, args.out)
-        print(f"{task.file.format('*'):20}", *(f"{split} {len(rows[split])}" for split in SPLITS))
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for task in TASKS:
+            rows = compose(task, random.Random(f"{args.seed} {task.file}"))
+            write(task, rows, args.out)
+            print(f"{task.file.format('*'):20}", *(f"{split} {len(rows[split])}" for split in SPLITS))
+    except OSError as error:
+        raise UserError(f"{error.filename or args.out}: can't be written ({error.strerror})") from None
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

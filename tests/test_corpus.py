@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -136,6 +138,16 @@ def test_the_committed_files_come_from_the_script(tmp_path: Path) -> None:
 def test_another_seed_makes_another_corpus(tmp_path: Path) -> None:
     make_corpus.main(["--out", str(tmp_path), "--seed", "1"])
     assert (tmp_path / "ids-sst-dev.csv").read_bytes() != (FOLDER / "ids-sst-dev.csv").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "taken"])
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "ids-sst-train.csv").mkdir(parents=True)
+    command = [sys.executable, str(FOLDER.parent / "make_corpus.py"), "--out", str(tmp_path / place)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(rf"error: {tmp_path}/{place}.*: can't be written \(.+\)\n", done.stderr), done.stderr
 
 
 def test_word_counts_do_not_solve_it() -> None:
