@@ -7,6 +7,7 @@ them), truncation by any rule but longest-first, padding on the left.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ class BertTokenizer:
         """The tokenizer of a hub id, a folder or the embedded model: its tokenizer.json, or else its vocab.txt, under
         the settings of its tokenizer_config.json. Raises UserError where there is no usable vocabulary."""
         folder = find_pretrained(name, local_only=local_files_only)
-        path = next((p for n in ("tokenizer.json", "vocab.txt") if (p := folder / n).exists()), None)
-        if path is None:
+        path = next((p for n in ("tokenizer.json", "vocab.txt") if os.path.exists(p := folder / n)), None)
+        if path is None:  # or in a folder that may not be looked into
             raise UserError(f"{folder}: no tokenizer.json and no vocab.txt in it; fetch the model again")
         try:
             settings = folder / "tokenizer_config.json"
@@ -57,7 +58,7 @@ class BertTokenizer:
                     lowercase=config["do_lower_case"], strip_accents=config.get("strip_accents"),
                     handle_chinese_chars=config.get("tokenize_chinese_chars", True),
                 )  # fmt: skip
-            return cls(backend, min(config.get("model_max_length", 512), 512))  # "no limit" is written as 1e30
+            return cls(backend, min(config.get("model_max_length") or 512, 512))  # null and 1e30 both mean "no limit"
         except Exception as error:  # tokenizers raises plain Exceptions
             raise UserError(f"{path}: not usable ({str(error).strip()}); fetch the model again") from None
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import tokenizer
 from errors import UserError
 from tokenizer import BertTokenizer
 
@@ -153,6 +154,22 @@ def test_saved_is_the_same(ours, tmp_path):
         again = BertTokenizer.from_pretrained(tmp_path / "new")
         assert [again(text) for text in ODD] == [ours(text) for text in ODD]
         (tmp_path / "new" / file).unlink()
+
+
+@pytest.mark.parametrize(("given", "limit"), [("absent", 512), (None, 512), (1e30, 512), (int(1e30), 512), (13, 13)])
+def test_the_length_limit(embedded, tmp_path, given, limit):
+    shutil.copyfile(embedded / "vocab.txt", tmp_path / "vocab.txt")
+    config = {} if given == "absent" else {"model_max_length": given}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ours = BertTokenizer.from_pretrained(tmp_path)
+    assert ours.model_max_length == limit == len(ours("word " * 700, truncation=True)["input_ids"])
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 300)  # root may look into every folder, but not into one whose name is too long
+    monkeypatch.setattr(tokenizer, "find_pretrained", lambda *_, **__: folder)
+    with pytest.raises(UserError, match="no tokenizer.json and no vocab.txt"):
+        BertTokenizer.from_pretrained(folder)
 
 
 def test_refusals(ours, tmp_path):
