@@ -63,10 +63,25 @@ class BertTokenizer:
             raise UserError(f"{path}: not usable ({str(error).strip()}); fetch the model again") from None
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer.json, which holds everything, and vocab.txt for those who read only that."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(Path(folder) / "tokenizer.json"))
+        """Write tokenizer.json, vocab.txt for those who read only that, and tokenizer_config.json: the length limit and
+        the normalizer's settings, without which transformers would lower-case whatever tokenizer.json says."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / "tokenizer.json"))
         self.backend.model.save(str(folder))
+        rules = self.backend.normalizer
+        config: dict[str, Any] = {"model_max_length": self.model_max_length}
+        if isinstance(rules, normalizers.BertNormalizer):
+            config |= {
+                "tokenizer_class": "BertTokenizer", "do_lower_case": rules.lowercase,
+                "strip_accents": rules.strip_accents, "tokenize_chinese_chars": rules.handle_chinese_chars,
+            }  # fmt: skip
+        else:  # transformers' BertTokenizer would put its own in place of them
+            config |= {f"{token[1:-1].lower()}_token": token for token in SPECIAL} | {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            }
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def backend_for(self, max_length: int | None) -> Tokenizer:
         """The backend that truncates to max_length, longest-first; None: not at all."""

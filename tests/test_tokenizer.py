@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 import tokenizer
 from errors import UserError
@@ -163,6 +164,29 @@ def test_the_length_limit(embedded, tmp_path, given, limit):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     ours = BertTokenizer.from_pretrained(tmp_path)
     assert ours.model_max_length == limit == len(ours("word " * 700, truncation=True)["input_ids"])
+
+
+@pytest.mark.parametrize("rules", [
+    normalizers.BertNormalizer(lowercase=False, strip_accents=False, handle_chinese_chars=False),
+    normalizers.BertNormalizer(lowercase=False, strip_accents=True),
+    normalizers.BertNormalizer(lowercase=True, strip_accents=False),
+    normalizers.BertNormalizer(lowercase=True, handle_chinese_chars=False),
+    normalizers.Sequence([normalizers.NFC(), normalizers.Replace("word", "Words")]),
+])  # fmt: skip
+@pytest.mark.parametrize("limit", [512, 13])
+def test_transformers_loads_what_is_saved(embedded, tmp_path, rules, limit):
+    """A model's folder: the same ids and the same limit, for transformers and for us."""
+    backend = BertTokenizer.from_pretrained(embedded).backend
+    backend.normalizer = rules
+    ours = BertTokenizer(backend, limit)
+    ours.save_pretrained(tmp_path)
+    again, theirs = BertTokenizer.from_pretrained(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert again.model_max_length == theirs.model_max_length == limit
+    assert again.fingerprint == ours.fingerprint
+    for text in ODD:
+        expected = as_lists(ours(text, truncation=True))
+        assert as_lists(again(text, truncation=True)) == expected == as_lists(theirs(text, truncation=True))
+    assert as_lists(theirs(["a", "a b"], padding=True)) == as_lists(again(["a", "a b"], padding=True))
 
 
 def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
