@@ -80,7 +80,7 @@ elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ] && [ -x 
 fi
 [ "$environment" -ef .venv ] && environment="$PWD/.venv"
 py="$environment/bin/python"
-run_python="$py" # as the user would type it
+run_python="$(printf %q "$py")" # as the user would type it
 unfinished="$environment/.minbert-setup-unfinished"
 phase=""
 version=""

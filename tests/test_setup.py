@@ -139,6 +139,17 @@ def test_a_package_whose_installation_was_cut_off_is_installed_again(copy: Path,
     assert not (environment / ".minbert-setup-unfinished").exists()
 
 
+def test_the_next_command_can_be_pasted(copy: Path, environment: Path) -> None:
+    spaced = environment.rename(environment.parent / "an environment (new)")
+    (copy / "base_bert.py").write_text("print('/cache')\n")
+    (copy / "multitask_classifier.py").write_text("import sys; print('trains', *sys.argv[1:])\n")
+    done = setup(copy, "--offline", VIRTUAL_ENV=str(spaced))
+    assert done.returncode == 0, done.stderr
+    label, command = done.stdout.splitlines()[-1].split(maxsplit=2)[1:]
+    pasted = subprocess.run(["bash", "-c", command], cwd=copy, capture_output=True, text=True, timeout=60)
+    assert (label, pasted.stdout) == ("next", "trains --option finetune\n"), pasted.stderr
+
+
 def test_what_is_fetched_is_named(copy: Path, environment: Path) -> None:
     (copy / "base_bert.py").write_text("import sys; print('/cache/' + sys.argv[1])\n")
     (copy / "data/download.py").write_text("open('data/ids-sst-train.csv', 'w').close()\n")
