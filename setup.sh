@@ -81,6 +81,8 @@ fi
 [ "$environment" -ef .venv ] && environment="$PWD/.venv"
 py="$environment/bin/python"
 run_python="$(printf %q "$py")" # as the user would type it
+[ ! -e "$environment" ] || [ -w "$environment" ] ||
+  die "the environment $environment can't be written to: deactivate it or take it over (chown), then run this again"
 unfinished="$environment/.minbert-setup-unfinished"
 phase=""
 version=""

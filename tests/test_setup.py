@@ -3,10 +3,12 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,9 +29,9 @@ def pins(name: str) -> dict[str, str]:
     return found
 
 
-def setup(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def setup(folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if k not in OUTSIDE}
-    command = ["bash", str(folder / "setup.sh"), *arguments]
+    command = [*before, "bash", str(folder / "setup.sh"), *arguments]
     return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=60)
 
 
@@ -148,6 +150,18 @@ def test_the_next_command_can_be_pasted(copy: Path, environment: Path) -> None:
     label, command = done.stdout.splitlines()[-1].split(maxsplit=2)[1:]
     pasted = subprocess.run(["bash", "-c", command], cwd=copy, capture_output=True, text=True, timeout=60)
     assert (label, pasted.stdout) == ("next", "trains --option finetune\n"), pasted.stderr
+
+
+def test_an_environment_that_cannot_be_written_is_refused(copy: Path, environment: Path) -> None:
+    (environment / "bin").chmod(0o555)
+    environment.chmod(0o555)
+    root = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.geteuid() == 0 else []
+    if root and (not shutil.which("setpriv") or subprocess.run([*root, "true"], capture_output=True).returncode):
+        pytest.skip("root may write everywhere")
+    refused = setup(copy, "--offline", before=root, VIRTUAL_ENV=str(environment))
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert refused.stderr.startswith(f"setup: error: the environment {environment} can't be written to: ")
+    assert refused.stderr.count("\n") == 1
 
 
 def test_what_is_fetched_is_named(copy: Path, environment: Path) -> None:
