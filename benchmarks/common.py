@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from runs import environment
 from samplers import SAMPLERS, Draw
 from tokenizer import BertTokenizer
 
+FILES = ("_train", "_dev", "_test")  # the options that name single data files end so
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
 
 
@@ -58,6 +60,19 @@ class Indices(Split):
 def sampler(options: Options, training: dict[str, Split]) -> Draw:
     """The main job's sampler over these examples."""
     return pick(SAMPLERS, options.sampler, "--sampler")({task: len(split) for task, split in training.items()}, options)
+
+
+def check_followed(options: Options, *more: str) -> None:
+    """UserError where an option that some side of a benchmark would ignore is not at its default.
+
+    The sides of every benchmark follow the options named here (--epochs, --batch_size and --lr where they train), and
+    those of one benchmark also `more`.
+    """
+    followed = {"model", "tasks", "seed", "epochs", "batch_size", "lr", "hidden_dropout_prob", "attention_dropout_prob",
+                "use_gpu", "precision", "data_dir", *more}  # fmt: skip
+    named = [f for f in fields(Options) if f.name not in followed and not f.name.endswith(FILES)]
+    if changed := [f"--{f.name}" for f in named if getattr(options, f.name) != f.default]:
+        raise UserError(f"not every side of this benchmark follows {', '.join(changed)}: leave it out")
 
 
 def draw_steps(options: Options, training: dict[str, Split], count: int) -> list[Step]:

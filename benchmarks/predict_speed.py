@@ -26,7 +26,7 @@ from benchmarks import common, course_loop, race, reference
 from benchmarks.train_speed import agreement
 from checkpoint import seed_everything
 from datasets import Split
-from errors import UserError, run
+from errors import run
 from evaluation import predict_logits
 from multitask_bert import build, pick_device, pick_dtype
 from options import Options
@@ -50,7 +50,7 @@ def our_side(precision: str | None) -> Callable[[Options], Side]:
 
 def course_side(options: Options) -> Side:
     """course_loop.py's."""
-    source = build(replace(options, lora=False, option="finetune")).bert
+    source = build(options).bert
     model = course_loop.CourseMultitask(source.config, source.state_dict(), options.tasks)
     model = model.to(pick_device(options.use_gpu))
     tokenizer = BertTokenizer.from_pretrained(options.model)
@@ -95,10 +95,9 @@ def main(argv: list[str]) -> None:
     own = race.own_parser(SIDES, [name for name in SIDES if name != "ours"])
     own.add_argument("--examples", type=int, default=400, help="dev examples of each task, drawn at random; 0: all [400]")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    common.check_followed(options)
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
-    if options.pair_encoding != "cross":
-        raise UserError("--pair_encoding bi: tokens are counted, and transformers is run, with pairs as one sequence")
     device = pick_device(options.use_gpu)
     data, built_in = common.load(options, BertTokenizer.from_pretrained(options.model), ("dev",))
     splits = {task: some(split, mine.examples, options.seed) for task, split in data["dev"].items()}

@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_bert import default_pretrained, find_pretrained
-from benchmarks.common import append, arguments, facts, load, own_parser, padded, sampler
+from benchmarks.common import append, arguments, check_followed, facts, load, own_parser, padded, sampler
 from checkpoint import seed_everything
 from datasets import Batch, Split
-from errors import UserError, run
+from errors import run
 from evaluation import measure
 from multitask_bert import pick_device, pick_dtype
 from optimizer import SCHEDULES, parameter_groups
@@ -111,10 +111,9 @@ def evaluate(model: PlainBERT, dev: dict[str, Split], dtype: torch.dtype, sts_lo
 
 
 def train(options: Options, attention: str = "eager", sts_loss: str = "mse", every_epoch: bool = False) -> dict[str, Any]:
-    """Train and evaluate; the record of the run. Options that only our model knows must be at their defaults."""
-    ignored = ("pair_encoding", "pooling", "rmsnorm", "swiglu", "lora", "option", "resume", "tensorboard")
-    if changed := [f"--{name}" for name in ignored if getattr(options, name) != getattr(Options(), name)]:
-        raise UserError(f"the reference has no {', '.join(changed)}: leave it out")
+    """Train and evaluate; the record of the run. Options that it does not follow must be at their defaults."""
+    check_followed(options, "steps_per_epoch", "accumulation", "sampler", "sampling_exponent", "schedule", "warmup",
+                   "weight_decay", "clip", "max_length")  # fmt: skip
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
     device = pick_device(options.use_gpu)

@@ -34,7 +34,7 @@ from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
 from checkpoint import seed_everything
 from datasets import Split
-from errors import UserError, run
+from errors import run
 from multitask_bert import build, pick_device, pick_dtype
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from options import Options, pick
@@ -90,7 +90,7 @@ def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
 
 def course_side(options: Options, training: dict[str, Split], total: int) -> Side:
     """course_loop.py."""
-    source = build(replace(options, lora=False, option="finetune")).bert
+    source = build(options).bert
     model = course_loop.CourseMultitask(source.config, source.state_dict(), training)
     model = model.to(pick_device(options.use_gpu)).train()
     tokenizer = BertTokenizer.from_pretrained(options.model)
@@ -160,7 +160,7 @@ TITLES = {
 
 def agreement(options: Options, training: dict[str, Split]) -> float:
     """The largest difference between the three encoders' outputs, in fp32."""
-    ours = build(replace(options, lora=False, option="finetune")).to(pick_device(options.use_gpu))
+    ours = build(options).to(pick_device(options.use_gpu))
     course = course_loop.CourseBERT(ours.bert.config)
     course.load_state_dict({name: x for name, x in ours.bert.state_dict().items() if name != "position_ids"})
     course.to(ours.device).eval()
@@ -176,10 +176,9 @@ def main(argv: list[str]) -> None:
     own = race.own_parser(SIDES, ["sdpa", "eager", "eager_kept", "course"])
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    common.check_followed(options, "sampler", "sampling_exponent", "schedule", "warmup", "weight_decay", "clip")
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
-    if options.pair_encoding != "cross":
-        raise UserError("--pair_encoding bi: tokens are counted, and transformers is run, with pairs as one sequence")
     device = pick_device(options.use_gpu)
     data, built_in = common.load(options, BertTokenizer.from_pretrained(options.model), ("train",))
     training = data["train"]
