@@ -95,6 +95,7 @@ def main(argv: list[str]) -> None:
     own = race.own_parser(SIDES, [name for name in SIDES if name != "ours"])
     own.add_argument("--examples", type=int, default=400, help="dev examples of each task, drawn at random; 0: all [400]")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    race.check(mine, "examples")
     common.check_followed(options)
     if options.model == "auto":
         options = replace(options, model=default_pretrained())

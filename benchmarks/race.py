@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import common
 from checkpoint import write_json
+from errors import UserError
 from runs import keep_freed_memory
 
 KEEPERS = ("ours", "ours_fp32", "eager_kept")  # sides that keep freed memory, as train() does
@@ -33,6 +34,13 @@ def own_parser(sides: Iterable[str], default: list[str]) -> argparse.ArgumentPar
     own.add_argument("--sides", nargs="+", choices=sides, default=default, help=sides_help)
     own.add_argument("--worker", choices=sides, help="be the process of this side")
     return own
+
+
+def check(mine: argparse.Namespace, amount: str) -> None:
+    """UserError where the race can't be run; `amount` is the flag of a round's length, 0 for all there is."""
+    for name, least in ("rounds", 1), ("course_rounds", 1), (amount, 0):
+        if getattr(mine, name) < least:
+            raise UserError(f"--{name} {getattr(mine, name)}: expected at least {least}")
 
 
 class Worker:

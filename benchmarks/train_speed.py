@@ -176,6 +176,7 @@ def main(argv: list[str]) -> None:
     own = race.own_parser(SIDES, ["sdpa", "eager", "eager_kept", "course"])
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    race.check(mine, "steps")
     common.check_followed(options, "sampler", "sampling_exponent", "schedule", "warmup", "weight_decay", "clip")
     if options.model == "auto":
         options = replace(options, model=default_pretrained())

@@ -138,6 +138,15 @@ def test_what_a_side_ignores_is_refused(benchmark, followed: str, ignored: list[
         benchmark.main([*here, *followed.split()])
 
 
+@pytest.mark.parametrize("benchmark, amount", [(train_speed, "--steps"), (predict_speed, "--examples")])
+def test_an_impossible_race_is_refused(benchmark, amount: str, options: Options, monkeypatch):
+    """Before the data is read."""
+    monkeypatch.setattr(common, "load", lambda *_: 1 / 0)
+    for flag, value in ("--rounds", "0"), ("--course_rounds", "0"), (amount, "-3"):
+        with pytest.raises(UserError, match=f"{flag} {value}: expected at least"):
+            benchmark.main(["--model", options.model, "--data_dir", options.data_dir, flag, value])
+
+
 @pytest.mark.filterwarnings("ignore:.*all predictions are")
 @pytest.mark.parametrize("sts_loss", ["mse", "bce"])
 def test_reference_trains_and_scores(sts_loss: str, options: Options, training: dict[str, Split]):
