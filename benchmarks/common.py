@@ -19,7 +19,7 @@ from errors import UserError
 from multitask_bert import MultitaskBERT
 from options import Options, parse, pick
 from packing import pack
-from runs import environment
+from runs import check_writable, environment
 from samplers import SAMPLERS, Draw
 from tokenizer import BertTokenizer
 
@@ -141,6 +141,14 @@ def facts(options: Options, built_in: bool) -> dict[str, Any]:
     except PackageNotFoundError:
         found["versions"]["transformers"] = "not installed"
     return {**found, "model": options.model, "data_dir": options.data_dir, "built_in_corpus": built_in}
+
+
+def check_place(record: str | None) -> None:
+    """UserError where a record can't be written, before the work is done."""
+    if record and Path(record).is_dir():
+        raise UserError(f"--record {record}: a folder; expected a file's name")
+    if record:
+        check_writable(Path(record).parent)
 
 
 def append(path: str | Path, record: dict[str, Any]) -> None:

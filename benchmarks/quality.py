@@ -75,7 +75,7 @@ def measure(name: str, options: Options) -> dict[str, Any]:
 
 
 def mean_sd(values: list[float]) -> str:
-    """".812 ± .004" of several values, ".812" of one."""
+    """Several values as ".812 ± .004", one as ".812"."""
     numbers = [statistics.mean(values)] + ([statistics.stdev(values)] if len(values) > 1 else [])
     return " ± ".join(f"{x:.3f}".removeprefix("0") for x in numbers)
 
@@ -127,6 +127,7 @@ def main(argv: list[str]) -> None:
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
     runs = [(name, replace(options, seed=seed, **SETS[name]).check()) for seed in mine.seeds for name in mine.sets]
+    common.check_place(mine.record)
     for name, one in runs:
         if measured(name, one, common.read(mine.record)):
             print(f"{name}, seed {one.seed}: in {mine.record} already")

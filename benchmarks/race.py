@@ -37,10 +37,11 @@ def own_parser(sides: Iterable[str], default: list[str]) -> argparse.ArgumentPar
 
 
 def check(mine: argparse.Namespace, amount: str) -> None:
-    """UserError where the race can't be run; `amount` is the flag of a round's length, 0 for all there is."""
+    """UserError where the race can't be run or recorded; `amount` is the flag of a round's length, 0 for all there is."""
     for name, least in ("rounds", 1), ("course_rounds", 1), (amount, 0):
         if getattr(mine, name) < least:
             raise UserError(f"--{name} {getattr(mine, name)}: expected at least {least}")
+    common.check_place(mine.record)
 
 
 class Worker:

@@ -147,6 +147,17 @@ def test_an_impossible_race_is_refused(benchmark, amount: str, options: Options,
             benchmark.main(["--model", options.model, "--data_dir", options.data_dir, flag, value])
 
 
+@pytest.mark.parametrize("benchmark", [quality, reference, train_speed, predict_speed])
+def test_a_record_that_cannot_be_written_is_noticed_first(benchmark, options: Options, tmp_path: Path, monkeypatch):
+    """Before the first step."""
+    for module, name in (quality, "measure"), (reference, "train"), (common, "load"):
+        monkeypatch.setattr(module, name, lambda *_, **__: 1 / 0)
+    (tmp_path / "file").touch()
+    for record, why in ("file/record.json", "can't be written"), (".", "a folder"):
+        with pytest.raises(UserError, match=why):
+            benchmark.main(["--model", options.model, "--data_dir", options.data_dir, "--record", record])
+
+
 @pytest.mark.filterwarnings("ignore:.*all predictions are")
 @pytest.mark.parametrize("sts_loss", ["mse", "bce"])
 def test_reference_trains_and_scores(sts_loss: str, options: Options, training: dict[str, Split]):
