@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +166,19 @@ def read(path: str | Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
     except ValueError as error:
         raise UserError(f"{path}: not a file of JSON lines ({error}); give another --record") from None
+
+
+def source(options: dict[str, Any], built_in: bool) -> str:
+    """What a run with these options was trained and scored on, in words."""
+    files = [f"{name} {path}" for name, path in options.items() if name.endswith(FILES) and path]
+    folder = "the built-in corpus" if built_in else str(Path(options["data_dir"]))
+    return ", ".join([f"{' and '.join(options['tasks'])} of {folder}", *files])
+
+
+def check_joins(record: str, options: Options) -> None:
+    """UserError where a run can't join the lines of a record: it can't be written, or they are of other data."""
+    check_place(record)
+    now = source(asdict(options), find_files(options)[1])
+    for line in read(record):
+        if (then := source(line["options"], line["built_in_corpus"])) != now:
+            raise UserError(f"{record} holds runs on {then}, not {now}: give another --record")

@@ -43,7 +43,7 @@ PLACES = {f.name for f in fields(Options) if f.name.endswith("_out")} | {"predic
 
 
 def essence(options: dict[str, Any]) -> dict[str, Any]:
-    """The options without those that only say where files are."""
+    """The options without those that only say where files are; common.check_joins compares the data."""
     return {name: list(x) if isinstance(x, tuple) else x for name, x in options.items() if name not in PLACES}
 
 
@@ -95,12 +95,14 @@ def table(paths: list[str]) -> str:
     other work may have shared the machine.
     """
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for path in paths:
-        for line in common.read(path):
-            rows[title(line["name"], line.get("flags"))].append(line)
-    if not rows:
+    held = [line for path in paths for line in common.read(path)]
+    if not held:
         raise UserError(f"no runs in {', '.join(paths)}")
-    tasks = list(next(iter(rows.values()))[0]["best"]["scores"])
+    for line in held:
+        rows[title(line["name"], line.get("flags"))].append(line)
+    if len(sources := sorted({common.source(x["options"], x["built_in_corpus"]) for x in held})) > 1:
+        raise UserError(f"the records are of different data ({'; '.join(sources)}): give another --record or --reference")
+    tasks = list(held[0]["best"]["scores"])
     heads = [f"{TASKS[t].title} {TASKS[t].metric_name}" for t in tasks]
     table = [["dev scores", "seeds", *heads, "overall", "overall, last epoch"]]
     table.append(["---"] * len(table[0]))
@@ -127,7 +129,7 @@ def main(argv: list[str]) -> None:
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
     runs = [(name, replace(options, seed=seed, **SETS[name]).check()) for seed in mine.seeds for name in mine.sets]
-    common.check_place(mine.record)
+    common.check_joins(mine.record, options)
     for name, one in runs:
         if measured(name, one, common.read(mine.record)):
             print(f"{name}, seed {one.seed}: in {mine.record} already")

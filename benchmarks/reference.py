@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base_bert import default_pretrained, find_pretrained
-from benchmarks.common import append, arguments, check_followed, check_place, facts, load, own_parser, padded, sampler
+from benchmarks.common import append, arguments, check_followed, check_joins, facts, load, own_parser, padded, sampler
 from checkpoint import seed_everything
 from datasets import Batch, Split
 from errors import run
@@ -174,7 +174,8 @@ def main(argv: list[str]) -> None:
     own.add_argument("--attention", choices=("eager", "sdpa"), default="eager", help="attn_implementation [eager]")
     own.add_argument("--eval_every_epoch", action="store_true", help="dev scores after every epoch, not only the last")
     mine, options = arguments(argv, own, __doc__.split("\n")[0])
-    check_place(mine.record)
+    if mine.record:
+        check_joins(mine.record, options)
     record = train(options, mine.attention, mine.sts_loss, mine.eval_every_epoch)
     if mine.record:
         append(mine.record, record)

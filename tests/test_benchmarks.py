@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +186,36 @@ def test_quality_records_once_and_tabulates(options: Options, tmp_path: Path):
     row = quality.table([record]).splitlines()[-1]
     mean = f"{np.mean([x['best']['overall'] for x in lines]):.3f}".removeprefix("0")
     assert row.startswith("| `--lora` | 2 |") and f"| {mean} ± " in row
+
+
+def test_a_record_is_of_one_data_set(options: Options, small_data: Path, tmp_path: Path, monkeypatch):
+    """Runs of another set and seed on other data are refused before training, and the table of both."""
+    for module, name in (quality, "train"), (reference, "train"):
+        monkeypatch.setattr(module, name, lambda *_: 1 / 0)
+    best = {"scores": dict.fromkeys(options.tasks, 0.5), "overall": 0.5}
+    real = {"name": "default", "flags": {}, "seed": 1, "best": best, "epochs": [best], "options": asdict(options),
+            "built_in_corpus": False}  # fmt: skip
+    built_in = {**real, "options": asdict(replace(options, data_dir="data")), "built_in_corpus": True}
+    record, other = str(tmp_path / "real.jsonl"), str(tmp_path / "other.jsonl")
+    common.append(record, real)
+    others: list[dict] = [{"data_dir": str(small_data)}, {"sst_dev": "mine.csv"}, {"tasks": ("sst", "sts")}]
+    for line in built_in, *({**real, "options": asdict(replace(options, **x))} for x in others):
+        Path(other).unlink(missing_ok=True)
+        common.append(other, line)
+        assert quality.table([record, record]) and quality.table([other, other])
+        with pytest.raises(UserError, match="the records are of different data .*: give another --record"):
+            quality.table([record, other])
+    for benchmark, own in (quality, ["--seeds", "2", "--sets", "lora"]), (reference, ["--seed", "2"]):
+        for folder in "data", str(small_data):
+            with pytest.raises(UserError, match="holds runs on .*, not .*: give another --record"):
+                benchmark.main([*own, "--model", options.model, "--data_dir", folder, "--record", record])
+        with pytest.raises(ZeroDivisionError):  # the same data, written in another way
+            benchmark.main([*own, "--model", options.model, "--data_dir", f"{options.data_dir}/", "--record", record])
+    Path(other).unlink()
+    common.append(other, built_in)
+    (tmp_path / "data").symlink_to(small_data)  # now the default folder holds other data
+    with pytest.raises(UserError, match="holds runs on .* of the built-in corpus, not .* of data: give another --record"):
+        common.check_joins(other, replace(options, data_dir="data"))
 
 
 def test_option_sets_are_possible():
