@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from datasets import BUILT_IN, Split  # noqa: E402
 from errors import UserError  # noqa: E402
 from optimizer import AdamW  # noqa: E402
 from options import Options  # noqa: E402
+from tasks import overall  # noqa: E402
 from tokenizer import BertTokenizer  # noqa: E402
 
 
@@ -67,6 +69,51 @@ def test_every_side_learns(name: str, options: Options, training: dict[str, Spli
     side = train_speed.SIDES[name](options, training, 100)
     losses = [float(sum(side(steps))) for _ in range(6)]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", train_speed.SIDES)
+def test_every_side_follows_the_schedule(name: str, options: Options, training: dict[str, Split], monkeypatch):
+    """At a learning rate of zero no side learns."""
+    monkeypatch.setitem(train_speed.SCHEDULES, "linear", lambda total, warmup: lambda step: 0.0)
+    steps = common.draw_steps(options, training, 2)
+    side = train_speed.SIDES[name](replace(options, hidden_dropout_prob=0.0, attention_dropout_prob=0.0), training, 100)
+    torch.testing.assert_close(sum(side(steps)), sum(side(steps)))
+
+
+def test_the_learning_rate_warms_up_and_falls(options: Options):
+    """By hand: two of four steps of warm-up, then down a line; it stays at the last rate."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=7.0)
+    set_rate = train_speed.learning_rates(replace(options, lr=0.8, warmup=0.5), 4)
+    rates = []
+    for _ in range(5):
+        set_rate(optimizer)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.4, 0.8, 0.8, 0.4, 0.4])
+
+
+@pytest.mark.filterwarnings("ignore:.*all predictions are")
+@pytest.mark.parametrize("precision, expected", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_transformers_computes_in_our_precision(precision, expected, options: Options, training, monkeypatch):
+    """In both speed benchmarks and in the reference: in fp32 it would be slower than it has to be."""
+    joint, seen = reference.PlainBERT.joint, []
+
+    def spy(model, *rest):
+        linear = model.bert.encoder.layer[0].intermediate.dense
+        hook = linear.register_forward_hook(lambda module, x, out: seen.append(out.dtype))
+        logits = joint(model, *rest)
+        hook.remove()
+        return logits
+
+    monkeypatch.setattr(reference.PlainBERT, "joint", spy)
+    asked, steps = replace(options, precision=precision), common.draw_steps(options, training, 1)
+    jobs = {name: partial(make(asked, training, 2), steps) for name, make in train_speed.SIDES.items()}
+    few = {task: predict_speed.some(split, 3, 1) for task, split in training.items()}
+    jobs |= {f"{name}, prediction": partial(make(asked), few) for name, make in predict_speed.SIDES.items()}
+    jobs["reference"] = partial(reference.train, asked)
+    for name, job in jobs.items():
+        seen.clear()
+        job()
+        assert set(seen) == (set() if name.startswith(("ours", "course")) else {expected}), name
 
 
 def test_the_encoders_agree(options: Options, training: dict[str, Split]):
@@ -158,6 +205,27 @@ def test_a_record_that_cannot_be_written_is_noticed_first(benchmark, options: Op
             benchmark.main(["--model", options.model, "--data_dir", options.data_dir, "--record", record])
 
 
+def test_some_examples_keep_their_sequences(training: dict[str, Split]):
+    """As many as asked for, in file order, drawn by the seed; 0 and more than there are: all."""
+    whole = training["para"]
+    place = {id(example): i for i, example in enumerate(whole.examples)}
+    part = predict_speed.some(whole, 20, 1)
+    chosen = [place[id(example)] for example in part.examples]
+    assert chosen == sorted(set(chosen)) and len(chosen) == 20 and chosen != list(range(20))
+    assert all(sequence is whole.sequences[i] for i, sequence in zip(chosen, part.sequences, strict=True))
+    assert predict_speed.some(whole, 20, 2).examples != part.examples
+    assert all(predict_speed.some(whole, count, 1) is whole for count in (0, len(whole), 10**6))
+
+
+@pytest.mark.parametrize("sts_loss", ["mse", "bce"])
+def test_reference_scores_what_its_loss_means(sts_loss: str, training: dict[str, Split], monkeypatch):
+    """Perfect outputs score 1: trained with mse the labels themselves, with bce the logits of a fifth of them."""
+    labels = torch.tensor([[float(e.label)] for e in training["sts"].examples])
+    monkeypatch.setattr(reference, "predict_logits", lambda *_: labels if sts_loss == "mse" else torch.logit(labels / 5))
+    scored = reference.evaluate(None, {"sts": training["sts"]}, torch.float32, sts_loss)  # type: ignore[arg-type]
+    assert (scored["scores"]["sts"], scored["overall"]) == pytest.approx((1.0, 1.0), abs=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:.*all predictions are")
 @pytest.mark.parametrize("sts_loss", ["mse", "bce"])
 def test_reference_trains_and_scores(sts_loss: str, options: Options, training: dict[str, Split]):
@@ -179,7 +247,9 @@ def test_quality_records_once_and_tabulates(options: Options, tmp_path: Path):
         quality.main([*flags, "--seeds", *seeds])
     lines = common.read(record)
     assert [(x["name"], x["seed"]) for x in lines] == [("lora", 1), ("lora", 2)]
-    assert lines[0]["best"]["scores"] == lines[0]["epochs"][-1]["scores"] and lines[0]["options"]["lora"]
+    epoch, best = lines[0]["epochs"][-1], lines[0]["best"]
+    assert epoch["scores"] == best["scores"] and epoch["overall"] == best["overall"] == overall(best["scores"]) > 0
+    assert lines[0]["options"]["lora"]
     assert [p.name for p in tmp_path.iterdir() if p.name in ("runs", "predictions")] == []
     with pytest.raises(UserError, match="with lr None, not 0.1: give another --record"):
         quality.main([*flags, "--seeds", "1", "--lr", "0.1"])
@@ -237,6 +307,26 @@ def test_a_race_is_recorded(benchmark, amount: str, options: Options, tmp_path: 
     assert all(side["peak_mib"] > 50 for side in sides.values())
     table = race.table(json.loads(record.read_text()), "", benchmark.TITLES)
     assert table.splitlines()[-1].startswith("| course-style loop, fp32 |")
+
+
+def test_every_side_runs_its_rounds(monkeypatch):
+    """In turns, the course's loop as often as --course_rounds says; and all workers are ended."""
+    orders = []
+
+    class Idle:
+        def __init__(self, script: str, side: str, argv: list[str]):
+            self.side = side
+
+        def tell(self, order: str, word: str) -> float:
+            orders.append((order, self.side))
+            return 1.0
+
+    monkeypatch.setattr(race, "Worker", Idle)
+    mine = race.own_parser(train_speed.SIDES, ["course", "sdpa"]).parse_args(["--rounds", "3", "--course_rounds", "2"])
+    seconds, peaks = race.race("", [], mine)
+    assert {name: len(times) for name, times in seconds.items()} == {"ours": 3, "course": 2, "sdpa": 3}
+    turns = ["ours", "course", "sdpa", "ours", "course", "sdpa", "ours", "sdpa"]
+    assert orders == [*(("go", name) for name in turns), *(("end", name) for name in peaks)] and len(peaks) == 3
 
 
 def test_a_dead_worker_is_an_error(tmp_path: Path):
