@@ -3,7 +3,8 @@
     python benchmarks/quality.py --data_dir DATA --seeds 1 2 3 --sets default lora "all three"
     python benchmarks/quality.py --table        # of both records, for the README
 
-Takes the main job's flags for all runs, and its own. A run adds a JSON line to --record; what stands there is not run again.
+Takes the main job's flags for all runs, and its own. A run adds a JSON line to --record, which holds runs on the same data
+only; what stands there is not run again.
 The runs' folders and predictions are thrown away. A run's score is that of its best epoch on dev, as the main job keeps it.
 """
 
