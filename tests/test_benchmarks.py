@@ -22,6 +22,8 @@ from options import Options  # noqa: E402
 from tasks import overall  # noqa: E402
 from tokenizer import BertTokenizer  # noqa: E402
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture
 def options(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
@@ -334,3 +336,15 @@ def test_a_dead_worker_is_an_error(tmp_path: Path):
     (tmp_path / "side.py").write_text("raise SystemExit(1)\n")
     with pytest.raises(RuntimeError, match="sdpa: the worker ended"):
         race.Worker(str(tmp_path / "side.py"), "sdpa", [])
+
+
+def test_readme_holds_what_the_records_say():
+    """The tables of the README are those that the committed records make."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    records = ROOT / "benchmarks" / "records"
+    tables = [quality.table([str(records / "reference.jsonl"), str(records / "quality.jsonl")])]
+    for name, titles in (("train_speed", train_speed.TITLES), ("predict_speed", predict_speed.TITLES)):
+        tables.append(race.table(json.loads((records / f"{name}.json").read_text()), "", titles))
+    rows = [line for table in tables for line in table.splitlines() if line.startswith("| ") and line[2] != "|"]
+    assert len(rows) > 8
+    assert [row for row in rows if row not in readme] == []
