@@ -57,7 +57,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def typed(path: str) -> str:
+def typed(path: str | Path) -> str:
     """A path as one would type it here: relative where it is below the current folder."""
     absolute = Path(path).absolute()  # not resolved: an environment's python is a link to the system's
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
@@ -65,7 +65,7 @@ def typed(path: str) -> str:
 
 def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, str]:
     """The SHA-256 of each data file."""
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
+    return {typed(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
 
 
 def check_writable(folder: Path) -> None:
