@@ -224,7 +224,7 @@ def test_refusals(ours, tmp_path):
 def test_every_sentence_of_the_real_files_as_transformers(ours, theirs, request):
     folder = request.config.getoption("--data_dir")
     if folder is None:
-        pytest.skip("give --data_dir")
+        pytest.skip("give --data_dir=FOLDER")
     files, rows = sorted(Path(folder).glob("*.csv")), 0
     assert files
     for path in files:
