@@ -113,9 +113,12 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
         return paths, False
     usual = Path(options.data_dir) == Path(Options.data_dir)
     names = [task.files.format(suffix) for task in TASKS.values() for suffix in SPLITS.values()]
-    if usual and len(default) == len(paths) and not any(os.path.exists(Path(options.data_dir) / name) for name in names):
+    there = [name for name in names if os.path.exists(Path(options.data_dir) / name)]
+    if usual and len(default) == len(paths) and not there:
         return {(t, s): BUILT_IN / TASKS[t].files.format(SPLITS[s]) for t, s in paths}, True
     absent = ", ".join(map(str, missing))
+    if usual and len(missing) == len(paths):  # as if none were there
+        absent += f" ({there[0]} is there, so the built-in corpus is not used)" if there else ""
     fetch = "python data/download.py" + ("" if usual else f" --out {options.data_dir}")
     raise UserError(f"missing {len(missing)} of {len(paths)} data files: {absent}; fetch them: {fetch}")
 

@@ -284,13 +284,13 @@ if [ -z "$offline" ]; then
   attempt "$limit" "$py" data/download.py --retries 2 --timeout 15 || say data "the course's files can't be had (${reason:-no reason given})"
 fi
 there=0
-for task in ids-sst quora sts; do
+for task in ids-sst quora sts ids-cfimdb; do
   for split in train dev test-student; do
     if [ -e "data/$task-$split.csv" ]; then there=$((there + 1)); fi
   done
 done
 [ "$there" -gt 0 ] || data="the built-in corpus"
-[ "$there" -eq 0 ] || [ "$there" -eq 9 ] || data="only $there of the course's 9 files; the rest: $run_python data/download.py"
+[ "$there" -eq 0 ] || [ "$there" -eq 12 ] || data="only $there of the course's 12 files; the rest: $run_python data/download.py"
 
 say ready "weights: $weights; data: $data"
 say next "$run_python multitask_classifier.py --option finetune${dev:+   (tests: $run_python -m pytest)}"

@@ -48,7 +48,7 @@ def test_any_real_file_there_means_no_built_in_corpus(tmp_path, monkeypatch):
     """Of a task that is not asked for too: it would be false that no real data is there."""
     monkeypatch.chdir(tmp_path)
     touch(tmp_path / "data", "cfimdb", splits=("dev",))
-    with pytest.raises(UserError, match=r"missing 9 of 9 data files: .*; fetch them: python data/download\.py$"):
+    with pytest.raises(UserError, match=r"missing 9 of 9 data files: .* \(ids-cfimdb-dev\.csv is there, so .*\); fetch"):
         find_files(Options())
 
 

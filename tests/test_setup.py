@@ -166,11 +166,12 @@ def test_an_environment_that_cannot_be_written_is_refused(copy: Path, environmen
 
 def test_what_is_fetched_is_named(copy: Path, environment: Path) -> None:
     (copy / "base_bert.py").write_text("import sys; print('/cache/' + sys.argv[1])\n")
-    (copy / "data/download.py").write_text("open('data/ids-sst-train.csv', 'w').close()\n")
+    # CFIMDB's count too: where one real file is, the main job takes no built-in ones
+    (copy / "data/download.py").write_text("open('data/ids-cfimdb-dev.csv', 'w').close()\n")
     done = setup(copy, VIRTUAL_ENV=str(environment))
     assert "bert-base-uncased in /cache/bert-base-uncased" in done.stdout
-    assert "weights: bert-base-uncased; data: only 1 of the course's 9 files; the rest: " in done.stdout
-    for task in ("ids-sst", "quora", "sts"):
+    assert "weights: bert-base-uncased; data: only 1 of the course's 12 files; the rest: " in done.stdout
+    for task in ("ids-sst", "quora", "sts", "ids-cfimdb"):
         for split in ("train", "dev", "test-student"):
             (copy / f"data/{task}-{split}.csv").touch()
     assert "data: the files in data/" in setup(copy, VIRTUAL_ENV=str(environment)).stdout
