@@ -12,16 +12,16 @@ from typing import Any
 from datasets import find_files
 from errors import UserError, run
 from multitask_classifier import output_path, prepared, train
-from options import Options, parse, read_flags
+from options import Options, options_of, read_flags
 
-ABOUT = __doc__.split("\n")[0]
 # CFIMDB's reviews are long: whole ones, and few of them a step.
 SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}
 
 
 def main(argv: list[str]) -> None:
     """The command line. What could stop the second run is looked for before the first."""
-    flags, options = read_flags(argv, ABOUT), parse(argv, ABOUT)
+    flags = read_flags(argv, __doc__.split("\n")[0])
+    options = options_of(flags)
     if options.resume:
         raise UserError(f"each of the two runs is resumed by: python multitask_classifier.py --resume {options.resume}")
     if options.tasks != Options.tasks:

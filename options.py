@@ -229,7 +229,12 @@ def read_flags(argv: list[str], description: str) -> dict[str, Any]:
 
 def parse(argv: list[str], description: str) -> Options:
     """Checked options from command-line arguments; UserError with one line where they are off."""
-    given = read_flags(argv, description)
+    return options_of(read_flags(argv, description))
+
+
+def options_of(flags: dict[str, Any]) -> Options:
+    """Checked options from what the command line gave."""
+    given = dict(flags)
     mode = given.pop("fine_tune_mode", None)
     if mode and given.setdefault("option", COURSE_MODES[mode]) != COURSE_MODES[mode]:
         raise UserError(f"--fine-tune-mode {mode} means --option {COURSE_MODES[mode]}, not {given['option']}: drop one")
