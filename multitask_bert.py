@@ -5,6 +5,7 @@
     model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -174,7 +175,10 @@ class MultitaskBERT(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write what load() reads: the whole model, or where parts of the encoder are frozen only what training changes."""
-        (folder / "options.json").write_text(self.options.to_json() + "\n", encoding="utf-8")
+        options = self.options
+        if os.path.isdir(options.model) and not os.path.isabs(options.model):  # for an adapter, loaded from anywhere
+            options = replace(options, model=os.path.relpath(os.path.realpath(options.model), os.path.realpath(folder)))
+        (folder / "options.json").write_text(options.to_json() + "\n", encoding="utf-8")
         if not all(p.requires_grad for p in self.bert.parameters()):
             state, name = lora.adapter_state(self), "adapter.safetensors"
         else:
@@ -191,6 +195,8 @@ class MultitaskBERT(nn.Module):
         if not (folder / "options.json").exists() or not any(folder.glob("*.safetensors")):
             raise UserError(f"{folder}: no model in it; expected a run folder with best/, such as runs/<date>-<name>")
         options = Options.from_json((folder / "options.json").read_text(encoding="utf-8"))
+        if (folder / options.model).is_dir():
+            options = replace(options, model=str((folder / options.model).resolve()))
         if (folder / "adapter.safetensors").exists():
             model = build(options)
             lora.load_adapter(model, read_tensors(folder / "adapter.safetensors"))

@@ -60,8 +60,6 @@ def prepared(options: Options) -> Options:
     options = resumed(options) if options.resume else options.check()
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
-    elif os.path.isdir(options.model):
-        options = replace(options, model=os.path.abspath(options.model))  # a LoRA run is loaded from other folders too
     try:
         paths = [output_path(options, task, split) for task in options.tasks for split in ("dev", "test")]
     except (LookupError, ValueError, AttributeError):

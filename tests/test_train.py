@@ -165,12 +165,18 @@ def test_resume_takes_the_same_data_from_another_place(options: Options) -> None
     assert same(weights(folder), weights(train(Options(resume=str(folder)))["folder"]))
 
 
-def test_a_lora_run_is_loaded_from_any_folder(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though its pretrained model was named by a relative path."""
-    shutil.copytree(options.model, "base")
-    folder = Path(train(replace(options, lora=True, model="base"))["folder"]).absolute()
-    monkeypatch.chdir("/")
-    assert len(MultitaskBERT.load(folder).predict("sst", ["A lovely film ."])) == 1
+def test_a_lora_run_is_loaded_and_resumed_from_any_folder(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its pretrained model was named by a relative path, and all was moved."""
+    Path("here").mkdir()
+    shutil.copytree(options.model, "here/base")
+    monkeypatch.chdir("here")
+    folder = Path(train(replace(options, lora=True, model="base"))["folder"])
+    monkeypatch.chdir("..")
+    before = MultitaskBERT.load("here" / folder).predict("sts", [("A film .", "A lovely film .")])
+    Path("here").rename("there")
+    monkeypatch.chdir("there")
+    main(["--resume", str(folder), "--model", "base"])
+    assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A lovely film .")]) == before
 
 
 def test_a_torn_checkpoint_is_refused(options: Options) -> None:
