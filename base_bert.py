@@ -172,8 +172,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        # torch's advice to an unpickling error is to unpickle anything: not ours
-        reason = "not tensors alone" if isinstance(error, pickle.UnpicklingError) else str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0] or "it is empty"
+        if isinstance(error, pickle.UnpicklingError):  # torch's advice is then to unpickle anything: not ours
+            reason = "damaged, or more than tensors"
         raise UserError(f"{path}: not a readable weights file ({reason}); fetch it again") from None
     if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
         raise UserError(f"{path}: not a state dict (names and tensors, nothing else)")

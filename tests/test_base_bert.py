@@ -183,7 +183,7 @@ def test_a_corrupt_file(folder: Path):
     for part in (whole[: len(whole) // 2], whole[:5], b"", b"<html>404</html>"):
         (folder / "pytorch_model.bin").write_bytes(part)
         refused(folder, "pytorch_model.bin: not a readable weights file")
-    refused(folder, "(not tensors alone); fetch it again")  # torch's own advice is to trust the file
+    refused(folder, "(damaged, or more than tensors); fetch it again")  # torch's own advice is to trust the file
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(3)], torch.zeros(3), {"epoch": 3}, {"model": {"x": torch.zeros(3)}}])
