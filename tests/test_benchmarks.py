@@ -1,6 +1,7 @@
 """The benchmarks run, on the main job's examples. Oracles: Split.take(), optimizer.AdamW, batches of one example."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
@@ -348,3 +349,5 @@ def test_readme_holds_what_the_records_say():
     rows = [line for table in tables for line in table.splitlines() if line.startswith("| ") and line[2] != "|"]
     assert len(rows) > 8
     assert [row for row in rows if row not in readme] == []
+    scores = [line for line in readme if re.search(r"\| \.\d{3}|MiB \|$", line)]
+    assert [row for row in scores if row not in rows] == []
