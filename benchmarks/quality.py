@@ -37,6 +37,7 @@ SETS: dict[str, dict[str, Any]] = {
     "mean pooling": {"pooling": "mean"},
     "bi-encoder": {"pair_encoding": "bi"},
     "round robin": {"sampler": "round_robin"},
+    "round robin, 1020 updates": {"sampler": "round_robin", "steps_per_epoch": 340},
     "pretrain": {"option": "pretrain"},
 }
 RECORD, REFERENCE = "benchmarks/records/quality.jsonl", "benchmarks/records/reference.jsonl"
