@@ -248,22 +248,23 @@ def similarity(rng: random.Random) -> Example:
         slots2 = {part.split(":")[0]: part.split(":")[1] for part in spec.split()}
         texts = (say(rng, first, slots, meaning), say(rng, rng.choice(forms), slots2, draw(rng, slots2)))
         return Example(texts, "0.5" if topic2 == topic else "0.0", "", "")
-    if kind == "drop":
-        detail = rng.choice(details)
-        first, lost = without(first, detail), 0.5 * cost[detail]
-    elif kind == "minor":
-        other = changed(rng, slots, meaning, min(cost, key=lambda slot: cost[slot]))
-    elif kind == "one":
-        other = changed(rng, slots, meaning, rng.choice(list(slots)))
-    elif kind == "swap":
-        other, lost = exchanged(meaning, twins(slots)), SWAP
-    elif kind == "not":
-        second, lost = rng.choice(negated), NEGATION
-    elif kind == "two":
-        for slot in rng.sample(list(slots), 2):
-            other = changed(rng, slots, other, slot)
-    elif kind == "scene":
-        other = draw(rng, slots)
+    match kind:
+        case "drop":
+            detail = rng.choice(details)
+            first, lost = without(first, detail), 0.5 * cost[detail]
+        case "minor":
+            other = changed(rng, slots, meaning, min(cost, key=lambda slot: cost[slot]))
+        case "one":
+            other = changed(rng, slots, meaning, rng.choice(list(slots)))
+        case "swap":
+            other, lost = exchanged(meaning, twins(slots)), SWAP
+        case "not":
+            second, lost = rng.choice(negated), NEGATION
+        case "two":
+            for slot in rng.sample(list(slots), 2):
+                other = changed(rng, slots, other, slot)
+        case "scene":
+            other = draw(rng, slots)
     if kind != "swap":
         lost += sum(cost[slot] for slot in slots if meaning[slot] != other[slot])
     texts = (say(rng, first, slots, meaning), say(rng, second, slots, other))
