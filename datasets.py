@@ -70,8 +70,8 @@ class Split:
         labels = [math.nan if (label := self.examples[i].label) is None else label for i in indices]
         return Batch([s for i in indices for s in self.sequences[k * i : k * i + k]], torch.tensor(labels))
 
-    def take(self, count: int) -> Batch:
-        """The next `count` examples; every pass over the data is shuffled anew."""
+    def draw(self, count: int) -> list[int]:
+        """The indices of the next `count` examples; every pass over the data is shuffled anew."""
         indices = []
         for position in range(self.drawn, self.drawn + count):
             turn, place = divmod(position, len(self))
@@ -80,7 +80,11 @@ class Split:
                 self._order = {turn: np.random.default_rng([self.seed, name, turn]).permutation(len(self))}
             indices.append(int(self._order[turn][place]))
         self.drawn += count
-        return self.batch(indices)
+        return indices
+
+    def take(self, count: int) -> Batch:
+        """The next `count` examples."""
+        return self.batch(self.draw(count))
 
     def by_length(self, tokens: int) -> list[list[int]]:
         """All indices, the longest first, cut into lists of at most `tokens` tokens (or one example)."""
@@ -117,8 +121,8 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     if usual and len(default) == len(paths) and not there:
         return {(t, s): BUILT_IN / TASKS[t].files.format(SPLITS[s]) for t, s in paths}, True
     absent = ", ".join(map(str, missing))
-    if usual and len(missing) == len(paths):  # as if none were there
-        absent += f" ({there[0]} is there, so the built-in corpus is not used)" if there else ""
+    if usual and there and len(missing) == len(paths):  # as if none were there
+        absent += f" ({there[0]} is there, so the built-in corpus is not used)"
     fetch = "python data/download.py" + ("" if usual else f" --out {options.data_dir}")
     raise UserError(f"missing {len(missing)} of {len(paths)} data files: {absent}; fetch them: {fetch}")
 

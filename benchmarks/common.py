@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,6 @@ def load(options: Options, tokenizer: BertTokenizer, splits: tuple[str, ...]) ->
     }, built_in
 
 
-class Indices(Split):
-    """A Split whose take() gives the indices of the examples instead of the examples."""
-
-    def batch(self, indices: list[int]) -> Any:
-        """The indices themselves."""
-        return indices
-
-
 def sampler(options: Options, training: dict[str, Split]) -> Draw:
     """The main job's sampler over these examples."""
     return pick(SAMPLERS, options.sampler, "--sampler")({task: len(split) for task, split in training.items()}, options)
@@ -78,8 +70,8 @@ def check_followed(options: Options, *more: str) -> None:
 def draw_steps(options: Options, training: dict[str, Split], count: int) -> list[Step]:
     """The examples of the main job's first `count` forward passes with this seed."""
     draw = sampler(options, training)
-    views = {task: Indices(task, s.examples, s.sequences, s.per_example, s.seed) for task, s in training.items()}
-    return [{task: list(views[task].take(n)) for task, n in draw(step).items()} for step in range(count)]  # type: ignore
+    splits = {task: replace(split, drawn=0) for task, split in training.items()}
+    return [{task: splits[task].draw(n) for task, n in draw(step).items()} for step in range(count)]
 
 
 def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) -> list[Step]:

@@ -41,7 +41,7 @@ def training(options: Options) -> dict[str, Split]:
 
 
 def test_steps_hold_what_the_main_job_takes(options: Options, training: dict[str, Split]):
-    """Indices and take() agree, over several steps."""
+    """Their indices and take() agree, over several steps."""
     draw = common.sampler(options, training)
     for number, step in enumerate(common.draw_steps(options, training, 3)):
         for task, count in draw(number).items():
