@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import find_files
 from errors import UserError, run
-from multitask_classifier import output_path, prepared, train
+from multitask_classifier import check_outputs, prepared, train
 from options import Options, options_of, read_flags
 
 # CFIMDB's reviews are long: whole ones, and few of them a step.
@@ -32,9 +32,7 @@ def main(argv: list[str]) -> None:
         one = replace(options, tasks=(task,), **{key: value for key, value in wanted.items() if key not in flags})
         runs.append(prepared(replace(one, name=f"{task}-{one.name}")))
         find_files(one)
-    places = [output_path(one, task, split) for one in runs for task in one.tasks for split in ("dev", "test")]
-    if len(set(places)) < len(places):
-        raise UserError("two prediction files would have one name: put {task} and {split} into --predictions")
+    check_outputs(*runs)
     for one in runs:
         print(f"Training on {one.tasks[0]}")
         train(one)

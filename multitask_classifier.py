@@ -52,7 +52,21 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
 
 def output_path(options: Options, task: str, split: str) -> Path:
     """Where the predictions of a task and split go."""
-    return Path(getattr(options, f"{task}_{split}_out", None) or options.predictions.format(task=task, split=split))
+    try:
+        return Path(getattr(options, f"{task}_{split}_out", None) or options.predictions.format(task=task, split=split))
+    except (LookupError, ValueError, AttributeError):
+        raise UserError(f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces") from None
+
+
+def check_outputs(*runs: Options) -> None:
+    """UserError where predictions of these runs can't be written, or would overwrite one another."""
+    paths = [output_path(one, task, split) for one in runs for task in one.tasks for split in ("dev", "test")]
+    if len(set(paths)) < len(paths):
+        raise UserError("two prediction files would have one name: put {task} and {split} into --predictions")
+    for path in paths:
+        if os.path.isdir(path):
+            raise UserError(f"{path}: a folder; predictions need a file name")
+        check_writable(path.parent)
 
 
 def prepared(options: Options) -> Options:
@@ -60,16 +74,7 @@ def prepared(options: Options) -> Options:
     options = resumed(options) if options.resume else options.check()
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
-    try:
-        paths = [output_path(options, task, split) for task in options.tasks for split in ("dev", "test")]
-    except (LookupError, ValueError, AttributeError):
-        raise UserError(f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces") from None
-    if len(set(paths)) < len(paths):
-        raise UserError("two prediction files would have one name: put {task} and {split} into --predictions")
-    for path in paths:
-        if os.path.isdir(path):
-            raise UserError(f"{path}: a folder; predictions need a file name")
-        check_writable(path.parent)
+    check_outputs(options)
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs a package: pip install tensorboard")
     return options
