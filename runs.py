@@ -231,8 +231,11 @@ class Run:
         """Log and show the dev scores of an epoch, and keep the model if its overall score is the best so far."""
         self.check_finite()
         flat = {task: scores[task]["score"] for task in self.options.tasks}
-        self.log_file.write({"step": self.step, "epoch": epoch, **{f"dev_{t}": s for t, s in flat.items()},
-                             "dev_overall": scores["overall"], "dev": {t: scores[t] for t in flat}})  # fmt: skip
+        seconds = time.monotonic() - self.began
+        self.log_file.write({
+            "step": self.step, "epoch": epoch, "seconds": round(seconds, 1), **{f"dev_{t}": s for t, s in flat.items()},
+            "dev_overall": scores["overall"], "dev": {t: scores[t] for t in flat},
+        })  # fmt: skip
         better = not self.best or scores["overall"] > self.best["overall"]
         self.stale = 0 if better else self.stale + 1
         if better:
@@ -243,7 +246,6 @@ class Run:
             names = [f"{TASKS[t].title} {TASKS[t].metric_name}" for t in flat]
             tqdm.write("epoch    step  " + "  ".join(names) + "  overall  seconds")
         cells = [f"{s:>{len(TASKS[t].title) + len(TASKS[t].metric_name) + 1}.3f}" for t, s in flat.items()]
-        seconds = time.monotonic() - self.began
         tqdm.write(f"{epoch:>5}  {self.step:>6}  {'  '.join(cells)}  {scores['overall']:>7.3f}  {seconds:>7.0f}"
                    + ("  best" if better else ""))  # fmt: skip
         self.tick = time.monotonic()  # scoring is not training time

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from base_bert import BertConfig
+from bert import BertModel
 from datasets import Batch
 from errors import UserError
 from heads import HEADS, POOLINGS, cls_pooling
@@ -184,6 +186,17 @@ def test_options_reach_the_encoder_and_heads(tiny):
     plain = make(tiny, rmsnorm="heads", swiglu="heads")
     assert (plain.bert.config.norm, plain.bert.config.feed_forward) == ("layernorm", "gelu")
     assert type(plain.heads["sts"].norm).__name__ == "RMSNorm"
+
+
+def test_one_token_type_takes_no_cross_encoded_pairs(tiny, tmp_path):
+    """RoBERTa's way; sentences alone and bi-encoded pairs are fine."""
+    model = BertModel(replace(BertConfig.from_pretrained(tiny), type_vocab_size=1))
+    model.name_or_path = str(tiny)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="has one token type, a cross-encoded pair takes two; use --pair_encoding bi"):
+        make(tmp_path)
+    assert make(tmp_path, pair_encoding="bi").predict("sts", [("a b", "b c")])
+    assert make(tmp_path, tasks=("sst",)).predict("sst", ["a b"])
 
 
 def test_a_task_without_a_head(tiny):

@@ -124,6 +124,12 @@ def test_a_file_of_flags(tmp_path):
     assert flags(f"@{path} --lora_rank 5") == replace(expected, lora_rank=5)  # the later one wins
 
 
+def test_a_file_of_flags_that_is_no_text(tmp_path):
+    (tmp_path / "flags").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="a file of flags .* is not UTF-8 text"):
+        flags(f"@{tmp_path / 'flags'}")
+
+
 def test_learning_rate():
     assert Options().learning_rate(768) == 5e-5 and Options(lora=True).learning_rate(384) == 2e-3
     assert Options(option="pretrain").learning_rate(7) == 1e-3 and Options(option="pretrain", lr=2.0).learning_rate(7) == 2.0

@@ -179,6 +179,16 @@ def test_a_lora_run_is_loaded_and_resumed_from_any_folder(options: Options, monk
     assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A lovely film .")]) == before
 
 
+def test_resume_refuses_a_checkpoint_of_another_model(options: Options) -> None:
+    """As after an edit of options.json."""
+    folder = Path(train(options)["folder"])
+    held = json.loads((folder / "options.json").read_text())
+    (folder / "options.json").write_text(json.dumps({**held, "head": "linear"}))
+    with pytest.raises(UserError, match="last: not this model's weights .*Unexpected key") as caught:
+        train(Options(resume=str(folder)))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_torn_checkpoint_is_refused(options: Options) -> None:
     folder = Path(train(options)["folder"])
     path = folder / "last" / "optimizer.safetensors"
