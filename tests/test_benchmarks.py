@@ -349,5 +349,11 @@ def test_readme_holds_what_the_records_say():
     rows = [line for table in tables for line in table.splitlines() if line.startswith("| ") and line[2] != "|"]
     assert len(rows) > 8
     assert [row for row in rows if row not in readme] == []
+    log = [json.loads(line) for line in (records / "main_job.log.jsonl").read_text().splitlines()]
+    shown = [line.split()[:-1] for line in readme if line.endswith("  best")]  # the console of the main job
+    evaluations = [x for x in log if "epoch" in x]
+    for row, x in zip(shown, evaluations, strict=True):
+        dev = [f"{x[f'dev_{name}']:.3f}" for name in ("sst", "para", "sts", "overall")]
+        assert row[:-1] == [str(x["epoch"]), str(x["step"]), *dev] and abs(float(row[-1]) - x["seconds"]) <= 0.6
     scores = [line for line in readme if re.search(r"\| \.\d{3}|MiB \|$", line)]
     assert [row for row in scores if row not in rows] == []
