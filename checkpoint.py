@@ -1,4 +1,5 @@
-"""Run folders and checkpoints: written whole or not at all, resumed bit for bit; and reading weights files.
+"""Run folders and checkpoints: written whole or not at all, resumed bit for bit; and reading
+weights files.
 
     runs/<date>-<name>/
         options.json      the options; run.json: exact command, commit, versions, device, data checksums, results
@@ -6,7 +7,8 @@
         last/             what --resume needs: model, optimizer, random states, positions in the data
         best/             what MultitaskBERT.load needs: the model of the best evaluation
 
-A folder is written beside its final name, synced and renamed into place: a kill at any moment leaves the old or the new one.
+A folder is written beside its final name, synced and renamed into place: a kill at any moment
+leaves the old or the new one.
 """
 
 import contextlib
@@ -52,7 +54,9 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
         sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: can't be written ({getattr(error, 'strerror', None) or error})") from None
+        raise UserError(
+            f"{folder}: can't be written ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
 def recover(folder: Path) -> bool:
@@ -91,16 +95,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder's model.safetensors or pytorch_model.bin, as they are named there."""
-    path = next((p for n in ("model.safetensors", "pytorch_model.bin") if (p := folder / n).exists()), None)
+    path = next(
+        (p for n in ("model.safetensors", "pytorch_model.bin") if (p := folder / n).exists()), None
+    )
     if path is None:
         raise UserError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+    ) as error:
         reason = str(error).strip().split("\n")[0] or "it is empty"
-        if isinstance(error, pickle.UnpicklingError):  # torch's advice is then to unpickle anything: not ours
+        if isinstance(
+            error, pickle.UnpicklingError
+        ):  # torch's advice is then to unpickle anything: not ours
             reason = "damaged, or more than tensors"
         raise UserError(f"{path}: not a readable weights file ({reason}); fetch it again") from None
     if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
@@ -124,15 +139,21 @@ def seed_everything(seed: int) -> None:
 
 
 def random_states() -> dict[str, Tensor]:
-    """The states of torch's generators. Shuffles and samplers need none: they are functions of seed and position."""
+    """The states of torch's generators. Shuffles and samplers need none: they are functions of seed
+    and position.
+    """
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
 
-def save_last(folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor], progress: dict[str, Any]) -> None:
-    """Write all that a later process needs to go on: `progress` is JSON (step, positions, best score, ...)."""
+def save_last(
+    folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor], progress: dict[str, Any]
+) -> None:
+    """Write all that a later process needs to go on: `progress` is JSON (step, positions, best
+    score, ...).
+    """
 
     def write(new: Path) -> None:
         save_file({k: v.detach().contiguous() for k, v in model.items()}, new / "model.safetensors")
@@ -144,7 +165,9 @@ def save_last(folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tenso
 
 
 def load_last(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
-    """Model, optimizer and progress of the last checkpoint, the random states set; None where the run had none yet."""
+    """Model, optimizer and progress of the last checkpoint, the random states set; None where the
+    run had none yet.
+    """
     if not recover(folder):
         return None
     states = read_tensors(folder / "random.safetensors")
@@ -159,7 +182,9 @@ def load_last(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[
 
 
 class Log:
-    """log.jsonl, and TensorBoard's events on request. On resuming, lines after the checkpoint's step are cut off."""
+    """log.jsonl, and TensorBoard's events on request. On resuming, lines after the checkpoint's
+    step are cut off.
+    """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool):
         self.path = folder / "log.jsonl"

@@ -3,7 +3,8 @@
     python classifier.py --option finetune --use_gpu
     python classifier.py --fine-tune-mode last-linear-layer
 
-Takes the flags of multitask_classifier.py; writes predictions/<option>-{sst,cfimdb}-{dev,test}-out.csv, as the course does.
+Takes the flags of multitask_classifier.py; writes
+predictions/<option>-{sst,cfimdb}-{dev,test}-out.csv, as the course does.
 """
 
 from dataclasses import replace
@@ -23,13 +24,25 @@ def main(argv: list[str]) -> None:
     flags = read_flags(argv, __doc__.split("\n")[0])
     options = options_of(flags)
     if options.resume:
-        raise UserError(f"each of the two runs is resumed by: python multitask_classifier.py --resume {options.resume}")
+        raise UserError(
+            f"each of the two runs is resumed by: python multitask_classifier.py --resume {options.resume}"
+        )
     if options.tasks != Options.tasks:
-        raise UserError("--tasks: part 1 is always sst and cfimdb; multitask_classifier.py takes any")
+        raise UserError(
+            "--tasks: part 1 is always sst and cfimdb; multitask_classifier.py takes any"
+        )
     mode, runs = flags.get("fine_tune_mode", options.option), []
     for task, settings in SETTINGS.items():
-        wanted = {"predictions": f"predictions/{mode}-{{task}}-{{split}}-out.csv", "name": "classifier", **settings}
-        one = replace(options, tasks=(task,), **{key: value for key, value in wanted.items() if key not in flags})
+        wanted = {
+            "predictions": f"predictions/{mode}-{{task}}-{{split}}-out.csv",
+            "name": "classifier",
+            **settings,
+        }
+        one = replace(
+            options,
+            tasks=(task,),
+            **{key: value for key, value in wanted.items() if key not in flags},
+        )
         runs.append(prepared(replace(one, name=f"{task}-{one.name}")))
         find_files(one)
     check_outputs(*runs)

@@ -1,7 +1,9 @@
-"""The CS224N course's datasets: classes and functions that its scripts, of 2023 and 2024, import from datasets.py.
+"""The CS224N course's datasets: classes and functions that its scripts, of 2023 and 2024, import
+from datasets.py.
 
-Same names, signatures, batch keys and order of what is returned. Two differences, both in the reader's favour: files are
-checked as examples.py does, and similarities stay floats where the 2023 skeleton cuts 4.6 to 4.
+Same names, signatures, batch keys and order of what is returned. Two differences, both in the
+reader's favour: files are checked as examples.py does, and similarities stay floats where the 2023
+skeleton cuts 4.6 to 4.
 """
 
 from pathlib import Path
@@ -18,7 +20,9 @@ from tokenizer import BertTokenizer
 
 
 def preprocess_string(s: str) -> str:
-    """Lower case, a space before . ? , and ', single spaces. BERT's tokenizer splits there anyway."""
+    """Lower case, a space before . ? , and ', single spaces. BERT's tokenizer splits there
+    anyway.
+    """
     s = s.lower()
     for mark in ".?,'":
         s = s.replace(mark, f" {mark}")
@@ -50,7 +54,9 @@ class _CourseDataset(Dataset):
         raise TypeError("one of the four course datasets is meant")
 
     def label_tensor(self, rows: list[tuple]) -> list[Tensor]:
-        """The labels as one tensor, float64 for regression or where one is a float, else int64; none without labels."""
+        """The labels as one tensor, float64 for regression or where one is a float, else int64;
+        none without labels.
+        """
         if not self.labelled:
             return []
         labels = [row[self.sentences] for row in rows]
@@ -64,7 +70,13 @@ class SentenceClassificationDataset(_CourseDataset):
     def pad_data(self, data: list[tuple]) -> tuple:
         """token ids [B, T], attention mask [B, T], labels [B] if there are any, sentences, ids."""
         token_ids, _, attention_mask = self.encode([row[0] for row in data])
-        return (token_ids, attention_mask, *self.label_tensor(data), [row[0] for row in data], [row[-1] for row in data])
+        return (
+            token_ids,
+            attention_mask,
+            *self.label_tensor(data),
+            [row[0] for row in data],
+            [row[-1] for row in data],
+        )
 
     def collate_fn(self, all_data: list[tuple]) -> dict:
         """The same as a dict under the course's keys."""
@@ -84,14 +96,26 @@ class SentencePairDataset(_CourseDataset):
     sentences = 2
 
     def pad_data(self, data: list[tuple]) -> tuple:
-        """Token ids, types and mask of the first sentences, of the second ones, labels if there are any, ids."""
+        """Token ids, types and mask of the first sentences, of the second ones, labels if there are
+        any, ids.
+        """
         first, second = (self.encode([row[i] for row in data]) for i in (0, 1))
         return (*first, *second, *self.label_tensor(data), [row[-1] for row in data])
 
     def collate_fn(self, all_data: list[tuple]) -> dict:
         """The same as a dict under the course's keys."""
-        keys = [f"{key}_{i}" for i in (1, 2) for key in ("token_ids", "token_type_ids", "attention_mask")]
-        return dict(zip([*keys, *["labels"] * self.labelled, "sent_ids"], self.pad_data(all_data), strict=True))
+        keys = [
+            f"{key}_{i}"
+            for i in (1, 2)
+            for key in ("token_ids", "token_type_ids", "attention_mask")
+        ]
+        return dict(
+            zip(
+                [*keys, *["labels"] * self.labelled, "sent_ids"],
+                self.pad_data(all_data),
+                strict=True,
+            )
+        )
 
 
 class SentencePairTestDataset(SentencePairDataset):
@@ -101,17 +125,32 @@ class SentencePairTestDataset(SentencePairDataset):
 
 
 def load_multitask_data(
-    sentiment_filename: str, paraphrase_filename: str, similarity_filename: str, split: str = "train"
+    sentiment_filename: str,
+    paraphrase_filename: str,
+    similarity_filename: str,
+    split: str = "train",
 ) -> tuple[list, dict, list, list]:
-    """The three tasks' rows for the classes above, and {sentiment label: index in order of appearance}."""
+    """The three tasks' rows for the classes above, and {sentiment label: index in order of
+    appearance}.
+    """
     kind = "test" if split == "test" else "dev"  # whether there are labels
     loaded: list[list] = []
     classes: dict[int, int] = {}
-    for name, path in zip(LEADERBOARD, (sentiment_filename, paraphrase_filename, similarity_filename), strict=True):
+    for name, path in zip(
+        LEADERBOARD, (sentiment_filename, paraphrase_filename, similarity_filename), strict=True
+    ):
         task, rows = TASKS[name], []
         for example in read_examples(path, task, kind):
-            texts = [preprocess_string(t) for t in example.texts] if task.pair else [example.texts[0].lower()]
-            label = [] if example.label is None else [int(example.label) if task.whole else example.label]
+            texts = (
+                [preprocess_string(t) for t in example.texts]
+                if task.pair
+                else [example.texts[0].lower()]
+            )
+            label = (
+                []
+                if example.label is None
+                else [int(example.label) if task.whole else example.label]
+            )
             rows.append((*texts, *label, example.id))
             if not task.pair and label:
                 classes.setdefault(int(label[0]), len(classes))
@@ -121,12 +160,23 @@ def load_multitask_data(
 
 
 def load_multitask_test_data() -> tuple[list, list, list]:
-    """2023's other reader of test files under data/: sentences, and pairs of sentences, without ids."""
+    """2023's other reader of test files under data/: sentences, and pairs of sentences, without
+    ids.
+    """
     loaded = []
-    for name, path in zip(LEADERBOARD, ("ids-sst-test.txt", "quora-test.csv", "sts-test.csv"), strict=True):
+    for name, path in zip(
+        LEADERBOARD, ("ids-sst-test.txt", "quora-test.csv", "sts-test.csv"), strict=True
+    ):
         if not (Path("data") / path).exists():
-            raise UserError(f"data/{path}: not there; the files for students end in -test-student.csv: load_multitask_data")
+            raise UserError(
+                f"data/{path}: not there; the files for students end in -test-student.csv: load_multitask_data"
+            )
         examples = read_examples(Path("data") / path, TASKS[name], "test")
         single = not TASKS[name].pair
-        loaded.append([e.texts[0].lower() if single else tuple(map(preprocess_string, e.texts)) for e in examples])
+        loaded.append(
+            [
+                e.texts[0].lower() if single else tuple(map(preprocess_string, e.texts))
+                for e in examples
+            ]
+        )
     return loaded[0], loaded[1], loaded[2]

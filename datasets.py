@@ -1,7 +1,8 @@
-"""The data: the course's tab-separated files to examples, token ids (computed once, cached), and endless shuffled batches.
+"""The data: the course's tab-separated files to examples, token ids (computed once, cached), and
+endless shuffled batches.
 
-Rows are read by examples.py. The course's own classes and functions, which its scripts import from here, are in
-course_datasets.py.
+Rows are read by examples.py. The course's own classes and functions, which its scripts import from
+here, are in course_datasets.py.
 """
 
 import hashlib
@@ -39,7 +40,9 @@ Sequence = tuple[np.ndarray, np.ndarray]  # token ids and token types of one seq
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples of one task. A cross-encoded pair is one sequence, a bi-encoded one two in turn."""
+    """Some examples of one task. A cross-encoded pair is one sequence, a bi-encoded one two in
+    turn.
+    """
 
     sequences: list[Sequence]
     labels: Tensor  # [B], float; NaN without labels
@@ -49,8 +52,8 @@ class Batch:
 class Split:
     """The examples of one task and split, tokenised, with an endless reader over them.
 
-    `drawn` counts the examples given out so far. It is all the state there is: pass k over the data is a permutation seeded
-    by (seed, task, k).
+    `drawn` counts the examples given out so far. It is all the state there is: pass k over the data
+    is a permutation seeded by (seed, task, k).
     """
 
     task: str
@@ -68,7 +71,9 @@ class Split:
         """The examples with these indices, in this order."""
         k = self.per_example
         labels = [math.nan if (label := self.examples[i].label) is None else label for i in indices]
-        return Batch([s for i in indices for s in self.sequences[k * i : k * i + k]], torch.tensor(labels))
+        return Batch(
+            [s for i in indices for s in self.sequences[k * i : k * i + k]], torch.tensor(labels)
+        )
 
     def draw(self, count: int) -> list[int]:
         """The indices of the next `count` examples; every pass over the data is shuffled anew."""
@@ -77,7 +82,9 @@ class Split:
             turn, place = divmod(position, len(self))
             if turn not in self._order:
                 name = int.from_bytes(hashlib.sha256(self.task.encode()).digest()[:4], "big")
-                self._order = {turn: np.random.default_rng([self.seed, name, turn]).permutation(len(self))}
+                self._order = {
+                    turn: np.random.default_rng([self.seed, name, turn]).permutation(len(self))
+                }
             indices.append(int(self._order[turn][place]))
         self.drawn += count
         return indices
@@ -87,9 +94,13 @@ class Split:
         return self.batch(self.draw(count))
 
     def by_length(self, tokens: int) -> list[list[int]]:
-        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one example)."""
+        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one
+        example).
+        """
         k = self.per_example
-        sizes = [sum(len(ids) for ids, _ in self.sequences[k * i : k * i + k]) for i in range(len(self))]
+        sizes = [
+            sum(len(ids) for ids, _ in self.sequences[k * i : k * i + k]) for i in range(len(self))
+        ]
         lists: list[list[int]] = []
         room = 0
         for i in sorted(range(len(self)), key=lambda i: -sizes[i]):
@@ -104,13 +115,16 @@ class Split:
 def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     """The file of every (task, split), and whether they are the built-in corpus.
 
-    The default data folder may hold no task's files: then all are the built-in ones. Some present and some not is an error.
+    The default data folder may hold no task's files: then all are the built-in ones. Some present
+    and some not is an error.
     """
     paths, default = {}, []
     for task in options.tasks:
         for split, suffix in SPLITS.items():
             given = getattr(options, f"{task}_{split}", None)
-            paths[task, split] = Path(given or Path(options.data_dir) / TASKS[task].files.format(suffix))
+            paths[task, split] = Path(
+                given or Path(options.data_dir) / TASKS[task].files.format(suffix)
+            )
             default += [] if given else [(task, split)]
     missing = [path for path in paths.values() if not os.path.exists(path)]
     if not missing:
@@ -124,19 +138,34 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     if usual and there and len(missing) == len(paths):  # as if none were there
         absent += f" ({there[0]} is there, so the built-in corpus is not used)"
     fetch = "python data/download.py" + ("" if usual else f" --out {options.data_dir}")
-    raise UserError(f"missing {len(missing)} of {len(paths)} data files: {absent}; fetch them: {fetch}")
+    raise UserError(
+        f"missing {len(missing)} of {len(paths)} data files: {absent}; fetch them: {fetch}"
+    )
 
 
-def tokenize(texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int, cache: Path) -> list[Sequence]:
-    """Token ids and types of sentences or pairs, from the cache where the same were tokenised before."""
-    key = json.dumps([tokenizer.backend.to_str(), max_length, texts])  # quotes the texts: none runs into the next
+def tokenize(
+    texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int, cache: Path
+) -> list[Sequence]:
+    """Token ids and types of sentences or pairs, from the cache where the same were tokenised
+    before.
+    """
+    key = json.dumps(
+        [tokenizer.backend.to_str(), max_length, texts]
+    )  # quotes the texts: none runs into the next
     path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
             ids, types, ends = stored["ids"], stored["types"], stored["ends"]
         if len(ends) != len(texts):
             raise ValueError("of other texts")
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):  # not there, or torn: made anew
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+    ):  # not there, or torn: made anew
         sequences = tokenizer.encode(texts, max_length)
         ids, types = (np.concatenate(x) for x in zip(*sequences, strict=True))
         ends = np.cumsum([len(x) for x, _ in sequences])
@@ -147,7 +176,9 @@ def tokenize(texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length:
 
 
 def save_cache(path: Path, **arrays: np.ndarray) -> None:
-    """Write an .npz whole or not at all; a folder that can't be written costs only the time saved next time."""
+    """Write an .npz whole or not at all; a folder that can't be written costs only the time saved
+    next time.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -157,10 +188,14 @@ def save_cache(path: Path, **arrays: np.ndarray) -> None:
         print(f"{path.parent}: token ids not cached ({error.strerror})")
 
 
-def load_split(path: Path, name: str, split: str, options: Options, tokenizer: BertTokenizer) -> Split:
+def load_split(
+    path: Path, name: str, split: str, options: Options, tokenizer: BertTokenizer
+) -> Split:
     """Read and tokenise one file."""
     examples = read_examples(path, TASKS[name], split)
     bi = TASKS[name].pair and options.pair_encoding == "bi"
-    texts: list[tuple[str, ...]] = [(t,) for e in examples for t in e.texts] if bi else [e.texts for e in examples]
+    texts: list[tuple[str, ...]] = (
+        [(t,) for e in examples for t in e.texts] if bi else [e.texts for e in examples]
+    )
     sequences = tokenize(texts, tokenizer, options.max_length, Path(".cache"))
     return Split(name, examples, sequences, 2 if bi else 1, options.seed)

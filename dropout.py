@@ -1,9 +1,11 @@
-"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html) that is cheap on a CPU.
+"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html) that is cheap on
+a CPU.
 
-torch draws one double a number, which on a CPU costs as much as the matrix product before it. Here a mask comes from
-random bytes, eight to a draw, so p is rounded to 1/256 and the scale is that p's, in x's dtype (as torch's own is). The
-bytes come from a generator seeded by one draw from torch's own, so `torch.manual_seed` rules them and torch's state is
-all that a checkpoint needs. On CUDA this is torch's dropout.
+torch draws one double a number, which on a CPU costs as much as the matrix product before it. Here
+a mask comes from random bytes, eight to a draw, so p is rounded to 1/256 and the scale is that p's,
+in x's dtype (as torch's own is). The bytes come from a generator seeded by one draw from torch's
+own, so `torch.manual_seed` rules them and torch's state is all that a checkpoint needs. On CUDA
+this is torch's dropout.
 """
 
 import numpy as np
@@ -23,7 +25,9 @@ def byte_mask(x: Tensor, p: float) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """x with a share p of its elements zeroed and the rest scaled up, in training; x itself otherwise."""
+    """x with a share p of its elements zeroed and the rest scaled up, in training; x itself
+    otherwise.
+    """
     if not training or p == 0:
         return x
     if x.device.type != "cpu" or round(256 * p) in (0, 256):

@@ -1,4 +1,6 @@
-"""One exception for what the user can mend, and the one place that turns it into a line and an exit code."""
+"""One exception for what the user can mend, and the one place that turns it into a line and an exit
+code.
+"""
 
 import sys
 import warnings
@@ -6,7 +8,9 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A problem the user can mend. The message is one line: what and where, what was expected, what to do."""
+    """A problem the user can mend. The message is one line: what and where, what was expected, what
+    to do.
+    """
 
 
 class Interrupted(Exception):
@@ -14,7 +18,9 @@ class Interrupted(Exception):
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Call `main(argv)`; a UserError becomes one line on standard error and exit code 2, Ctrl-C code 130."""
+    """Call `main(argv)`; a UserError becomes one line on standard error and exit code 2, Ctrl-C
+    code 130.
+    """
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         main(sys.argv[1:])

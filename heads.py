@@ -1,8 +1,9 @@
-"""Poolings and task heads: from the tokens' last states to one vector a sequence, and from there to logits.
+"""Poolings and task heads: from the tokens' last states to one vector a sequence, and from there to
+logits.
 
-A pooling is `pool(Encoded) -> [B, H]`. A head is a module `[B, features] -> [B, outputs]`. A pair that was encoded as two
-sentences enters its head as [u, v, |u - v|, u * v] (InferSent, Conneau et al. 2017, https://arxiv.org/abs/1705.02364).
-Nothing here sees padding.
+A pooling is `pool(Encoded) -> [B, H]`. A head is a module `[B, features] -> [B, outputs]`. A pair
+that was encoded as two sentences enters its head as [u, v, |u - v|, u * v] (InferSent, Conneau et
+al. 2017, https://arxiv.org/abs/1705.02364). Nothing here sees padding.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ class Encoded:
         return self.states.index_select(0, self.starts).float()
 
     def tokens(self) -> tuple[Tensor, Tensor]:
-        """The sequences padded with zeros to the longest: states [B, T, H], fp32, and mask [B, T], True at tokens."""
+        """The sequences padded with zeros to the longest: states [B, T, H], fp32, and mask [B, T],
+        True at tokens.
+        """
         steps = torch.arange(self.longest, device=self.starts.device)
         mask = steps < self.lengths[:, None]
         index = (self.starts[:, None] + steps) * mask  # padding reads token 0, and is zeroed below
@@ -43,7 +46,9 @@ def cls_pooling(encoded: Encoded) -> Tensor:
 
 
 def mean_pooling(encoded: Encoded) -> Tensor:
-    """The mean over the tokens (Sentence-BERT, Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084)."""
+    """The mean over the tokens (Sentence-BERT, Reimers and Gurevych 2019,
+    https://arxiv.org/abs/1908.10084).
+    """
     states, mask = encoded.tokens()
     return states.sum(1) / mask.sum(1, keepdim=True)
 
@@ -51,7 +56,9 @@ def mean_pooling(encoded: Encoded) -> Tensor:
 class LinearHead(nn.Module):
     """Dropout and one linear."""
 
-    def __init__(self, features: int, hidden: int, outputs: int, dropout: float, norm: str, gated: bool):
+    def __init__(
+        self, features: int, hidden: int, outputs: int, dropout: float, norm: str, gated: bool
+    ):
         super().__init__()
         self.dropout = Dropout(dropout)
         self.out = nn.Linear(features, outputs)
@@ -62,12 +69,20 @@ class LinearHead(nn.Module):
 
 
 class MLPHead(nn.Module):
-    """Dense, activation, norm, dropout, linear: BERT's prediction head transform with an output layer of its own."""
+    """Dense, activation, norm, dropout, linear: BERT's prediction head transform with an output
+    layer of its own.
+    """
 
-    def __init__(self, features: int, hidden: int, outputs: int, dropout: float, norm: str, gated: bool):
+    def __init__(
+        self, features: int, hidden: int, outputs: int, dropout: float, norm: str, gated: bool
+    ):
         super().__init__()
         width = two_thirds(hidden) if gated else hidden
-        self.dense = SwiGLU(features, width) if gated else nn.Sequential(nn.Linear(features, width), nn.GELU())
+        self.dense = (
+            SwiGLU(features, width)
+            if gated
+            else nn.Sequential(nn.Linear(features, width), nn.GELU())
+        )
         self.norm = NORMS[norm](width, eps=1e-6)
         self.dropout = Dropout(dropout)
         self.out = nn.Linear(width, outputs)

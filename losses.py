@@ -1,8 +1,9 @@
-"""Losses, as functions of tensors: `loss(logits [B, outputs], labels [B]) -> scalar`, the mean over the batch, in fp32.
+"""Losses, as functions of tensors: `loss(logits [B, outputs], labels [B]) -> scalar`, the mean over
+the batch, in fp32.
 
-An extra is a further term of a step, for regularisers and contrastive objectives:
-`extra(model, batches, logits) -> {task: scalar}`, added to the tasks' losses. EXTRAS maps a name to `options -> extra`,
-or None where the options leave it out.
+An extra is a further term of a step, for regularisers and contrastive objectives: `extra(model,
+batches, logits) -> {task: scalar}`, added to the tasks' losses. EXTRAS maps a name to `options ->
+extra`, or None where the options leave it out.
 """
 
 from collections.abc import Callable
@@ -25,5 +26,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def similarity_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sigmoid cross-entropy of [B, 1] against similarities in [0, 5], divided by 5 to be soft targets in [0, 1]."""
+    """Sigmoid cross-entropy of [B, 1] against similarities in [0, 5], divided by 5 to be soft
+    targets in [0, 1].
+    """
     return binary_cross_entropy(logits, labels / HIGHEST_SIMILARITY)

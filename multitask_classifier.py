@@ -1,10 +1,12 @@
-"""Fine-tune one BERT on sentiment (SST), paraphrase (Quora) and similarity (STS) at once, and write the six prediction CSVs.
+"""Fine-tune one BERT on sentiment (SST), paraphrase (Quora) and similarity (STS) at once, and write
+the six prediction CSVs.
 
     python multitask_classifier.py --option finetune            # on the CPU
     python multitask_classifier.py --option finetune --use_gpu  # on CUDA
     python multitask_classifier.py --resume runs/2026-11-20-multitask
 
-train() is the whole of training, top to bottom. `--help` lists the flags; options.py says what each is for.
+train() is the whole of training, top to bottom. `--help` lists the flags; options.py says what each
+is for.
 """
 
 import importlib.util
@@ -36,33 +38,55 @@ Data = dict[str, dict[str, Split]]  # split -> task -> examples
 
 
 def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
-    """All files of all tasks, checked and tokenised before the first step, and their facts for run.json."""
+    """All files of all tasks, checked and tokenised before the first step, and their facts for
+    run.json.
+    """
     paths, built_in = find_files(options)
     if built_in:
         line, place = "=" * 100, Path(options.data_dir).absolute()
-        print(f"{line}\nNo real data in {place}: this run uses the BUILT-IN CORPUS.\nIts scores say nothing about SST, "
-              f"Quora or STS. To fetch the course's data: python data/download.py\n{line}")  # fmt: skip
+        print(
+            f"{line}\nNo real data in {place}: this run uses the BUILT-IN CORPUS.\nIts scores say nothing about SST, "
+            f"Quora or STS. To fetch the course's data: python data/download.py\n{line}"
+        )
     data: Data = {split: {} for split in SPLITS}
     for (task, split), path in paths.items():
         data[split][task] = load_split(path, task, split, options, model.tokenizer)
     for task in options.tasks:
-        print(f"{task}: " + ", ".join(f"{len(data[split][task])} {split}" for split in SPLITS) + " examples")
+        print(
+            f"{task}: "
+            + ", ".join(f"{len(data[split][task])} {split}" for split in SPLITS)
+            + " examples"
+        )
     return data, {"built_in_corpus": built_in, "data": checksums(paths)}
 
 
 def output_path(options: Options, task: str, split: str) -> Path:
     """Where the predictions of a task and split go."""
     try:
-        return Path(getattr(options, f"{task}_{split}_out", None) or options.predictions.format(task=task, split=split))
+        return Path(
+            getattr(options, f"{task}_{split}_out", None)
+            or options.predictions.format(task=task, split=split)
+        )
     except (LookupError, ValueError, AttributeError):
-        raise UserError(f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces") from None
+        raise UserError(
+            f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces"
+        ) from None
 
 
 def check_outputs(*runs: Options) -> None:
-    """UserError where predictions of these runs can't be written, or would overwrite one another."""
-    paths = [output_path(one, task, split) for one in runs for task in one.tasks for split in ("dev", "test")]
+    """UserError where predictions of these runs can't be written, or would overwrite one
+    another.
+    """
+    paths = [
+        output_path(one, task, split)
+        for one in runs
+        for task in one.tasks
+        for split in ("dev", "test")
+    ]
     if len(set(paths)) < len(paths):
-        raise UserError("two prediction files would have one name: put {task} and {split} into --predictions")
+        raise UserError(
+            "two prediction files would have one name: put {task} and {split} into --predictions"
+        )
     for path in paths:
         if os.path.isdir(path):
             raise UserError(f"{path}: a folder; predictions need a file name")
@@ -70,7 +94,9 @@ def check_outputs(*runs: Options) -> None:
 
 
 def prepared(options: Options) -> Options:
-    """The options checked, or those of the run to be resumed; the model named, the output folders there and writable."""
+    """The options checked, or those of the run to be resumed; the model named, the output folders
+    there and writable.
+    """
     options = resumed(options) if options.resume else options.check()
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
@@ -81,7 +107,9 @@ def prepared(options: Options) -> Options:
 
 
 def train(options: Options) -> dict[str, Any]:
-    """Train, evaluate after every epoch, keep the best model, write its predictions; returns what run.json records."""
+    """Train, evaluate after every epoch, keep the best model, write its predictions; returns what
+    run.json records.
+    """
     options = prepared(options)
     device = pick_device(options.use_gpu)
     seed_everything(options.seed)
@@ -116,12 +144,21 @@ def train(options: Options) -> dict[str, Any]:
             tokens, seen = 0, []
             for micro in range(step * options.accumulation, (step + 1) * options.accumulation):
                 batches = {task: training[task].take(count) for task, count in draw(micro).items()}
-                labels = {task: batch.labels.to(device, non_blocking=True) for task, batch in batches.items()}
+                labels = {
+                    task: batch.labels.to(device, non_blocking=True)
+                    for task, batch in batches.items()
+                }
                 logits = model.logits(batches)  # one encoder call for all tasks
                 losses = {task: TASKS[task].loss(logits[task], labels[task]) for task in batches}
                 for extra in extras:
-                    losses.update({t: losses[t] + more for t, more in extra(model, batches, logits).items()})
-                backward({task: loss / options.accumulation for task, loss in losses.items()}, shared, combine)
+                    losses.update(
+                        {t: losses[t] + more for t, more in extra(model, batches, logits).items()}
+                    )
+                backward(
+                    {task: loss / options.accumulation for task, loss in losses.items()},
+                    shared,
+                    combine,
+                )
                 seen.append({task: loss.detach() for task, loss in losses.items()})
                 tokens += sum(len(ids) for batch in batches.values() for ids, _ in batch.sequences)
             norm = torch.nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
@@ -152,11 +189,17 @@ def finish(log: Run, options: Options, data: Data) -> dict[str, Any]:
     for split in ("dev", "test"):
         for task, part in data[split].items():
             outputs.append(str(output_path(options, task, split)))
-            write_predictions(outputs[-1], task, [e.id for e in part.examples], predict(model, part))
-    scores = "  ".join(f"{TASKS[t].title} {TASKS[t].metric_name} {s:.3f}" for t, s in log.best["scores"].items())
+            write_predictions(
+                outputs[-1], task, [e.id for e in part.examples], predict(model, part)
+            )
+    scores = "  ".join(
+        f"{TASKS[t].title} {TASKS[t].metric_name} {s:.3f}" for t, s in log.best["scores"].items()
+    )
     results = log.finish({"best": log.best, "predictions": outputs})
     print(f"best epoch {log.best['epoch']}: {scores}  overall {log.best['overall']:.3f}")
-    print(f"model: {log.folder}/best   predictions: {', '.join(outputs)}   time: {results['seconds']:.0f} s")
+    print(
+        f"model: {log.folder}/best   predictions: {', '.join(outputs)}   time: {results['seconds']:.0f} s"
+    )
     return {**results, "folder": str(log.folder)}
 
 

@@ -1,9 +1,13 @@
-"""SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202), equation 6: FFN(x) = (Swish(xW) * xV) W2, Swish = SiLU.
+"""SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202), equation 6: FFN(x) = (Swish(xW) * xV)
+W2, Swish = SiLU.
 
-The paper has no biases; here they stay, as BERT's feed-forward has them. Two starts in a pretrained encoder:
-- from the pretrained GELU layer: GELU(h) is about h sigmoid(1.702 h) (Hendrycks and Gimpel 2016, section 2), that is
-  SiLU(1.702 h) / 1.702. So W = 1.702 W1, V = 0 with bias 1 and W2 / 1.702 compute the old layer up to that approximation;
-- random, with two thirds of the width, so that three matrices have the parameters of two (the paper's section 2).
+The paper has no biases; here they stay, as BERT's feed-forward has them. Two starts in a pretrained
+encoder:
+- from the pretrained GELU layer: GELU(h) is about h sigmoid(1.702 h) (Hendrycks and Gimpel 2016,
+  section 2), that is SiLU(1.702 h) / 1.702. So W = 1.702 W1, V = 0 with bias 1 and W2 / 1.702
+  compute the old layer up to that approximation;
+- random, with two thirds of the width, so that three matrices have the parameters of two (the
+  paper's section 2).
 """
 
 import torch
@@ -32,8 +36,16 @@ def two_thirds(width: int) -> int:
 
 
 def start_from_gelu(state: dict[str, Tensor], up: str, down: str) -> None:
-    """Turn the pretrained weights of one feed-forward layer, named `up` and `down`, into SwiGLU's, in place."""
+    """Turn the pretrained weights of one feed-forward layer, named `up` and `down`, into SwiGLU's,
+    in place.
+    """
     weight, bias = state.pop(f"{up}.weight"), state.pop(f"{up}.bias")
-    state[f"{up}.gate.weight"], state[f"{up}.gate.bias"] = weight * GELU_TO_SILU, bias * GELU_TO_SILU
-    state[f"{up}.value.weight"], state[f"{up}.value.bias"] = torch.zeros_like(weight), torch.ones_like(bias)
+    state[f"{up}.gate.weight"], state[f"{up}.gate.bias"] = (
+        weight * GELU_TO_SILU,
+        bias * GELU_TO_SILU,
+    )
+    state[f"{up}.value.weight"], state[f"{up}.value.bias"] = (
+        torch.zeros_like(weight),
+        torch.ones_like(bias),
+    )
     state[f"{down}.weight"] = state[f"{down}.weight"] / GELU_TO_SILU

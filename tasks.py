@@ -1,6 +1,8 @@
-"""The tasks: the only file that spells sst, para, sts and cfimdb. A further task is one more entry of TASKS.
+"""The tasks: the only file that spells sst, para, sts and cfimdb. A further task is one more entry
+of TASKS.
 
-The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) / 3.
+The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) /
+3.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,9 @@ def accuracy(predictions: Scores, labels: Scores) -> float:
 
 
 def pearson(predictions: Scores, labels: Scores) -> float:
-    """Pearson's r, -1 to 1; 0 where one side is constant, for which r does not exist (evaluation.py warns)."""
+    """Pearson's r, -1 to 1; 0 where one side is constant, for which r does not exist (evaluation.py
+    warns).
+    """
     if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
         return 0.0
     return float(np.corrcoef(predictions, labels)[0, 1])
@@ -68,32 +72,80 @@ def argmax(logits: Tensor) -> Tensor:
 
 
 def positive(logits: Tensor) -> Tensor:
-    """[B, 1] -> [B], 1.0 where the probability is above a half, as the course's sigmoid().round() gives it."""
+    """[B, 1] -> [B], 1.0 where the probability is above a half, as the course's sigmoid().round()
+    gives it.
+    """
     return logits.squeeze(1).float().sigmoid().round()
 
 
 def similarity(logits: Tensor) -> Tensor:
-    """[B, 1] -> [B], 0 to 5: five times the sigmoid of the logit (losses.similarity_cross_entropy's map)."""
+    """[B, 1] -> [B], 0 to 5: five times the sigmoid of the logit (losses.similarity_cross_entropy's
+    map).
+    """
     return losses.HIGHEST_SIMILARITY * logits.squeeze(1).float().sigmoid()
 
 
 def _sentiment(title: str, files: str, classes: int) -> Task:
-    return Task(title, files, ("sentence",), "sentiment", 0, classes - 1, True, classes, losses.cross_entropy,
-                argmax, accuracy, "accuracy", identity, "Predicted_Sentiment")  # fmt: skip
+    return Task(
+        title,
+        files,
+        ("sentence",),
+        "sentiment",
+        0,
+        classes - 1,
+        True,
+        classes,
+        losses.cross_entropy,
+        argmax,
+        accuracy,
+        "accuracy",
+        identity,
+        "Predicted_Sentiment",
+    )
 
 
 PAIR = ("sentence1", "sentence2")
 TASKS = {
     "sst": _sentiment("SST", "ids-sst-{}.csv", 5),
-    "para": Task("Quora", "quora-{}.csv", PAIR, "is_duplicate", 0, 1, True, 1, losses.binary_cross_entropy,
-                 positive, accuracy, "accuracy", identity, "Predicted_Is_Paraphrase"),
-    "sts": Task("STS", "sts-{}.csv", PAIR, "similarity", 0, 5, False, 1, losses.similarity_cross_entropy,
-                similarity, pearson, "Pearson", from_correlation, "Predicted_Similiary"),
+    "para": Task(
+        "Quora",
+        "quora-{}.csv",
+        PAIR,
+        "is_duplicate",
+        0,
+        1,
+        True,
+        1,
+        losses.binary_cross_entropy,
+        positive,
+        accuracy,
+        "accuracy",
+        identity,
+        "Predicted_Is_Paraphrase",
+    ),
+    "sts": Task(
+        "STS",
+        "sts-{}.csv",
+        PAIR,
+        "similarity",
+        0,
+        5,
+        False,
+        1,
+        losses.similarity_cross_entropy,
+        similarity,
+        pearson,
+        "Pearson",
+        from_correlation,
+        "Predicted_Similiary",
+    ),
     "cfimdb": _sentiment("CFIMDB", "ids-cfimdb-{}.csv", 2),
-}  # fmt: skip
+}
 LEADERBOARD = ("sst", "para", "sts")
 
 
 def overall(scores: dict[str, float]) -> float:
-    """The mean over the tasks of their scores as they count: the leaderboard's score where the tasks are its three."""
+    """The mean over the tasks of their scores as they count: the leaderboard's score where the
+    tasks are its three.
+    """
     return sum(TASKS[task].counts(score) for task, score in scores.items()) / len(scores)

@@ -1,8 +1,9 @@
-"""BERT's WordPiece tokenizer on the `tokenizers` library, with the course's (and transformers') call signature.
+"""BERT's WordPiece tokenizer on the `tokenizers` library, with the course's (and transformers')
+call signature.
 
 Lower-casing, punctuation and CJK splitting, then greedy longest-match pieces (Devlin et al. 2019,
-https://arxiv.org/abs/1810.04805). Left out: tokenizers of other models, offsets and overflowing pieces (the backend has
-them), truncation by any rule but longest-first, padding on the left.
+https://arxiv.org/abs/1810.04805). Left out: tokenizers of other models, offsets and overflowing
+pieces (the backend has them), truncation by any rule but longest-first, padding on the left.
 """
 
 import hashlib
@@ -23,48 +24,77 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class BertTokenizer:
-    """Text to WordPiece ids. The backend's padding and truncation are settings that stay, so no call ever changes them:
-    padding happens here, and every truncation length has a backend of its own."""
+    """Text to WordPiece ids. The backend's padding and truncation are settings that stay, so no
+    call ever changes them: padding happens here, and every truncation length has a backend of its
+    own.
+    """
 
     def __init__(self, backend: Tokenizer, model_max_length: int = 512):
         ids = {token: i for token in SPECIAL if (i := backend.token_to_id(token)) is not None}
         if len(ids) < len(SPECIAL):
-            raise UserError(f"not a BERT vocabulary: it lacks {', '.join(t for t in SPECIAL if t not in ids)}")
-        self.pad_token_id, self.unk_token_id, self.cls_token_id, self.sep_token_id, self.mask_token_id = ids.values()
+            raise UserError(
+                f"not a BERT vocabulary: it lacks {', '.join(t for t in SPECIAL if t not in ids)}"
+            )
+        (
+            self.pad_token_id,
+            self.unk_token_id,
+            self.cls_token_id,
+            self.sep_token_id,
+            self.mask_token_id,
+        ) = ids.values()
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
         self.truncating: dict[int, Tokenizer] = {}
         self.model_max_length = model_max_length
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=False)
-        self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()  # of all that rules the token ids
+        self.fingerprint = hashlib.sha256(
+            backend.to_str().encode()
+        ).hexdigest()  # of all that rules the token ids
 
     @classmethod
     def from_pretrained(cls, name: str | Path, local_files_only: bool = False) -> "BertTokenizer":
-        """The tokenizer of a hub id, a folder or the embedded model: its tokenizer.json, or else its vocab.txt, under
-        the settings of its tokenizer_config.json. Raises UserError where there is no usable vocabulary."""
+        """The tokenizer of a hub id, a folder or the embedded model: its tokenizer.json, or else
+        its vocab.txt, under the settings of its tokenizer_config.json. Raises UserError where there
+        is no usable vocabulary.
+        """
         folder = find_pretrained(name, local_only=local_files_only)
-        path = next((p for n in ("tokenizer.json", "vocab.txt") if os.path.exists(p := folder / n)), None)
+        path = next(
+            (p for n in ("tokenizer.json", "vocab.txt") if os.path.exists(p := folder / n)), None
+        )
         if path is None:  # or in a folder that may not be looked into
-            raise UserError(f"{folder}: no tokenizer.json and no vocab.txt in it; fetch the model again")
+            raise UserError(
+                f"{folder}: no tokenizer.json and no vocab.txt in it; fetch the model again"
+            )
         try:
             settings = folder / "tokenizer_config.json"
             config = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
-            backend = Tokenizer.from_file(str(path)) if path.suffix == ".json" else from_vocabulary(path)
+            backend = (
+                Tokenizer.from_file(str(path)) if path.suffix == ".json" else from_vocabulary(path)
+            )
             if not isinstance(backend.model, models.WordPiece):
-                raise UserError(f"a {type(backend.model).__name__} tokenizer, expected BERT's WordPiece")
+                raise UserError(
+                    f"a {type(backend.model).__name__} tokenizer, expected BERT's WordPiece"
+                )
             if "do_lower_case" in config:  # as in transformers, it wins over tokenizer.json
                 backend.normalizer = normalizers.BertNormalizer(
-                    lowercase=config["do_lower_case"], strip_accents=config.get("strip_accents"),
+                    lowercase=config["do_lower_case"],
+                    strip_accents=config.get("strip_accents"),
                     handle_chinese_chars=config.get("tokenize_chinese_chars", True),
-                )  # fmt: skip
-            return cls(backend, min(config.get("model_max_length") or 512, 512))  # null and 1e30 both mean "no limit"
+                )
+            return cls(
+                backend, min(config.get("model_max_length") or 512, 512)
+            )  # null and 1e30 both mean "no limit"
         except Exception as error:  # tokenizers raises plain Exceptions
-            raise UserError(f"{path}: not usable ({str(error).strip()}); fetch the model again") from None
+            raise UserError(
+                f"{path}: not usable ({str(error).strip()}); fetch the model again"
+            ) from None
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer.json, vocab.txt for those who read only that, and tokenizer_config.json: the length limit and
-        the normalizer's settings, without which transformers would lower-case whatever tokenizer.json says."""
+        """Write tokenizer.json, vocab.txt for those who read only that, and tokenizer_config.json:
+        the length limit and the normalizer's settings, without which transformers would lower-case
+        whatever tokenizer.json says.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
@@ -73,15 +103,19 @@ class BertTokenizer:
         config: dict[str, Any] = {"model_max_length": self.model_max_length}
         if isinstance(rules, normalizers.BertNormalizer):
             config |= {
-                "tokenizer_class": "BertTokenizer", "do_lower_case": rules.lowercase,
-                "strip_accents": rules.strip_accents, "tokenize_chinese_chars": rules.handle_chinese_chars,
-            }  # fmt: skip
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": rules.lowercase,
+                "strip_accents": rules.strip_accents,
+                "tokenize_chinese_chars": rules.handle_chinese_chars,
+            }
         else:  # transformers' BertTokenizer would put its own in place of them
             config |= {f"{token[1:-1].lower()}_token": token for token in SPECIAL} | {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(config, indent=2) + "\n", encoding="utf-8"
+        )
 
     def backend_for(self, max_length: int | None) -> Tokenizer:
         """The backend that truncates to max_length, longest-first; None: not at all."""
@@ -95,38 +129,66 @@ class BertTokenizer:
             self.truncating[max_length] = copy
         return self.truncating[max_length]
 
-    def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """[(text,) or (first, second), ...] -> [(token ids, token types), ...], int32, unpadded; on all cores at once.
+    def encode(
+        self, texts: Sequence[tuple[str, ...]], max_length: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """[(text,) or (first, second), ...] -> [(token ids, token types), ...], int32, unpadded; on
+        all cores at once.
 
-        `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, the longer text cut first to at most max_length tokens in all.
+        `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, the longer text cut first to at most max_length
+        tokens in all.
         """
         items = [text if len(text) > 1 else text[0] for text in texts]
         encodings = self.backend_for(max_length).encode_batch_fast(items)
-        return [(np.array(e.ids, dtype=np.int32), np.array(e.type_ids, dtype=np.int32)) for e in encodings]
+        return [
+            (np.array(e.ids, dtype=np.int32), np.array(e.type_ids, dtype=np.int32))
+            for e in encodings
+        ]
 
     def __call__(
-        self, text: str | Sequence[str], text_pair: str | Sequence[str] | None = None, *,
-        return_tensors: str | None = None, padding: bool | str = False, truncation: bool = False,
-        max_length: int | None = None, return_token_type_ids: bool = True, return_attention_mask: bool = True,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        text: str | Sequence[str],
+        text_pair: str | Sequence[str] | None = None,
+        *,
+        return_tensors: str | None = None,
+        padding: bool | str = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_token_type_ids: bool = True,
+        return_attention_mask: bool = True,
+    ) -> dict[str, Any]:
         """One text (or pair) or a list of them as input_ids, token_type_ids and attention_mask.
 
-        Lists of ints, [T] for one text and [B][T] for a list; int64 tensors [B, T] with return_tensors="pt".
-        `padding`: to the longest (True) or to max_length ("max_length"), which is the model's limit unless given.
-        Raises ValueError for other settings, and for texts of different lengths in one tensor.
+        Lists of ints, [T] for one text and [B][T] for a list; int64 tensors [B, T] with
+        return_tensors="pt". `padding`: to the longest (True) or to max_length ("max_length"), which
+        is the model's limit unless given. Raises ValueError for other settings, and for texts of
+        different lengths in one tensor.
         """
-        if return_tensors not in (None, "pt") or padding not in (True, False, "longest", "max_length"):
-            raise ValueError(f"return_tensors={return_tensors!r}, padding={padding!r}: no such setting here")
+        if return_tensors not in (None, "pt") or padding not in (
+            True,
+            False,
+            "longest",
+            "max_length",
+        ):
+            raise ValueError(
+                f"return_tensors={return_tensors!r}, padding={padding!r}: no such setting here"
+            )
         items: list[Any] = [text] if isinstance(text, str) else list(text)
         if text_pair is not None:
-            items = list(zip(items, [text_pair] if isinstance(text_pair, str) else text_pair, strict=True))
+            items = list(
+                zip(items, [text_pair] if isinstance(text_pair, str) else text_pair, strict=True)
+            )
         limit = self.model_max_length if max_length is None else max_length
         encodings = self.backend_for(limit if truncation else None).encode_batch_fast(items)
         lengths = [len(e.ids) for e in encodings]
         width = limit if padding == "max_length" else max(lengths, default=0) if padding else 0
         if return_tensors and len({max(n, width) for n in lengths}) > 1:
-            raise ValueError("texts of different lengths do not fit one tensor: set padding=True (and truncation=True)")
-        output: dict[str, Any] = {"input_ids": [padded(e.ids, width, self.pad_token_id) for e in encodings]}
+            raise ValueError(
+                "texts of different lengths do not fit one tensor: set padding=True (and truncation=True)"
+            )
+        output: dict[str, Any] = {
+            "input_ids": [padded(e.ids, width, self.pad_token_id) for e in encodings]
+        }
         if return_token_type_ids:
             output["token_type_ids"] = [padded(e.type_ids, width, 0) for e in encodings]
         if return_attention_mask:
@@ -140,13 +202,17 @@ class BertTokenizer:
         return self.backend.encode(text, add_special_tokens=False).tokens
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """An id's piece, or the list of pieces of many; None for an id that is not in the vocabulary."""
+        """An id's piece, or the list of pieces of many; None for an id that is not in the
+        vocabulary.
+        """
         if isinstance(ids, int):
             return self.backend.id_to_token(ids)
         return [self.backend.id_to_token(int(i)) for i in ids]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """A piece's id, or the list of ids of many; [UNK]'s for a piece that is not in the vocabulary."""
+        """A piece's id, or the list of ids of many; [UNK]'s for a piece that is not in the
+        vocabulary.
+        """
         if isinstance(tokens, str):
             known = self.backend.token_to_id(tokens)
             return self.unk_token_id if known is None else known
@@ -175,7 +241,8 @@ def from_vocabulary(path: Path) -> Tokenizer:
     backend.decoder = decoders.WordPiece()
     backend.add_special_tokens([token for token in SPECIAL if token in vocabulary])
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, vocabulary.get(token, 0)) for token in ("[CLS]", "[SEP]")],
-    )  # fmt: skip
+    )
     return backend

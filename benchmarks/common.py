@@ -27,8 +27,12 @@ FILES = ("_train", "_dev", "_test")  # the options that name single data files e
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
 
 
-def arguments(argv: list[str], own: argparse.ArgumentParser, description: str) -> tuple[argparse.Namespace, Options]:
-    """A benchmark's own flags (a parser with add_help=False and allow_abbrev=False), and the rest as Options."""
+def arguments(
+    argv: list[str], own: argparse.ArgumentParser, description: str
+) -> tuple[argparse.Namespace, Options]:
+    """A benchmark's own flags (a parser with add_help=False and allow_abbrev=False), and the rest
+    as Options.
+    """
     mine, rest = own.parse_known_args(argv)
     if {"-h", "--help"} & set(rest):
         print(f"flags of this benchmark alone:\n{own.format_help()}\nflags of the main job:")
@@ -40,31 +44,54 @@ def own_parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
 
 
-def load(options: Options, tokenizer: BertTokenizer, splits: tuple[str, ...]) -> tuple[dict[str, dict[str, Split]], bool]:
-    """{split: {task: examples}} of the main job's files, and whether they are the built-in corpus."""
+def load(
+    options: Options, tokenizer: BertTokenizer, splits: tuple[str, ...]
+) -> tuple[dict[str, dict[str, Split]], bool]:
+    """{split: {task: examples}} of the main job's files, and whether they are the built-in
+    corpus.
+    """
     paths, built_in = find_files(options)
     return {
-        split: {task: load_split(paths[task, split], task, split, options, tokenizer) for task in options.tasks}
+        split: {
+            task: load_split(paths[task, split], task, split, options, tokenizer)
+            for task in options.tasks
+        }
         for split in splits
     }, built_in
 
 
 def sampler(options: Options, training: dict[str, Split]) -> Draw:
     """The main job's sampler over these examples."""
-    return pick(SAMPLERS, options.sampler, "--sampler")({task: len(split) for task, split in training.items()}, options)
+    return pick(SAMPLERS, options.sampler, "--sampler")(
+        {task: len(split) for task, split in training.items()}, options
+    )
 
 
 def check_followed(options: Options, *more: str) -> None:
     """UserError where an option that some side of a benchmark would ignore is not at its default.
 
-    The sides of every benchmark follow the options named here (--epochs, --batch_size and --lr where they train), and
-    those of one benchmark also `more`.
+    The sides of every benchmark follow the options named here (--epochs, --batch_size and --lr
+    where they train), and those of one benchmark also `more`.
     """
-    followed = {"model", "tasks", "seed", "epochs", "batch_size", "lr", "hidden_dropout_prob", "attention_dropout_prob",
-                "use_gpu", "precision", "data_dir", *more}  # fmt: skip
+    followed = {
+        "model",
+        "tasks",
+        "seed",
+        "epochs",
+        "batch_size",
+        "lr",
+        "hidden_dropout_prob",
+        "attention_dropout_prob",
+        "use_gpu",
+        "precision",
+        "data_dir",
+        *more,
+    }
     named = [f for f in fields(Options) if f.name not in followed and not f.name.endswith(FILES)]
     if changed := [f"--{f.name}" for f in named if getattr(options, f.name) != f.default]:
-        raise UserError(f"not every side of this benchmark follows {', '.join(changed)}: leave it out")
+        raise UserError(
+            f"not every side of this benchmark follows {', '.join(changed)}: leave it out"
+        )
 
 
 def draw_steps(options: Options, training: dict[str, Split], count: int) -> list[Step]:
@@ -75,12 +102,17 @@ def draw_steps(options: Options, training: dict[str, Split], count: int) -> list
 
 
 def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) -> list[Step]:
-    """The same examples in as many steps of the same sizes, each task's sorted by length over all of the steps: length
-    grouping, as transformers' Trainer has it. Steps stay in random order; a step has all tasks' short or long ones."""
+    """The same examples in as many steps of the same sizes, each task's sorted by length over all
+    of the steps: length grouping, as transformers' Trainer has it. Steps stay in random order; a
+    step has all tasks' short or long ones.
+    """
     order = np.random.default_rng(seed).permutation(len(steps))
     grouped: list[Step] = [{} for _ in steps]
     for task, split in training.items():
-        ordered = sorted((i for step in steps for i in step.get(task, [])), key=lambda i: len(split.sequences[i][0]))
+        ordered = sorted(
+            (i for step in steps for i in step.get(task, [])),
+            key=lambda i: len(split.sequences[i][0]),
+        )
         begin = 0
         for number in (n for n in order if task in steps[n]):
             grouped[number][task] = ordered[begin : begin + len(steps[number][task])]
@@ -89,8 +121,15 @@ def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) 
 
 
 def real_tokens(steps: list[Step], training: dict[str, Split]) -> int:
-    """Word-pieces of the steps' examples, [CLS] and [SEP] too, as `[CLS] a [SEP] b [SEP]` for pairs; no padding."""
-    return sum(len(training[task].sequences[i][0]) for step in steps for task, part in step.items() for i in part)
+    """Word-pieces of the steps' examples, [CLS] and [SEP] too, as `[CLS] a [SEP] b [SEP]` for
+    pairs; no padding.
+    """
+    return sum(
+        len(training[task].sequences[i][0])
+        for step in steps
+        for task, part in step.items()
+        for i in part
+    )
 
 
 def padded(sequences: list[Sequence], device: torch.device) -> dict[str, Tensor]:
@@ -104,10 +143,14 @@ def padded(sequences: list[Sequence], device: torch.device) -> dict[str, Tensor]
 
 
 @torch.no_grad()
-def check_agreement(ours: MultitaskBERT, others: dict[str, Callable[[dict[str, Tensor]], Tensor]], split: Split) -> float:
-    """The largest difference between our last hidden states and the others' on 32 of a split's sequences, in fp32.
+def check_agreement(
+    ours: MultitaskBERT, others: dict[str, Callable[[dict[str, Tensor]], Tensor]], split: Split
+) -> float:
+    """The largest difference between our last hidden states and the others' on 32 of a split's
+    sequences, in fp32.
 
-    The others must be in eval mode; ours is put into it. RuntimeError above 1e-4: then the times compare different models.
+    The others must be in eval mode; ours is put into it. RuntimeError above 1e-4: then the times
+    compare different models.
     """
     sequences = split.sequences[:32]
     batch = padded(sequences, ours.device)
@@ -116,10 +159,17 @@ def check_agreement(ours: MultitaskBERT, others: dict[str, Callable[[dict[str, T
     worst = 0.0
     for name, encode in others.items():
         theirs = encode(batch)
-        for i, (start, length) in enumerate(zip(packed.starts.tolist(), packed.lengths.tolist(), strict=True)):
-            worst = max(worst, float((theirs[i, :length].float() - mine[start : start + length]).abs().max()))
+        for i, (start, length) in enumerate(
+            zip(packed.starts.tolist(), packed.lengths.tolist(), strict=True)
+        ):
+            worst = max(
+                worst,
+                float((theirs[i, :length].float() - mine[start : start + length]).abs().max()),
+            )
         if not worst <= 1e-4:
-            raise RuntimeError(f"{name}: last hidden states differ from ours by {worst:.1e}, expected at most 1e-4")
+            raise RuntimeError(
+                f"{name}: last hidden states differ from ours by {worst:.1e}, expected at most 1e-4"
+            )
     return worst
 
 
@@ -132,7 +182,12 @@ def facts(options: Options, built_in: bool) -> dict[str, Any]:
         found["versions"]["transformers"] = version("transformers")
     except PackageNotFoundError:
         found["versions"]["transformers"] = "not installed"
-    return {**found, "model": options.model, "data_dir": options.data_dir, "built_in_corpus": built_in}
+    return {
+        **found,
+        "model": options.model,
+        "data_dir": options.data_dir,
+        "built_in_corpus": built_in,
+    }
 
 
 def check_place(record: str | None) -> None:
@@ -155,9 +210,13 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     if not Path(path).exists():
         return []
     try:
-        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line]
+        return [
+            json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line
+        ]
     except ValueError as error:
-        raise UserError(f"{path}: not a file of JSON lines ({error}); give another --record") from None
+        raise UserError(
+            f"{path}: not a file of JSON lines ({error}); give another --record"
+        ) from None
 
 
 def source(options: dict[str, Any], built_in: bool) -> str:
@@ -168,7 +227,9 @@ def source(options: dict[str, Any], built_in: bool) -> str:
 
 
 def check_joins(record: str, options: Options) -> None:
-    """UserError where a run can't join the lines of a record: it can't be written, or they are of other data."""
+    """UserError where a run can't join the lines of a record: it can't be written, or they are of
+    other data.
+    """
     check_place(record)
     now = source(asdict(options), find_files(options)[1])
     for line in read(record):

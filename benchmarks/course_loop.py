@@ -1,8 +1,10 @@
-"""What the speed is compared with: a multitask BERT and its training loop as a student of the course would write them.
+"""What the speed is compared with: a multitask BERT and its training loop as a student of the
+course would write them.
 
-A plain BERT from the paper's formulas in fp32, padded batches, torch's dropout, text tokenised when its batch is made, each
-sentence of a pair encoded on its own, AdamW as a loop over the parameters. Nothing is slowed down on purpose, nothing is
-tuned. Parameter names are those of bert.py, so its weights load.
+A plain BERT from the paper's formulas in fp32, padded batches, torch's dropout, text tokenised when
+its batch is made, each sentence of a pair encoded on its own, AdamW as a loop over the parameters.
+Nothing is slowed down on purpose, nothing is tuned. Parameter names are those of bert.py, so its
+weights load.
 """
 
 import math
@@ -23,7 +25,9 @@ from tokenizer import BertTokenizer
 
 
 class SelfAttention(nn.Module):
-    """Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2, before the output projection."""
+    """Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2, before the output
+    projection.
+    """
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -72,7 +76,9 @@ class CourseBERT(nn.Module):
 
     def __init__(self, config: BertConfig):
         super().__init__()
-        self.word_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.word_embedding = nn.Embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
         self.pos_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.tk_type_embedding = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.embed_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -83,7 +89,11 @@ class CourseBERT(nn.Module):
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """[B, T] each -> the last hidden state [B, T, H]."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-        x = self.word_embedding(input_ids) + self.pos_embedding(positions) + self.tk_type_embedding(token_type_ids)
+        x = (
+            self.word_embedding(input_ids)
+            + self.pos_embedding(positions)
+            + self.tk_type_embedding(token_type_ids)
+        )
         x = self.embed_dropout(self.embed_layer_norm(x))
         mask = (1.0 - attention_mask[:, None, None, :].float()) * -10000.0
         for layer in self.bert_layers:
@@ -97,15 +107,21 @@ class CourseBERT(nn.Module):
 
 
 class CourseMultitask(nn.Module):
-    """The encoder, and a dropout and a linear a task; a pair is its two sentences' outputs side by side."""
+    """The encoder, and a dropout and a linear a task; a pair is its two sentences' outputs side by
+    side.
+    """
 
     def __init__(self, config: BertConfig, weights: dict[str, Tensor], tasks: Iterable[str]):
         super().__init__()
         self.bert = CourseBERT(config)
-        self.bert.load_state_dict({name: x for name, x in weights.items() if name != "position_ids"})
+        self.bert.load_state_dict(
+            {name: x for name, x in weights.items() if name != "position_ids"}
+        )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         width = config.hidden_size
-        self.heads = nn.ModuleDict({t: nn.Linear(2 * width if TASKS[t].pair else width, TASKS[t].outputs) for t in tasks})
+        self.heads = nn.ModuleDict(
+            {t: nn.Linear(2 * width if TASKS[t].pair else width, TASKS[t].outputs) for t in tasks}
+        )
 
     def forward(self, task: str, batch: list[dict[str, Tensor]]) -> Tensor:
         """One padded batch a sentence -> logits [B, outputs]."""
@@ -114,10 +130,14 @@ class CourseMultitask(nn.Module):
 
 
 class LoopAdamW(torch.optim.Optimizer):
-    """AdamW, parameter by parameter: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2."""
+    """AdamW, parameter by parameter: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101,
+    algorithm 2.
+    """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float):
-        super().__init__(params, {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": weight_decay})
+        super().__init__(
+            params, {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": weight_decay}
+        )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -138,10 +158,14 @@ class LoopAdamW(torch.optim.Optimizer):
                 p.add_(p, alpha=-group["lr"] * group["weight_decay"])
 
 
-def collate(examples: list[Example], tokenizer: BertTokenizer, device: torch.device) -> list[dict[str, Tensor]]:
+def collate(
+    examples: list[Example], tokenizer: BertTokenizer, device: torch.device
+) -> list[dict[str, Tensor]]:
     """Tokenise and pad the first sentences, and where there are any the second ones."""
     batches = [
-        tokenizer([e.texts[i] for e in examples], return_tensors="pt", padding=True, truncation=True)
+        tokenizer(
+            [e.texts[i] for e in examples], return_tensors="pt", padding=True, truncation=True
+        )
         for i in range(len(examples[0].texts))
     ]
     return [{name: x.to(device) for name, x in batch.items()} for batch in batches]
@@ -158,12 +182,18 @@ def task_loss(task: str, logits: Tensor, examples: list[Example]) -> Tensor:
 
 
 def train_step(
-    model: CourseMultitask, optimizer: LoopAdamW, step: dict[str, list[Example]], tokenizer: BertTokenizer, clip: float
+    model: CourseMultitask,
+    optimizer: LoopAdamW,
+    step: dict[str, list[Example]],
+    tokenizer: BertTokenizer,
+    clip: float,
 ) -> float:
     """One update with the examples of each task; the summed loss."""
     device = next(model.parameters()).device
     optimizer.zero_grad()
-    losses = [task_loss(t, model(t, collate(part, tokenizer, device)), part) for t, part in step.items()]
+    losses = [
+        task_loss(t, model(t, collate(part, tokenizer, device)), part) for t, part in step.items()
+    ]
     loss = torch.stack(losses).sum()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

@@ -1,10 +1,12 @@
-"""Prediction speed and memory of this project against a course-style loop and transformers, on the same dev examples.
+"""Prediction speed and memory of this project against a course-style loop and transformers, on the
+same dev examples.
 
     python benchmarks/predict_speed.py --data_dir DATA --record benchmarks/records/predict_speed.json
     python benchmarks/predict_speed.py --use_gpu --examples 0      # the whole dev split
 
-Takes the main job's flags and its own. The sides take turns, each in a process of its own; medians over the rounds count.
-First all encoders must give the same outputs. Tokens are counted as in train_speed.py.
+Takes the main job's flags and its own. The sides take turns, each in a process of its own; medians
+over the rounds count. First all encoders must give the same outputs. Tokens are counted as in
+train_speed.py.
 
     ours, ours_fp32   evaluation.predict_logits: packed, longest first; bf16 where the hardware has it, and fp32
     course            course_loop.py: fp32, batches of 64 in file order, tokenised when batched, two encoder calls a pair
@@ -67,33 +69,54 @@ def transformers_side(attention: str) -> Callable[[Options], Side]:
         device = pick_device(options.use_gpu)
         dtype = pick_dtype(options.precision, device)
         model = reference.PlainBERT(options, attention).to(device)
-        return lambda splits: {task: reference.predict_logits(model, split, dtype) for task, split in splits.items()}
+        return lambda splits: {
+            task: reference.predict_logits(model, split, dtype) for task, split in splits.items()
+        }
 
     return make
 
 
 SIDES: dict[str, Callable[[Options], Side]] = {
-    "ours": our_side(None), "ours_fp32": our_side("fp32"), "course": course_side,
-    "sdpa": transformers_side("sdpa"), "eager": transformers_side("eager"),
-}  # fmt: skip
+    "ours": our_side(None),
+    "ours_fp32": our_side("fp32"),
+    "course": course_side,
+    "sdpa": transformers_side("sdpa"),
+    "eager": transformers_side("eager"),
+}
 TITLES = {
-    "ours": "minBERT", "ours_fp32": "minBERT, fp32", "course": "course-style loop, fp32",
-    "sdpa": "transformers, SDPA, sorted by length", "eager": "transformers, eager attention, sorted by length",
-}  # fmt: skip
+    "ours": "minBERT",
+    "ours_fp32": "minBERT, fp32",
+    "course": "course-style loop, fp32",
+    "sdpa": "transformers, SDPA, sorted by length",
+    "eager": "transformers, eager attention, sorted by length",
+}
 
 
 def some(split: Split, count: int, seed: int) -> Split:
-    """`count` examples of a split drawn at random, in file order; 0: all. Sentences or cross-encoded pairs."""
+    """`count` examples of a split drawn at random, in file order; 0: all. Sentences or
+    cross-encoded pairs.
+    """
     if not count or count >= len(split):
         return split
     chosen = sorted(np.random.default_rng(seed).permutation(len(split))[:count].tolist())
-    return Split(split.task, [split.examples[i] for i in chosen], [split.sequences[i] for i in chosen], 1, split.seed)
+    return Split(
+        split.task,
+        [split.examples[i] for i in chosen],
+        [split.sequences[i] for i in chosen],
+        1,
+        split.seed,
+    )
 
 
 def main(argv: list[str]) -> None:
     """The command line."""
     own = race.own_parser(SIDES, [name for name in SIDES if name != "ours"])
-    own.add_argument("--examples", type=int, default=400, help="dev examples of each task, drawn at random; 0: all [400]")
+    own.add_argument(
+        "--examples",
+        type=int,
+        default=400,
+        help="dev examples of each task, drawn at random; 0: all [400]",
+    )
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     race.check(mine, "examples")
     common.check_followed(options)
@@ -117,9 +140,13 @@ def main(argv: list[str]) -> None:
     tokens = sum(len(ids) for split in splits.values() for ids, _ in split.sequences)
     examples = sum(len(split) for split in splits.values())
     record = {
-        **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "tokens": tokens,
-        "examples": examples, "largest_difference": worst, "sides": race.summarise(seconds, tokens, examples, peaks),
-    }  # fmt: skip
+        **common.facts(options, built_in),
+        "dtype": str(pick_dtype(options.precision, device)),
+        "tokens": tokens,
+        "examples": examples,
+        "largest_difference": worst,
+        "sides": race.summarise(seconds, tokens, examples, peaks),
+    }
     race.report(record, f"{examples} dev examples, {tokens} tokens", TITLES, mine.record)
 
 

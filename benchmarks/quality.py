@@ -1,11 +1,13 @@
-"""Dev scores of the main job under several sets of options, over seeds; and their table beside the reference's.
+"""Dev scores of the main job under several sets of options, over seeds; and their table beside the
+reference's.
 
     python benchmarks/quality.py --data_dir DATA --seeds 1 2 3 --sets default lora "all three"
     python benchmarks/quality.py --table        # of both records, for the README
 
-Takes the main job's flags for all runs, and its own. A run adds a JSON line to --record, which holds runs on the same data
-only; what stands there is not run again.
-The runs' folders and predictions are thrown away. A run's score is that of its best epoch on dev, as the main job keeps it.
+Takes the main job's flags for all runs, and its own. A run adds a JSON line to --record, which
+holds runs on the same data only; what stands there is not run again. The runs' folders and
+predictions are thrown away. A run's score is that of its best epoch on dev, as the main job keeps
+it.
 """
 
 import statistics
@@ -41,12 +43,23 @@ SETS: dict[str, dict[str, Any]] = {
     "pretrain": {"option": "pretrain"},
 }
 RECORD, REFERENCE = "benchmarks/records/quality.jsonl", "benchmarks/records/reference.jsonl"
-PLACES = {f.name for f in fields(Options) if f.name.endswith("_out")} | {"predictions", "runs_dir", "data_dir", "name"}
+PLACES = {f.name for f in fields(Options) if f.name.endswith("_out")} | {
+    "predictions",
+    "runs_dir",
+    "data_dir",
+    "name",
+}
 
 
 def essence(options: dict[str, Any]) -> dict[str, Any]:
-    """The options without those that only say where files are; common.check_joins compares the data."""
-    return {name: list(x) if isinstance(x, tuple) else x for name, x in options.items() if name not in PLACES}
+    """The options without those that only say where files are; common.check_joins compares the
+    data.
+    """
+    return {
+        name: list(x) if isinstance(x, tuple) else x
+        for name, x in options.items()
+        if name not in PLACES
+    }
 
 
 def measured(name: str, options: Options, held: list[dict[str, Any]]) -> bool:
@@ -54,7 +67,9 @@ def measured(name: str, options: Options, held: list[dict[str, Any]]) -> bool:
     for line in held:
         if (line["name"], line["seed"]) == (name, options.seed):
             now, then = essence(asdict(options)), essence(line["options"])
-            if differ := [f"{k} {then.get(k)}, not {v}" for k, v in now.items() if k in then and then[k] != v]:
+            if differ := [
+                f"{k} {then.get(k)}, not {v}" for k, v in now.items() if k in then and then[k] != v
+            ]:
                 what = f"{name}, seed {options.seed}, with {'; '.join(differ)}"
                 raise UserError(f"the record holds {what}: give another --record")
             return True
@@ -64,16 +79,29 @@ def measured(name: str, options: Options, held: list[dict[str, Any]]) -> bool:
 def measure(name: str, options: Options) -> dict[str, Any]:
     """Run train(options) in a temporary folder; the record of the run."""
     with tempfile.TemporaryDirectory() as folder:
-        results = train(replace(options, runs_dir=folder, predictions=f"{folder}/{{task}}-{{split}}.csv"))
+        results = train(
+            replace(options, runs_dir=folder, predictions=f"{folder}/{{task}}-{{split}}.csv")
+        )
         log = common.read(Path(results["folder"]) / "log.jsonl")
     epochs = [
-        {"epoch": x["epoch"], "scores": {t: x[f"dev_{t}"] for t in options.tasks}, "overall": x["dev_overall"]}
-        for x in log if "dev_overall" in x
-    ]  # fmt: skip
+        {
+            "epoch": x["epoch"],
+            "scores": {t: x[f"dev_{t}"] for t in options.tasks},
+            "overall": x["dev_overall"],
+        }
+        for x in log
+        if "dev_overall" in x
+    ]
     return {
-        "name": name, "flags": SETS[name], "seed": options.seed, "best": results["best"], "epochs": epochs,
-        "seconds": results["seconds"], "options": asdict(options), **common.facts(options, results["built_in_corpus"]),
-    }  # fmt: skip
+        "name": name,
+        "flags": SETS[name],
+        "seed": options.seed,
+        "best": results["best"],
+        "epochs": epochs,
+        "seconds": results["seconds"],
+        "options": asdict(options),
+        **common.facts(options, results["built_in_corpus"]),
+    }
 
 
 def mean_sd(values: list[float]) -> str:
@@ -86,15 +114,18 @@ def title(name: str, set_flags: dict[str, Any] | None) -> str:
     """What a row is called: the flags as typed; the reference by its name."""
     if set_flags is None:
         return name
-    typed = " ".join(f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in set_flags.items())
+    typed = " ".join(
+        f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in set_flags.items()
+    )
     return f"`{typed}`" if typed else "default flags"
 
 
 def table(paths: list[str]) -> str:
-    """The records' runs as Markdown, a row a set: mean ± standard deviation over the seeds, of each run's best epoch.
+    """The records' runs as Markdown, a row a set: mean ± standard deviation over the seeds, of each
+    run's best epoch.
 
-    The last column is of the last epoch, for which nothing was chosen on the dev set. Seconds are in the records only:
-    other work may have shared the machine.
+    The last column is of the last epoch, for which nothing was chosen on the dev set. Seconds are
+    in the records only: other work may have shared the machine.
     """
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     held = [line for path in paths for line in common.read(path)]
@@ -102,8 +133,13 @@ def table(paths: list[str]) -> str:
         raise UserError(f"no runs in {', '.join(paths)}")
     for line in held:
         rows[title(line["name"], line.get("flags"))].append(line)
-    if len(sources := sorted({common.source(x["options"], x["built_in_corpus"]) for x in held})) > 1:
-        raise UserError(f"the records are of different data ({'; '.join(sources)}): give another --record or --reference")
+    if (
+        len(sources := sorted({common.source(x["options"], x["built_in_corpus"]) for x in held}))
+        > 1
+    ):
+        raise UserError(
+            f"the records are of different data ({'; '.join(sources)}): give another --record or --reference"
+        )
     tasks = list(held[0]["best"]["scores"])
     heads = [f"{TASKS[t].title} {TASKS[t].metric_name}" for t in tasks]
     table = [["dev scores", "seeds", *heads, "overall", "overall, last epoch"]]
@@ -119,18 +155,40 @@ def table(paths: list[str]) -> str:
 def main(argv: list[str]) -> None:
     """The command line."""
     own = common.own_parser()
-    own.add_argument("--sets", nargs="+", choices=SETS, default=["default"], help="names of option sets [default]")
+    own.add_argument(
+        "--sets",
+        nargs="+",
+        choices=SETS,
+        default=["default"],
+        help="names of option sets [default]",
+    )
     own.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="[1 2 3]")
-    own.add_argument("--record", default=RECORD, help=f"the file of JSON lines that grows by a line a run [{RECORD}]")
-    own.add_argument("--table", action="store_true", help="print the table of --record and the reference's, run nothing")
-    own.add_argument("--reference", default=REFERENCE, help=f"the reference's record, for the table [{REFERENCE}]")
+    own.add_argument(
+        "--record",
+        default=RECORD,
+        help=f"the file of JSON lines that grows by a line a run [{RECORD}]",
+    )
+    own.add_argument(
+        "--table",
+        action="store_true",
+        help="print the table of --record and the reference's, run nothing",
+    )
+    own.add_argument(
+        "--reference",
+        default=REFERENCE,
+        help=f"the reference's record, for the table [{REFERENCE}]",
+    )
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     if mine.table:
         print(table([mine.reference, mine.record]))
         return
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
-    runs = [(name, replace(options, seed=seed, **SETS[name]).check()) for seed in mine.seeds for name in mine.sets]
+    runs = [
+        (name, replace(options, seed=seed, **SETS[name]).check())
+        for seed in mine.seeds
+        for name in mine.sets
+    ]
     common.check_joins(mine.record, options)
     for name, one in runs:
         if measured(name, one, common.read(mine.record)):

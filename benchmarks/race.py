@@ -1,6 +1,8 @@
-"""Races: sides that do the same work take turns, each in a process of its own; medians of the rounds, ratios, peak memory.
+"""Races: sides that do the same work take turns, each in a process of its own; medians of the
+rounds, ratios, peak memory.
 
-The benchmark starts itself once more for every side, with `--worker SIDE`, and tells these processes when to work.
+The benchmark starts itself once more for every side, with `--worker SIDE`, and tells these
+processes when to work.
 """
 
 import argparse
@@ -28,8 +30,12 @@ def own_parser(sides: Iterable[str], default: list[str]) -> argparse.ArgumentPar
     """A parser with the flags of every race."""
     own = common.own_parser()
     own.add_argument("--record", help="write the result to this JSON file")
-    own.add_argument("--rounds", type=int, default=5, help="rounds of every side but the course's [5]")
-    own.add_argument("--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]")
+    own.add_argument(
+        "--rounds", type=int, default=5, help="rounds of every side but the course's [5]"
+    )
+    own.add_argument(
+        "--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]"
+    )
     sides_help = f"what is timed beside ours [{' '.join(default)}]"
     own.add_argument("--sides", nargs="+", choices=sides, default=default, help=sides_help)
     own.add_argument("--worker", choices=sides, help="be the process of this side")
@@ -37,7 +43,9 @@ def own_parser(sides: Iterable[str], default: list[str]) -> argparse.ArgumentPar
 
 
 def check(mine: argparse.Namespace, amount: str) -> None:
-    """UserError where the race can't be run or recorded; `amount` is the flag of a round's length, 0 for all there is."""
+    """UserError where the race can't be run or recorded; `amount` is the flag of a round's length,
+    0 for all there is.
+    """
     for name, least in ("rounds", 1), ("course_rounds", 1), (amount, 0):
         if getattr(mine, name) < least:
             raise UserError(f"--{name} {getattr(mine, name)}: expected at least {least}")
@@ -50,7 +58,9 @@ class Worker:
     def __init__(self, script: str, side: str, argv: list[str]):
         command = [sys.executable, script, *argv, "--worker", side]
         self.side = side
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.read("ready")
 
     def read(self, word: str) -> float:
@@ -69,7 +79,9 @@ class Worker:
 
 
 def serve(side: str, prepare: Callable[[], Callable[[], Any]], device: torch.device) -> None:
-    """What a worker does: "go" times the work that prepare() returns, warmed up; all else prints peak memory and ends."""
+    """What a worker does: "go" times the work that prepare() returns, warmed up; all else prints
+    peak memory and ends.
+    """
     if side in KEEPERS:
         keep_freed_memory()
     work = prepare()
@@ -79,12 +91,18 @@ def serve(side: str, prepare: Callable[[], Callable[[], Any]], device: torch.dev
     print(f"peak {peak_memory(device)}", flush=True)
 
 
-def race(script: str, argv: list[str], mine: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, float]]:
+def race(
+    script: str, argv: list[str], mine: argparse.Namespace
+) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Every side's seconds a round, and its peak memory in MiB."""
     names = list(dict.fromkeys(["ours", *mine.sides]))
     workers = {name: Worker(script, name, argv) for name in names}
-    turns: dict[str, Callable[[], float]] = {name: partial(w.tell, "go", "seconds") for name, w in workers.items()}
-    seconds = interleaved(turns, {name: mine.course_rounds if name == "course" else mine.rounds for name in names})
+    turns: dict[str, Callable[[], float]] = {
+        name: partial(w.tell, "go", "seconds") for name, w in workers.items()
+    }
+    seconds = interleaved(
+        turns, {name: mine.course_rounds if name == "course" else mine.rounds for name in names}
+    )
     return seconds, {name: worker.tell("end", "peak") for name, worker in workers.items()}
 
 
@@ -94,8 +112,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def interleaved(sides: dict[str, Callable[[], float]], rounds: dict[str, int]) -> dict[str, list[float]]:
-    """What each side returns, its seconds, in each round, run A B C A B C ...; a side with fewer rounds drops out."""
+def interleaved(
+    sides: dict[str, Callable[[], float]], rounds: dict[str, int]
+) -> dict[str, list[float]]:
+    """What each side returns, its seconds, in each round, run A B C A B C ...; a side with fewer
+    rounds drops out.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(max(rounds.values())):
         for name, side in sides.items():
@@ -122,13 +144,19 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
 def peak_memory(device: torch.device) -> float:
     """MiB: on CUDA the most memory that tensors took, else the most that this process held.
 
-    Not getrusage on Linux: its ru_maxrss survives exec, so a child process would report its parent's peak.
+    Not getrusage on Linux: its ru_maxrss survives exec, so a child process would report its
+    parent's peak.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")) / 2**10
+        return (
+            next(
+                int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")
+            )
+            / 2**10
+        )
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
@@ -140,23 +168,30 @@ def summarise(
     """A row a side."""
     return {
         name: {
-            "tokens_per_s": tokens / statistics.median(times), "examples_per_s": examples / statistics.median(times),
-            "ours_faster": ratio(seconds, name, "ours"), "peak_mib": peaks[name], "seconds": [round(x, 3) for x in times],
+            "tokens_per_s": tokens / statistics.median(times),
+            "examples_per_s": examples / statistics.median(times),
+            "ours_faster": ratio(seconds, name, "ours"),
+            "peak_mib": peaks[name],
+            "seconds": [round(x, 3) for x in times],
         }
         for name, times in seconds.items()
-    }  # fmt: skip
+    }
 
 
 def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
     """A record's sides as Markdown; `what` was timed."""
     lines = [
-        f"{record['device']}; {record['model']}; {what}", "",
-        "| | real tokens/s | µs/token | ours is faster by | peak memory |", "|---|---|---|---|---|",
-    ]  # fmt: skip
+        f"{record['device']}; {record['model']}; {what}",
+        "",
+        "| | real tokens/s | µs/token | ours is faster by | peak memory |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in record["sides"].items():
         faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
         speed = row["tokens_per_s"]
-        lines.append(f"| {titles[name]} | {speed:.0f} | {1e6 / speed:.0f} | {faster} | {row['peak_mib']:.0f} MiB |")
+        lines.append(
+            f"| {titles[name]} | {speed:.0f} | {1e6 / speed:.0f} | {faster} | {row['peak_mib']:.0f} MiB |"
+        )
     return "\n".join(lines)
 
 

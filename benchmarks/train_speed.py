@@ -1,13 +1,14 @@
-"""Training speed and memory of this project against a course-style loop and transformers, on the same examples.
+"""Training speed and memory of this project against a course-style loop and transformers, on the
+same examples.
 
     python benchmarks/train_speed.py --data_dir DATA --record benchmarks/records/train_speed.json
     python benchmarks/train_speed.py --use_gpu --steps 100
     python benchmarks/train_speed.py --steps 0 --rounds 1          # a whole epoch
 
-Takes the main job's flags and its own. Every side makes the same number of updates from the same examples, in train mode,
-with the same dropout, clipping and warm-up. The sides take turns, each in a process of its own; medians over rounds count.
-First all encoders must give the same outputs. A real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted
-alike for every side.
+Takes the main job's flags and its own. Every side makes the same number of updates from the same
+examples, in train mode, with the same dropout, clipping and warm-up. The sides take turns, each in
+a process of its own; medians over rounds count. First all encoders must give the same outputs. A
+real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted alike for every side.
 
     ours     MultitaskBERT as in train(): packed, bf16 where the hardware has it, all tasks in one encoder call
     course   course_loop.py: fp32, tokenised when batched, random batches, two encoder calls a pair
@@ -48,7 +49,9 @@ PEAK = 1e-4  # learning rate, where --lr is not given; it does not matter for sp
 
 
 def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimizer], None]:
-    """A function that sets the rate of the next step, warm-up first; `total` steps, after which it stays at the last."""
+    """A function that sets the rate of the next step, warm-up first; `total` steps, after which it
+    stays at the last.
+    """
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
     steps = itertools.count()
 
@@ -77,7 +80,9 @@ def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
             set_rate(optimizer)
             batches = {task: training[task].batch(indices) for task, indices in step.items()}
             logits = model.logits(batches)
-            losses = {t: TASKS[t].loss(logits[t], batch.labels.to(device)) for t, batch in batches.items()}
+            losses = {
+                t: TASKS[t].loss(logits[t], batch.labels.to(device)) for t, batch in batches.items()
+            }
             backward(losses, shared, combine)
             torch.nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
             optimizer.step()
@@ -101,15 +106,22 @@ def course_side(options: Options, training: dict[str, Split], total: int) -> Sid
         seen = []
         for step in steps:
             set_rate(optimizer)
-            examples = {task: [training[task].examples[i] for i in indices] for task, indices in step.items()}
-            loss = course_loop.train_step(model, optimizer, examples, tokenizer, options.clip or float("inf"))
+            examples = {
+                task: [training[task].examples[i] for i in indices]
+                for task, indices in step.items()
+            }
+            loss = course_loop.train_step(
+                model, optimizer, examples, tokenizer, options.clip or float("inf")
+            )
             seen.append(torch.tensor(loss))
         return seen
 
     return side
 
 
-def transformers_side(attention: str, joint: bool = False) -> Callable[[Options, dict[str, Split], int], Side]:
+def transformers_side(
+    attention: str, joint: bool = False
+) -> Callable[[Options, dict[str, Split], int], Side]:
     """transformers' BertModel with this attention; one encoder call a task, or one for all."""
 
     def make(options: Options, training: dict[str, Split], total: int) -> Side:
@@ -129,8 +141,15 @@ def transformers_side(attention: str, joint: bool = False) -> Callable[[Options,
                 set_rate(optimizer)
                 batches = {task: training[task].batch(indices) for task, indices in step.items()}
                 with autocast(device, dtype):
-                    logits = model.joint(batches) if joint else {task: model(task, batch) for task, batch in batches.items()}
-                losses = [task_loss(t, logits[t], batch.labels.to(device), "bce") for t, batch in batches.items()]
+                    logits = (
+                        model.joint(batches)
+                        if joint
+                        else {task: model(task, batch) for task, batch in batches.items()}
+                    )
+                losses = [
+                    task_loss(t, logits[t], batch.labels.to(device), "bce")
+                    for t, batch in batches.items()
+                ]
                 loss = torch.stack(losses).sum()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
@@ -145,27 +164,37 @@ def transformers_side(attention: str, joint: bool = False) -> Callable[[Options,
 
 
 SIDES = {
-    "ours": our_side, "course": course_side, "sdpa": transformers_side("sdpa"), "eager": transformers_side("eager"),
-    "sdpa_joint": transformers_side("sdpa", True), "eager_joint": transformers_side("eager", True),
+    "ours": our_side,
+    "course": course_side,
+    "sdpa": transformers_side("sdpa"),
+    "eager": transformers_side("eager"),
+    "sdpa_joint": transformers_side("sdpa", True),
+    "eager_joint": transformers_side("eager", True),
     "eager_kept": transformers_side("eager"),
-}  # fmt: skip
+}
 TITLES = {
-    "ours": "minBERT", "course": "course-style loop, fp32", "sdpa": "transformers, SDPA, length grouping",
+    "ours": "minBERT",
+    "course": "course-style loop, fp32",
+    "sdpa": "transformers, SDPA, length grouping",
     "eager": "transformers, eager attention, length grouping",
     "sdpa_joint": "transformers, SDPA, length grouping, one call a step",
     "eager_joint": "transformers, eager attention, length grouping, one call a step",
     "eager_kept": "transformers, eager attention, length grouping, our malloc setting",
-}  # fmt: skip
+}
 
 
 def agreement(options: Options, training: dict[str, Split]) -> float:
     """The largest difference between the three encoders' outputs, in fp32."""
     ours = build(options).to(pick_device(options.use_gpu))
     course = course_loop.CourseBERT(ours.bert.config)
-    course.load_state_dict({name: x for name, x in ours.bert.state_dict().items() if name != "position_ids"})
+    course.load_state_dict(
+        {name: x for name, x in ours.bert.state_dict().items() if name != "position_ids"}
+    )
     course.to(ours.device).eval()
     plain = {name: PlainBERT(options, name).to(ours.device).eval() for name in ("sdpa", "eager")}
-    others: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {"course": lambda batch: course.encode(**batch)}
+    others: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {
+        "course": lambda batch: course.encode(**batch)
+    }
     for name, model in plain.items():
         others[name] = lambda batch, model=model: model.bert(**batch).last_hidden_state  # type: ignore[misc]
     return max(common.check_agreement(ours, others, split) for split in training.values())
@@ -177,7 +206,9 @@ def main(argv: list[str]) -> None:
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
     mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
     race.check(mine, "steps")
-    common.check_followed(options, "sampler", "sampling_exponent", "schedule", "warmup", "weight_decay", "clip")
+    common.check_followed(
+        options, "sampler", "sampling_exponent", "schedule", "warmup", "weight_decay", "clip"
+    )
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
     device = pick_device(options.use_gpu)
@@ -198,13 +229,23 @@ def main(argv: list[str]) -> None:
     worst = agreement(options, training)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
     seconds, peaks = race.race(__file__, argv, mine)
-    tokens, examples = common.real_tokens(steps, training), sum(len(part) for step in steps for part in step.values())
+    tokens, examples = (
+        common.real_tokens(steps, training),
+        sum(len(part) for step in steps for part in step.values()),
+    )
     record = {
-        **common.facts(options, built_in), "dtype": str(pick_dtype(options.precision, device)), "steps": count,
-        "batch_size": options.batch_size, "tokens": tokens, "examples": examples, "largest_difference": worst,
+        **common.facts(options, built_in),
+        "dtype": str(pick_dtype(options.precision, device)),
+        "steps": count,
+        "batch_size": options.batch_size,
+        "tokens": tokens,
+        "examples": examples,
+        "largest_difference": worst,
         "sides": race.summarise(seconds, tokens, examples, peaks),
-    }  # fmt: skip
-    race.report(record, f"{count} steps of {options.batch_size} examples a round", TITLES, mine.record)
+    }
+    race.report(
+        record, f"{count} steps of {options.batch_size} examples a round", TITLES, mine.record
+    )
 
 
 if __name__ == "__main__":

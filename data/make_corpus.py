@@ -1,12 +1,13 @@
-"""Write the built-in corpus: sentiment, question pairs, similarity pairs and film reviews in the course's file formats.
+"""Write the built-in corpus: sentiment, question pairs, similarity pairs and film reviews in the
+course's file formats.
 
     python data/make_corpus.py [--out data/builtin] [--seed 11711]
 
-Everything is composed here from the words and frames of `corpus_words.py`; no sentence is taken from anywhere. The
-labels follow from meaning, not from words: the same words stand in all five grades, exchanged roles make a different
-question, and a synonym leaves a similarity at 5.0. The same seed gives the same bytes. Left out on purpose: spelling
-mistakes, names, and everything else that makes the real files hard; scores on this corpus say that a model learns, not
-how good it is.
+Everything is composed here from the words and frames of `corpus_words.py`; no sentence is taken
+from anywhere. The labels follow from meaning, not from words: the same words stand in all five
+grades, exchanged roles make a different question, and a synonym leaves a similarity at 5.0. The
+same seed gives the same bytes. Left out on purpose: spelling mistakes, names, and everything else
+that makes the real files hard; scores on this corpus say that a model learns, not how good it is.
 """
 
 import argparse
@@ -31,7 +32,9 @@ SPLITS = ("train", "dev", "test")
 
 
 class Example(NamedTuple):
-    """One or two texts, the label as the file spells it, the group it is counted in, and the frame and words used."""
+    """One or two texts, the label as the file spells it, the group it is counted in, and the frame
+    and words used.
+    """
 
     texts: tuple[str, ...]
     label: str
@@ -39,13 +42,18 @@ class Example(NamedTuple):
     combination: str
 
 
-# Text --------------------------------------------------------------------------------------------------------------
+# Text
+# --------------------------------------------------------------------------------------------------------------
 
 
 def tidy(text: str) -> str:
     """Right article, no doubled spaces, a capital first."""
-    text = re.sub(r"\b([Aa]) (?=[aeio]|ugly|unw|unb|unf|MP3|HTML|XLSX)", r"\1n ", " ".join(text.split()))
-    text = text.replace(" ,", ",").replace(" .", ".").replace("my an ", "my ").replace("my a ", "my ")
+    text = re.sub(
+        r"\b([Aa]) (?=[aeio]|ugly|unw|unb|unf|MP3|HTML|XLSX)", r"\1n ", " ".join(text.split())
+    )
+    text = (
+        text.replace(" ,", ",").replace(" .", ".").replace("my an ", "my ").replace("my a ", "my ")
+    )
     return text[0].upper() + text[1:]
 
 
@@ -53,7 +61,8 @@ def sign(grade: int) -> int:
     return (grade > 2) - (grade < 2)
 
 
-# Sentiment: five grades --------------------------------------------------------------------------------------------
+# Sentiment: five grades
+# --------------------------------------------------------------------------------------------
 
 
 def adjective(rng: random.Random, classes: str) -> str:
@@ -64,8 +73,16 @@ def adjective(rng: random.Random, classes: str) -> str:
 def fill(rng: random.Random, frame: str, **known: str) -> str:
     """Fill a frame of the sentiment part; two aspects, two genres are never the same."""
     aspects, genres = rng.sample(W.ASPECTS, 2), rng.sample(W.GENRES, 2)
-    slots = {"a": aspects[0], "b": aspects[1], "genre": genres[0], "other": genres[1], "topic": rng.choice(W.TOPICS),
-             "p": adjective(rng, "P"), "n": adjective(rng, "N"), "minutes": str(rng.randrange(78, 175))}  # fmt: skip
+    slots = {
+        "a": aspects[0],
+        "b": aspects[1],
+        "genre": genres[0],
+        "other": genres[1],
+        "topic": rng.choice(W.TOPICS),
+        "p": adjective(rng, "P"),
+        "n": adjective(rng, "N"),
+        "minutes": str(rng.randrange(78, 175)),
+    }
     return frame.format(**(slots | known))
 
 
@@ -81,7 +98,9 @@ def predicate(rng: random.Random) -> tuple[str, int, str]:
 
 
 def opposed(rng: random.Random) -> tuple[str, str, int, str]:
-    """Two predicates that do not lean the same way; the grade and the combination are those of the second."""
+    """Two predicates that do not lean the same way; the grade and the combination are those of the
+    second.
+    """
     while True:
         (first, weak, _), (second, grade, combination) = predicate(rng), predicate(rng)
         if sign(weak) != sign(grade):
@@ -111,7 +130,9 @@ def sentiment(rng: random.Random) -> Example:
 
 
 def review(rng: random.Random) -> Example:
-    """Four to six sentences; most of them and the last one agree with the label, one or two do not."""
+    """Four to six sentences; most of them and the last one agree with the label, one or two do
+    not.
+    """
     label = rng.randrange(2)
     sentences, wanted = [], [1, 1, -1] + rng.choice([[], [1], [1, -1]])
     rng.shuffle(wanted)
@@ -125,7 +146,8 @@ def review(rng: random.Random) -> Example:
     return Example((" ".join(sentences),), str(label), str(label), "")
 
 
-# Pairs -------------------------------------------------------------------------------------------------------------
+# Pairs
+# -------------------------------------------------------------------------------------------------------------
 
 
 def draw(rng: random.Random, slots: dict[str, str]) -> dict[str, int]:
@@ -137,10 +159,14 @@ def draw(rng: random.Random, slots: dict[str, str]) -> dict[str, int]:
 
 
 def say(rng: random.Random, form: str, slots: dict[str, str], meaning: dict[str, int]) -> str:
-    """Fill a form with a random synonym of each meaning (a verb and its participle come from the same synonym)."""
+    """Fill a form with a random synonym of each meaning (a verb and its participle come from the
+    same synonym).
+    """
     chosen = {}
     for slot, name in slots.items():
-        chosen[slot], _, chosen[slot + "_"] = rng.choice(W.LISTS[name][meaning[slot]]).partition(":")
+        chosen[slot], _, chosen[slot + "_"] = rng.choice(W.LISTS[name][meaning[slot]]).partition(
+            ":"
+        )
     return tidy(form.format(**chosen))
 
 
@@ -150,11 +176,15 @@ def twins(slots: dict[str, str]) -> list[str]:
     return [slot for slot, name in slots.items() if count[name] == 2]
 
 
-def changed(rng: random.Random, slots: dict[str, str], meaning: dict[str, int], slot: str) -> dict[str, int]:
+def changed(
+    rng: random.Random, slots: dict[str, str], meaning: dict[str, int], slot: str
+) -> dict[str, int]:
     """The same meaning with another filler in one slot."""
     while True:
         other = meaning | {slot: draw(rng, slots)[slot]}
-        if other[slot] != meaning[slot] and len({(slots[s], row) for s, row in other.items()}) == len(other):
+        if other[slot] != meaning[slot] and len(
+            {(slots[s], row) for s, row in other.items()}
+        ) == len(other):
             return other
 
 
@@ -177,8 +207,12 @@ LEADS = [
 
 
 def lead_in(rng: random.Random, question: str) -> str:
-    """Small changes that never matter, so that a few differing words say nothing about the label."""
-    old, new = ("How do I ", "How can I ") if "How do I " in question else ("How can I ", "How do I ")
+    """Small changes that never matter, so that a few differing words say nothing about the
+    label.
+    """
+    old, new = (
+        ("How do I ", "How can I ") if "How do I " in question else ("How can I ", "How do I ")
+    )
     if rng.random() < 0.4:
         question = question.replace(old, new)
     lead = rng.choice(LEADS)
@@ -195,13 +229,16 @@ def question_pair(rng: random.Random) -> Example:
     meaning = draw(rng, slots)
     forms = rng.choice([same, near]) if near else same
     first = rng.choice(forms)
-    # Half of all second questions keep the phrasing whatever the label: overlap must not give the label away.
+    # Half of all second questions keep the phrasing whatever the label: overlap must not give the
+    # label away.
     second = first if rng.random() < 0.45 else rng.choice([form for form in forms if form != first])
     duplicate = rng.random() < 0.4
     other, other_slots = meaning, slots
     if not duplicate:
         pair = twins(slots)
-        kind = rng.choices(["roles", "near", "slot", "far"], [1.5 * bool(pair), 4 * bool(near), 1.8, 0.8])[0]
+        kind = rng.choices(
+            ["roles", "near", "slot", "far"], [1.5 * bool(pair), 4 * bool(near), 1.8, 0.8]
+        )[0]
         if kind == "roles":
             other = exchanged(meaning, pair)
         elif kind == "near":
@@ -209,12 +246,19 @@ def question_pair(rng: random.Random) -> Example:
         elif kind == "slot":
             other = changed(rng, slots, meaning, rng.choice(list(slots)))
         else:
-            spec, more, _ = W.QUESTIONS[(row + rng.randrange(1, len(W.QUESTIONS))) % len(W.QUESTIONS)]
+            spec, more, _ = W.QUESTIONS[
+                (row + rng.randrange(1, len(W.QUESTIONS))) % len(W.QUESTIONS)
+            ]
             other_slots = dict(part.split(":") for part in spec.split())
             other, second = draw(rng, other_slots), rng.choice(more)
-    texts = (lead_in(rng, say(rng, first, slots, meaning)), lead_in(rng, say(rng, second, other_slots, other)))
+    texts = (
+        lead_in(rng, say(rng, first, slots, meaning)),
+        lead_in(rng, say(rng, second, other_slots, other)),
+    )
     label = f"{float(duplicate):.1f}"
-    return Example(texts, label, label, f"{first}|{second}|{duplicate}|{meaning[next(iter(slots))] % 4}")
+    return Example(
+        texts, label, label, f"{first}|{second}|{duplicate}|{meaning[next(iter(slots))] % 4}"
+    )
 
 
 DROPPABLE = {"place", "look", "when"}
@@ -236,17 +280,29 @@ def similarity(rng: random.Random) -> Example:
     row = rng.randrange(len(W.SCENES))
     topic, spec, forms, negated = W.SCENES[row]
     parts = [part.split(":") for part in spec.split()]
-    slots, cost = {slot: name for slot, name, _ in parts}, {slot: float(weight) for slot, _, weight in parts}
+    slots, cost = (
+        {slot: name for slot, name, _ in parts},
+        {slot: float(weight) for slot, _, weight in parts},
+    )
     meaning = other = draw(rng, slots)
     first, second, lost = rng.choice(forms), rng.choice(forms), 0.0
     details = [slot for slot in slots if slots[slot] in DROPPABLE]
-    weights = {"same": 22, "drop": 6 * bool(details), "minor": 10, "one": 12, "swap": 6 * bool(twins(slots))}
+    weights = {
+        "same": 22,
+        "drop": 6 * bool(details),
+        "minor": 10,
+        "one": 12,
+        "swap": 6 * bool(twins(slots)),
+    }
     weights |= {"not": 11 * bool(negated), "two": 12, "scene": 7, "topic": 7}
     kind = rng.choices(list(weights), list(weights.values()))[0]
     if kind == "topic":
         topic2, spec, forms, _ = W.SCENES[(row + rng.randrange(1, len(W.SCENES))) % len(W.SCENES)]
         slots2 = {part.split(":")[0]: part.split(":")[1] for part in spec.split()}
-        texts = (say(rng, first, slots, meaning), say(rng, rng.choice(forms), slots2, draw(rng, slots2)))
+        texts = (
+            say(rng, first, slots, meaning),
+            say(rng, rng.choice(forms), slots2, draw(rng, slots2)),
+        )
         return Example(texts, "0.5" if topic2 == topic else "0.0", "", "")
     match kind:
         case "drop":
@@ -270,14 +326,22 @@ def similarity(rng: random.Random) -> Example:
     texts = (say(rng, first, slots, meaning), say(rng, second, slots, other))
     if rng.random() < 0.5:
         texts = texts[::-1]
-    return Example(texts, f"{max(5.0 - lost, FAR):.1f}", "", f"{first}|{second}|{kind}|{meaning[next(iter(slots))] % 4}")
+    return Example(
+        texts,
+        f"{max(5.0 - lost, FAR):.1f}",
+        "",
+        f"{first}|{second}|{kind}|{meaning[next(iter(slots))] % 4}",
+    )
 
 
-# Splits and files --------------------------------------------------------------------------------------------------
+# Splits and files
+# --------------------------------------------------------------------------------------------------
 
 
 class Task(NamedTuple):
-    """File names with `{}` for the split, columns, examples in train, dev and test, the share of each label group."""
+    """File names with `{}` for the split, columns, examples in train, dev and test, the share of
+    each label group.
+    """
 
     file: str
     columns: tuple[str, ...]
@@ -291,8 +355,20 @@ HALVES = {"0": 0.5, "1": 0.5}
 DUPLICATES = {"1.0": 0.4, "0.0": 0.6}
 TASKS = (
     Task("ids-sst-{}.csv", ("sentence", "sentiment"), sentiment, (2400, 400, 400), GRADES),
-    Task("quora-{}.csv", ("sentence1", "sentence2", "is_duplicate"), question_pair, (2400, 400, 400), DUPLICATES),
-    Task("sts-{}.csv", ("sentence1", "sentence2", "similarity"), similarity, (1500, 300, 300), {"": 1.0}),
+    Task(
+        "quora-{}.csv",
+        ("sentence1", "sentence2", "is_duplicate"),
+        question_pair,
+        (2400, 400, 400),
+        DUPLICATES,
+    ),
+    Task(
+        "sts-{}.csv",
+        ("sentence1", "sentence2", "similarity"),
+        similarity,
+        (1500, 300, 300),
+        {"": 1.0},
+    ),
     Task("ids-cfimdb-{}.csv", ("sentence", "sentiment"), review, (320, 80, 80), HALVES),
 )
 
@@ -303,9 +379,14 @@ def held_out(combination: str) -> bool:
 
 
 def compose(task: Task, rng: random.Random) -> dict[str, list[Example]]:
-    """Draw examples until every split is full. A text belongs to one split for good; a text or pair comes once."""
-    room = {(split, group): round(size * share) for split, size in zip(SPLITS, task.sizes, strict=True)
-            for group, share in task.shares.items()}  # fmt: skip
+    """Draw examples until every split is full. A text belongs to one split for good; a text or pair
+    comes once.
+    """
+    room = {
+        (split, group): round(size * share)
+        for split, size in zip(SPLITS, task.sizes, strict=True)
+        for group, share in task.shares.items()
+    }
     rows: dict[str, list[Example]] = {split: [] for split in SPLITS}
     home: dict[str, str] = {}
     seen: set[tuple[str, ...]] = set()
@@ -316,7 +397,12 @@ def compose(task: Task, rng: random.Random) -> dict[str, list[Example]]:
             split = rng.choice(SPLITS[1:])
         key = tuple(sorted(example.texts))
         homes = {home.get(text, split) for text in example.texts}
-        if homes != {split} or key in seen or len(set(key)) < len(key) or not room[split, example.group]:
+        if (
+            homes != {split}
+            or key in seen
+            or len(set(key)) < len(key)
+            or not room[split, example.group]
+        ):
             continue
         room[split, example.group] -= 1
         seen.add(key)
@@ -347,17 +433,25 @@ def write(task: Task, rows: dict[str, list[Example]], folder: Path) -> None:
 def main(argv: list[str]) -> None:
     """The command line: compose and write every task's files, and say how many rows each has."""
     parser = argparse.ArgumentParser(description="Write the built-in corpus.")
-    parser.add_argument("--out", type=Path, default=HERE / "builtin", help="folder for the CSV files")
-    parser.add_argument("--seed", type=int, default=11711, help="the committed files come from 11711")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "builtin", help="folder for the CSV files"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=11711, help="the committed files come from 11711"
+    )
     args = parser.parse_args(argv)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         for task in TASKS:
             rows = compose(task, random.Random(f"{args.seed} {task.file}"))
             write(task, rows, args.out)
-            print(f"{task.file.format('*'):20}", *(f"{split} {len(rows[split])}" for split in SPLITS))
+            print(
+                f"{task.file.format('*'):20}", *(f"{split} {len(rows[split])}" for split in SPLITS)
+            )
     except OSError as error:
-        raise UserError(f"{error.filename or args.out}: can't be written ({error.strerror})") from None
+        raise UserError(
+            f"{error.filename or args.out}: can't be written ({error.strerror})"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The baseline that the built-in corpus must defeat: linear models on word counts, which know no word order.
+"""The baseline that the built-in corpus must defeat: linear models on word counts, which know no
+word order.
 
-`bag_of_words_scores(folder)` learns on the train files and scores the dev files. Vocabulary (words, or words and pairs
-of neighbours), weighting and regularisation are chosen by five-fold cross-validation on train: a fair baseline.
+`bag_of_words_scores(folder)` learns on the train files and scores the dev files. Vocabulary (words,
+or words and pairs of neighbours), weighting and regularisation are chosen by five-fold
+cross-validation on train: a fair baseline.
 """
 
 import csv
@@ -24,10 +26,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 class PairCounts:
-    """Words shared, words in one sentence only, words in either, and the overlap ratios, as one sparse row a pair."""
+    """Words shared, words in one sentence only, words in either, and the overlap ratios, as one
+    sparse row a pair.
+    """
 
     def __init__(self, neighbours: int) -> None:
-        self.counts = CountVectorizer(ngram_range=(1, neighbours), token_pattern=r"\b\w+\b", binary=True)
+        self.counts = CountVectorizer(
+            ngram_range=(1, neighbours), token_pattern=r"\b\w+\b", binary=True
+        )
 
     def fit(self, pairs: list[tuple[str, str]], labels: object = None) -> "PairCounts":
         self.counts.fit([sentence for pair in pairs for sentence in pair])
@@ -39,7 +45,11 @@ class PairCounts:
         common, union = shared.sum(1), (shared + single).sum(1)
         length = np.abs(first.sum(1) - second.sum(1))
         shorter = np.minimum(first.sum(1), second.sum(1))
-        ratios = [common / np.maximum(union, 1), common / np.maximum(shorter, 1), length / np.maximum(union, 1)]
+        ratios = [
+            common / np.maximum(union, 1),
+            common / np.maximum(shorter, 1),
+            length / np.maximum(union, 1),
+        ]
         ratios += [single.sum(1) / 10, (single.sum(1) == 0) * 1.0]
         return hstack([shared, single, csr_matrix(np.asarray(np.hstack(ratios)))]).tocsr()
 
@@ -75,9 +85,9 @@ def pair_predictions(
     best, score = np.zeros(len(dev)), -np.inf
     for neighbours in (1, 2):
         features = PairCounts(neighbours).fit(texts[0])
-        inner = GridSearchCV(Pipeline([("scale", MaxAbsScaler()), ("model", model)]), grid, cv=5).fit(
-            features.transform(texts[0]), targets[0]
-        )
+        inner = GridSearchCV(
+            Pipeline([("scale", MaxAbsScaler()), ("model", model)]), grid, cv=5
+        ).fit(features.transform(texts[0]), targets[0])
         if inner.best_score_ > score:
             best, score = inner.predict(features.transform(texts[1])), inner.best_score_
     return best, targets[1]

@@ -13,7 +13,11 @@ from options import Options
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The folder with the course's real files, for the tests marked real_data."""
-    parser.addoption("--data_dir", default=None, help="folder with the course's CSV files (tests marked real_data)")
+    parser.addoption(
+        "--data_dir",
+        default=None,
+        help="folder with the course's CSV files (tests marked real_data)",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +31,12 @@ def embedded() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random tiny BERT and the embedded model's vocabulary, as save_pretrained writes it."""
-    config = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    """A folder with a random tiny BERT and the embedded model's vocabulary, as save_pretrained
+    writes it.
+    """
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BertModel(config)
@@ -40,19 +48,31 @@ def tiny(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder under the real names: 40 training and 12 dev and test rows a task, cut from the built-in corpus."""
+    """A data folder under the real names: 40 training and 12 dev and test rows a task, cut from the
+    built-in corpus.
+    """
     folder = tmp_path_factory.mktemp("data")
     for source in (Path(__file__).parents[1] / "data" / "builtin").glob("*.csv"):
         lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-        (folder / source.name).write_text("".join(lines[: 41 if "train" in source.name else 13]), encoding="utf-8")
+        (folder / source.name).write_text(
+            "".join(lines[: 41 if "train" in source.name else 13]), encoding="utf-8"
+        )
     return folder
 
 
 @pytest.fixture
-def options(tiny: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+def options(
+    tiny: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Options:
     """Three small steps on the tiny model, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Options(
-        model=str(tiny), data_dir=str(small_data), epochs=1, steps_per_epoch=3, batch_size=13, log_every=1, precision="fp32",
+        model=str(tiny),
+        data_dir=str(small_data),
+        epochs=1,
+        steps_per_epoch=3,
+        batch_size=13,
+        log_every=1,
+        precision="fp32",
         lr=1e-3,
-    )  # fmt: skip
+    )

@@ -1,4 +1,6 @@
-"""Finding, loading and saving weights. Oracle for what is saved: transformers' AutoModel and AutoTokenizer."""
+"""Finding, loading and saving weights. Oracle for what is saved: transformers' AutoModel and
+AutoTokenizer.
+"""
 
 import json
 import os
@@ -21,9 +23,13 @@ from errors import UserError
 
 PROJECT = Path(base_bert.__file__).parent
 CONFIG = {
-    "hidden_size": 26, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 7, "vocab_size": 101,
+    "hidden_size": 26,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 7,
+    "vocab_size": 101,
     "max_position_embeddings": 64,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -57,12 +63,23 @@ def rewrite(folder: Path, change) -> None:
 
 
 def old_style(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As bert-base-uncased on the hub: `bert.` before every name, gamma and beta for norms, pre-training heads."""
+    """As bert-base-uncased on the hub: `bert.` before every name, gamma and beta for norms,
+    pre-training heads.
+    """
     named = {
-        "bert." + re.sub(r"LayerNorm\.weight$", "LayerNorm.gamma", re.sub(r"LayerNorm\.bias$", "LayerNorm.beta", k)): v
+        "bert."
+        + re.sub(
+            r"LayerNorm\.weight$",
+            "LayerNorm.gamma",
+            re.sub(r"LayerNorm\.bias$", "LayerNorm.beta", k),
+        ): v
         for k, v in state.items()
     }
-    return {**named, "cls.predictions.bias": torch.zeros(101), "cls.seq_relationship.weight": torch.zeros(2, 26)}
+    return {
+        **named,
+        "cls.predictions.bias": torch.zeros(101),
+        "cls.seq_relationship.weight": torch.zeros(2, 26),
+    }
 
 
 # ---- loading
@@ -79,7 +96,10 @@ def test_old_names_prefix_and_heads(model: BertModel, folder: Path, capsys):
     rewrite(folder, old_style)
     assert "bert.embeddings.LayerNorm.gamma" in load_file(folder / "model.safetensors")
     assert torch.equal(output(BertModel.from_pretrained(folder)), output(model))
-    assert "passed over 2 names outside the encoder: cls.predictions.bias, cls.seq_rel" in capsys.readouterr().out
+    assert (
+        "passed over 2 names outside the encoder: cls.predictions.bias, cls.seq_rel"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -100,7 +120,9 @@ def test_safetensors_before_bin(model: BertModel, folder: Path):
 
 def test_the_courses_names(model: BertModel, folder: Path):
     (folder / "model.safetensors").unlink()
-    torch.save({f"bert.{k}": v for k, v in model.state_dict().items()}, folder / "pytorch_model.bin")
+    torch.save(
+        {f"bert.{k}": v for k, v in model.state_dict().items()}, folder / "pytorch_model.bin"
+    )
     assert torch.equal(output(BertModel.from_pretrained(folder)), output(model))
 
 
@@ -109,16 +131,26 @@ def test_names_go_both_ways(model: BertModel):
         names = BertModel(BertConfig(**CONFIG, feed_forward=feed_forward)).state_dict()
         assert [course_name(hub_name(n)) for n in names] == list(names)
         assert [course_name(n) for n in names] == list(names)
-    assert hub_name("bert_layers.1.attention_layer_norm.bias") == "encoder.layer.1.attention.output.LayerNorm.bias"
-    assert hub_name("bert_layers.1.interm_dense.weight") == "encoder.layer.1.intermediate.dense.weight"
-    assert course_name("bert.encoder.layer.11.output.LayerNorm.gamma") == "bert_layers.11.out_layer_norm.weight"
+    assert (
+        hub_name("bert_layers.1.attention_layer_norm.bias")
+        == "encoder.layer.1.attention.output.LayerNorm.bias"
+    )
+    assert (
+        hub_name("bert_layers.1.interm_dense.weight") == "encoder.layer.1.intermediate.dense.weight"
+    )
+    assert (
+        course_name("bert.encoder.layer.11.output.LayerNorm.gamma")
+        == "bert_layers.11.out_layer_norm.weight"
+    )
 
 
 def test_without_a_pooler(model: BertModel, folder: Path, capsys):
     rewrite(folder, lambda state: {k: v for k, v in state.items() if "pooler" not in k})
     loaded = BertModel.from_pretrained(folder)
     assert "has no pooler; ours starts at random" in capsys.readouterr().out
-    assert torch.equal(loaded.bert_layers[1].out_dense.weight, model.bert_layers[1].out_dense.weight)
+    assert torch.equal(
+        loaded.bert_layers[1].out_dense.weight, model.bert_layers[1].out_dense.weight
+    )
 
 
 def test_malicious_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path):
@@ -150,7 +182,10 @@ def refused(folder: Path, *parts: str, config: BertConfig | None = None) -> None
 
 def test_missing_names(folder: Path):
     def drop(state):
-        del state["encoder.layer.1.output.dense.bias"], state["encoder.layer.0.attention.self.query.weight"]
+        del (
+            state["encoder.layer.1.output.dense.bias"],
+            state["encoder.layer.0.attention.self.query.weight"],
+        )
 
     rewrite(folder, drop)
     names = "missing: bert_layers.0.self_attention.query.weight, bert_layers.1.out_dense.bias; unexpected: none"
@@ -174,7 +209,12 @@ def test_wrong_shapes(folder: Path):
 
 def test_a_corrupt_file(folder: Path):
     whole = (folder / "model.safetensors").read_bytes()
-    for part in (whole[: len(whole) // 2], whole[:5], b"", b"version https://git-lfs.github.com/spec/v1\n"):
+    for part in (
+        whole[: len(whole) // 2],
+        whole[:5],
+        b"",
+        b"version https://git-lfs.github.com/spec/v1\n",
+    ):
         (folder / "model.safetensors").write_bytes(part)
         refused(folder, "model.safetensors: not a readable weights file", "fetch it again")
     (folder / "model.safetensors").unlink()
@@ -183,10 +223,14 @@ def test_a_corrupt_file(folder: Path):
     for part in (whole[: len(whole) // 2], whole[:5], b"", b"<html>404</html>"):
         (folder / "pytorch_model.bin").write_bytes(part)
         refused(folder, "pytorch_model.bin: not a readable weights file")
-    refused(folder, "(damaged, or more than tensors); fetch it again")  # torch's own advice is to trust the file
+    refused(
+        folder, "(damaged, or more than tensors); fetch it again"
+    )  # torch's own advice is to trust the file
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(3)], torch.zeros(3), {"epoch": 3}, {"model": {"x": torch.zeros(3)}}])
+@pytest.mark.parametrize(
+    "content", [[torch.zeros(3)], torch.zeros(3), {"epoch": 3}, {"model": {"x": torch.zeros(3)}}]
+)
 def test_a_bin_file_of_something_else(folder: Path, content):
     (folder / "model.safetensors").unlink()
     torch.save(content, folder / "pytorch_model.bin")
@@ -214,16 +258,30 @@ def test_config_errors(folder: Path):
         ("[]", "not a readable config.json (a list, expected an object)"),
         (json.dumps({**good, "model_type": "roberta"}), 'model_type is "roberta", expected "bert"'),
         (json.dumps({**good, "hidden_act": "gelu_new"}), 'hidden_act is "gelu_new"'),
-        (json.dumps({**good, "num_attention_heads": 3}), "hidden_size 26 is not a multiple of 3 heads"),
-        (json.dumps({**good, "num_hidden_layers": 3}), "missing: bert_layers.2.attention_dense.bias, "),
-        (json.dumps({**good, "vocab_size": 100}), "word_embedding.weight (101, 26) instead of (100, 26)"),
+        (
+            json.dumps({**good, "num_attention_heads": 3}),
+            "hidden_size 26 is not a multiple of 3 heads",
+        ),
+        (
+            json.dumps({**good, "num_hidden_layers": 3}),
+            "missing: bert_layers.2.attention_dense.bias, ",
+        ),
+        (
+            json.dumps({**good, "vocab_size": 100}),
+            "word_embedding.weight (101, 26) instead of (100, 26)",
+        ),
     ]:
         path.write_text(text)
         refused(folder, part)
 
 
 def test_config_passes_over_what_is_not_berts():
-    assert BertConfig.from_dict({"hidden_size": 24, "torch_dtype": "float32", "id2label": {}}).hidden_size == 24
+    assert (
+        BertConfig.from_dict(
+            {"hidden_size": 24, "torch_dtype": "float32", "id2label": {}}
+        ).hidden_size
+        == 24
+    )
 
 
 # ---- saving
@@ -235,7 +293,9 @@ def test_transformers_loads_what_is_saved(model: BertModel, tiny: Path, tmp_path
     ours.save_pretrained(tmp_path)  # a second generation
     theirs, loading = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
-    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path)("A film", "Python is a film.", return_tensors="pt")
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path)(
+        "A film", "Python is a film.", return_tensors="pt"
+    )
     assert inputs["input_ids"][0, 0] == 101 and inputs["token_type_ids"].sum() == 6
     with torch.no_grad():
         a, b = ours(**inputs), theirs.eval()(**inputs)
@@ -246,7 +306,9 @@ def test_transformers_loads_what_is_saved(model: BertModel, tiny: Path, tmp_path
 def test_what_is_not_bert_any_more_says_so(folder: Path, tmp_path: Path):
     transformers = pytest.importorskip("transformers")
     for i, change in enumerate([{"norm": "rmsnorm"}, {"feed_forward": "swiglu"}]):
-        changed = BertModel.from_pretrained(folder, replace(BertConfig.from_pretrained(folder), **change))
+        changed = BertModel.from_pretrained(
+            folder, replace(BertConfig.from_pretrained(folder), **change)
+        )
         changed.save_pretrained(tmp_path / str(i))
         again = BertModel.from_pretrained(tmp_path / str(i))
         assert torch.equal(output(again), output(changed)) and again.config == changed.config
@@ -284,10 +346,17 @@ def test_embedded_model(embedded: Path, tmp_path: Path, monkeypatch):
 
 def offline(code: str, home: Path) -> str:
     """What `code` prints in a fresh process that has no hub, only the cache below `home`."""
-    environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}
+    environment = {
+        **os.environ,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(PROJECT),
+    }
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
         environment.pop(name, None)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=home, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=home, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -319,7 +388,9 @@ except UserError as error:
 def test_hub_cache_without_network(model: BertModel, folder: Path, tmp_path: Path, kind: str):
     snapshot = cached(folder, tmp_path / "home")
     if kind == "bin":
-        torch.save(old_style(load_file(snapshot / "model.safetensors")), snapshot / "pytorch_model.bin")
+        torch.save(
+            old_style(load_file(snapshot / "model.safetensors")), snapshot / "pytorch_model.bin"
+        )
         (snapshot / "model.safetensors").unlink()
     *_, total = lines = offline(LOAD, tmp_path / "home").split("\n")
     assert lines[0] == "bert-base-uncased"
@@ -327,7 +398,9 @@ def test_hub_cache_without_network(model: BertModel, folder: Path, tmp_path: Pat
 
 
 def test_hub_cache_without_a_vocabulary(folder: Path, tmp_path: Path):
-    """Weights cached by a program that needed no tokenizer: not the default, which would then end in an error."""
+    """Weights cached by a program that needed no tokenizer: not the default, which would then end
+    in an error.
+    """
     (cached(folder, tmp_path / "home") / "vocab.txt").unlink()
     assert offline(LOAD, tmp_path / "home").split("\n")[0] == "all-MiniLM-L6-v2"
 
@@ -342,7 +415,9 @@ def test_hub_cache_that_is_not_whole(folder: Path, tmp_path: Path, gone: str):
     default, message = offline(LOAD, tmp_path / "home").split("\n")
     assert default == "all-MiniLM-L6-v2"
     assert message.startswith("refused: ")
-    assert ("--model all-MiniLM-L6-v2" if gone == "all" else "is not whole; delete that folder") in message
+    assert (
+        "--model all-MiniLM-L6-v2" if gone == "all" else "is not whole; delete that folder"
+    ) in message
 
 
 def test_command_line(folder: Path, capsys):

@@ -1,4 +1,6 @@
-"""The benchmarks run, on the main job's examples. Oracles: Split.take(), optimizer.AdamW, batches of one example."""
+"""The benchmarks run, on the main job's examples. Oracles: Split.take(), optimizer.AdamW, batches
+of one example.
+"""
 
 import json
 import re
@@ -30,14 +32,24 @@ ROOT = Path(__file__).parents[1]
 def options(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     """The built-in corpus and a tiny model, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return Options(model=str(tiny), data_dir=str(BUILT_IN), batch_size=13, steps_per_epoch=2, epochs=1, precision="fp32",
-                   lr=1e-3, warmup=0.0)  # fmt: skip
+    return Options(
+        model=str(tiny),
+        data_dir=str(BUILT_IN),
+        batch_size=13,
+        steps_per_epoch=2,
+        epochs=1,
+        precision="fp32",
+        lr=1e-3,
+        warmup=0.0,
+    )
 
 
 @pytest.fixture
 def training(options: Options) -> dict[str, Split]:
     """The training examples."""
-    return common.load(options, BertTokenizer.from_pretrained(options.model), ("train",))[0]["train"]
+    return common.load(options, BertTokenizer.from_pretrained(options.model), ("train",))[0][
+        "train"
+    ]
 
 
 def test_steps_hold_what_the_main_job_takes(options: Options, training: dict[str, Split]):
@@ -47,7 +59,9 @@ def test_steps_hold_what_the_main_job_takes(options: Options, training: dict[str
         for task, count in draw(number).items():
             taken, drawn = training[task].take(count), training[task].batch(step[task])
             assert len(step[task]) == count and torch.equal(taken.labels, drawn.labels)
-            assert all(a is b for (a, _), (b, _) in zip(taken.sequences, drawn.sequences, strict=True))
+            assert all(
+                a is b for (a, _), (b, _) in zip(taken.sequences, drawn.sequences, strict=True)
+            )
 
 
 def test_length_grouping_keeps_examples_and_steps(options: Options, training: dict[str, Split]):
@@ -56,12 +70,23 @@ def test_length_grouping_keeps_examples_and_steps(options: Options, training: di
     grouped = common.by_similar_length(steps, training, 1)
 
     def cells(some: list[common.Step]) -> int:
-        return sum(len(i) * max(len(training[t].sequences[j][0]) for j in i) for step in some for t, i in step.items())
+        return sum(
+            len(i) * max(len(training[t].sequences[j][0]) for j in i)
+            for step in some
+            for t, i in step.items()
+        )
 
     for task in training:
-        assert Counter(i for s in steps for i in s[task]) == Counter(i for s in grouped for i in s[task])
+        assert Counter(i for s in steps for i in s[task]) == Counter(
+            i for s in grouped for i in s[task]
+        )
         assert [len(s[task]) for s in steps] == [len(s[task]) for s in grouped]
-    assert common.real_tokens(steps, training) == common.real_tokens(grouped, training) < cells(grouped) < cells(steps)
+    assert (
+        common.real_tokens(steps, training)
+        == common.real_tokens(grouped, training)
+        < cells(grouped)
+        < cells(steps)
+    )
 
 
 @pytest.mark.parametrize("name", train_speed.SIDES)
@@ -75,11 +100,15 @@ def test_every_side_learns(name: str, options: Options, training: dict[str, Spli
 
 
 @pytest.mark.parametrize("name", train_speed.SIDES)
-def test_every_side_follows_the_schedule(name: str, options: Options, training: dict[str, Split], monkeypatch):
+def test_every_side_follows_the_schedule(
+    name: str, options: Options, training: dict[str, Split], monkeypatch
+):
     """At a learning rate of zero no side learns."""
     monkeypatch.setitem(train_speed.SCHEDULES, "linear", lambda total, warmup: lambda step: 0.0)
     steps = common.draw_steps(options, training, 2)
-    side = train_speed.SIDES[name](replace(options, hidden_dropout_prob=0.0, attention_dropout_prob=0.0), training, 100)
+    side = train_speed.SIDES[name](
+        replace(options, hidden_dropout_prob=0.0, attention_dropout_prob=0.0), training, 100
+    )
     torch.testing.assert_close(sum(side(steps)), sum(side(steps)))
 
 
@@ -96,8 +125,12 @@ def test_the_learning_rate_warms_up_and_falls(options: Options):
 
 @pytest.mark.filterwarnings("ignore:.*all predictions are")
 @pytest.mark.parametrize("precision, expected", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_transformers_computes_in_our_precision(precision, expected, options: Options, training, monkeypatch):
-    """In both speed benchmarks and in the reference: in fp32 it would be slower than it has to be."""
+def test_transformers_computes_in_our_precision(
+    precision, expected, options: Options, training, monkeypatch
+):
+    """In both speed benchmarks and in the reference: in fp32 it would be slower than it has to
+    be.
+    """
     joint, seen = reference.PlainBERT.joint, []
 
     def spy(model, *rest):
@@ -109,9 +142,14 @@ def test_transformers_computes_in_our_precision(precision, expected, options: Op
 
     monkeypatch.setattr(reference.PlainBERT, "joint", spy)
     asked, steps = replace(options, precision=precision), common.draw_steps(options, training, 1)
-    jobs = {name: partial(make(asked, training, 2), steps) for name, make in train_speed.SIDES.items()}
+    jobs = {
+        name: partial(make(asked, training, 2), steps) for name, make in train_speed.SIDES.items()
+    }
     few = {task: predict_speed.some(split, 3, 1) for task, split in training.items()}
-    jobs |= {f"{name}, prediction": partial(make(asked), few) for name, make in predict_speed.SIDES.items()}
+    jobs |= {
+        f"{name}, prediction": partial(make(asked), few)
+        for name, make in predict_speed.SIDES.items()
+    }
     jobs["reference"] = partial(reference.train, asked)
     for name, job in jobs.items():
         seen.clear()
@@ -120,11 +158,15 @@ def test_transformers_computes_in_our_precision(precision, expected, options: Op
 
 
 def test_the_encoders_agree(options: Options, training: dict[str, Split]):
-    """Ours, the course loop's and transformers' give the same outputs, and the check notices where not."""
+    """Ours, the course loop's and transformers' give the same outputs, and the check notices where
+    not.
+    """
     assert 0 < train_speed.agreement(options, training) < 1e-4
     model = train_speed.build(options)
     with pytest.raises(RuntimeError, match="wrong: last hidden states differ"):
-        common.check_agreement(model, {"wrong": lambda x: torch.ones(*x["input_ids"].shape, 32)}, training["sst"])
+        common.check_agreement(
+            model, {"wrong": lambda x: torch.ones(*x["input_ids"].shape, 32)}, training["sst"]
+        )
 
 
 def test_the_loop_optimizer_is_adamw():
@@ -132,8 +174,10 @@ def test_the_loop_optimizer_is_adamw():
     torch.manual_seed(0)
     mine, theirs = (torch.nn.Linear(13, 7) for _ in range(2))
     theirs.load_state_dict(mine.state_dict())
-    pair = [(mine, course_loop.LoopAdamW(mine.parameters(), 1e-2, 0.1)),
-            (theirs, AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1))]  # fmt: skip
+    pair = [
+        (mine, course_loop.LoopAdamW(mine.parameters(), 1e-2, 0.1)),
+        (theirs, AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1)),
+    ]
     for _ in range(4):
         x = torch.randn(5, 13)
         for model, optimizer in pair:
@@ -144,8 +188,14 @@ def test_the_loop_optimizer_is_adamw():
 
 
 def test_predictions_come_in_file_order(options: Options, training: dict[str, Split]):
-    """Sorted (transformers) and batched (course) predictions equal those of one example at a time."""
-    split = replace(training["sts"], examples=training["sts"].examples[:9], sequences=training["sts"].sequences[:9])
+    """Sorted (transformers) and batched (course) predictions equal those of one example at a
+    time.
+    """
+    split = replace(
+        training["sts"],
+        examples=training["sts"].examples[:9],
+        sequences=training["sts"].sequences[:9],
+    )
     plain = reference.PlainBERT(options, "sdpa")
     together = reference.predict_logits(plain, split, torch.float32)
     with torch.no_grad():
@@ -154,27 +204,52 @@ def test_predictions_come_in_file_order(options: Options, training: dict[str, Sp
 
     tokenizer = BertTokenizer.from_pretrained(options.model)
     weights = BertModel.from_pretrained(options.model).state_dict()
-    course = course_loop.CourseMultitask(BertConfig.from_pretrained(options.model), weights, options.tasks)
-    four, one = (course_loop.predict_logits(course, "sts", split.examples, tokenizer, size) for size in (4, 1))
+    course = course_loop.CourseMultitask(
+        BertConfig.from_pretrained(options.model), weights, options.tasks
+    )
+    four, one = (
+        course_loop.predict_logits(course, "sts", split.examples, tokenizer, size)
+        for size in (4, 1)
+    )
     torch.testing.assert_close(four, one, atol=1e-5, rtol=1e-5)
 
 
-OURS_ALONE = ["--option pretrain", "--lora", "--rmsnorm", "--swiglu encoder", "--head linear", "--pooling mean",
-              "--pair_encoding bi", "--optimizer_form torch", "--patience 2", "--tensorboard"]  # fmt: skip
-EVERYWHERE = ("--seed 2 --epochs 2 --batch_size 7 --lr 0.1 --precision bf16 --hidden_dropout_prob 0.2 "
-              "--attention_dropout_prob 0.2 --tasks sst sts --sst_dev mine.csv")  # fmt: skip
-SAMPLED = EVERYWHERE + " --sampling_exponent 1 --schedule cosine --warmup 0.2 --weight_decay 0.1 --clip 2"
+OURS_ALONE = [
+    "--option pretrain",
+    "--lora",
+    "--rmsnorm",
+    "--swiglu encoder",
+    "--head linear",
+    "--pooling mean",
+    "--pair_encoding bi",
+    "--optimizer_form torch",
+    "--patience 2",
+    "--tensorboard",
+]
+EVERYWHERE = (
+    "--seed 2 --epochs 2 --batch_size 7 --lr 0.1 --precision bf16 --hidden_dropout_prob 0.2 "
+    "--attention_dropout_prob 0.2 --tasks sst sts --sst_dev mine.csv"
+)
+SAMPLED = (
+    EVERYWHERE + " --sampling_exponent 1 --schedule cosine --warmup 0.2 --weight_decay 0.1 --clip 2"
+)
 
 
 @pytest.mark.parametrize(
     "benchmark, followed, ignored",
     [
         (train_speed, SAMPLED, ["--accumulation 4", "--steps_per_epoch 2", "--max_length 64"]),
-        (predict_speed, EVERYWHERE, ["--accumulation 4", "--sampler round_robin", "--clip 2", "--max_length 64"]),
+        (
+            predict_speed,
+            EVERYWHERE,
+            ["--accumulation 4", "--sampler round_robin", "--clip 2", "--max_length 64"],
+        ),
         (reference, SAMPLED + " --accumulation 4 --steps_per_epoch 2 --max_length 64", []),
     ],
 )
-def test_what_a_side_ignores_is_refused(benchmark, followed: str, ignored: list[str], options: Options, monkeypatch):
+def test_what_a_side_ignores_is_refused(
+    benchmark, followed: str, ignored: list[str], options: Options, monkeypatch
+):
     """Before the data is read; and what every side follows is taken."""
     here = ["--model", options.model, "--data_dir", options.data_dir]
     for module in (common, reference):
@@ -188,7 +263,9 @@ def test_what_a_side_ignores_is_refused(benchmark, followed: str, ignored: list[
         benchmark.main([*here, *followed.split()])
 
 
-@pytest.mark.parametrize("benchmark, amount", [(train_speed, "--steps"), (predict_speed, "--examples")])
+@pytest.mark.parametrize(
+    "benchmark, amount", [(train_speed, "--steps"), (predict_speed, "--examples")]
+)
 def test_an_impossible_race_is_refused(benchmark, amount: str, options: Options, monkeypatch):
     """Before the data is read."""
     monkeypatch.setattr(common, "load", lambda *_: 1 / 0)
@@ -198,14 +275,18 @@ def test_an_impossible_race_is_refused(benchmark, amount: str, options: Options,
 
 
 @pytest.mark.parametrize("benchmark", [quality, reference, train_speed, predict_speed])
-def test_a_record_that_cannot_be_written_is_noticed_first(benchmark, options: Options, tmp_path: Path, monkeypatch):
+def test_a_record_that_cannot_be_written_is_noticed_first(
+    benchmark, options: Options, tmp_path: Path, monkeypatch
+):
     """Before the first step."""
     for module, name in (quality, "measure"), (reference, "train"), (common, "load"):
         monkeypatch.setattr(module, name, lambda *_, **__: 1 / 0)
     (tmp_path / "file").touch()
     for record, why in ("file/record.json", "can't be written"), (".", "a folder"):
         with pytest.raises(UserError, match=why):
-            benchmark.main(["--model", options.model, "--data_dir", options.data_dir, "--record", record])
+            benchmark.main(
+                ["--model", options.model, "--data_dir", options.data_dir, "--record", record]
+            )
 
 
 def test_some_examples_keep_their_sequences(training: dict[str, Split]):
@@ -215,16 +296,26 @@ def test_some_examples_keep_their_sequences(training: dict[str, Split]):
     part = predict_speed.some(whole, 20, 1)
     chosen = [place[id(example)] for example in part.examples]
     assert chosen == sorted(set(chosen)) and len(chosen) == 20 and chosen != list(range(20))
-    assert all(sequence is whole.sequences[i] for i, sequence in zip(chosen, part.sequences, strict=True))
+    assert all(
+        sequence is whole.sequences[i] for i, sequence in zip(chosen, part.sequences, strict=True)
+    )
     assert predict_speed.some(whole, 20, 2).examples != part.examples
     assert all(predict_speed.some(whole, count, 1) is whole for count in (0, len(whole), 10**6))
 
 
 @pytest.mark.parametrize("sts_loss", ["mse", "bce"])
-def test_reference_scores_what_its_loss_means(sts_loss: str, training: dict[str, Split], monkeypatch):
-    """Perfect outputs score 1: trained with mse the labels themselves, with bce the logits of a fifth of them."""
+def test_reference_scores_what_its_loss_means(
+    sts_loss: str, training: dict[str, Split], monkeypatch
+):
+    """Perfect outputs score 1: trained with mse the labels themselves, with bce the logits of a
+    fifth of them.
+    """
     labels = torch.tensor([[float(e.label)] for e in training["sts"].examples])
-    monkeypatch.setattr(reference, "predict_logits", lambda *_: labels if sts_loss == "mse" else torch.logit(labels / 5))
+    monkeypatch.setattr(
+        reference,
+        "predict_logits",
+        lambda *_: labels if sts_loss == "mse" else torch.logit(labels / 5),
+    )
     scored = reference.evaluate(None, {"sts": training["sts"]}, torch.float32, sts_loss)  # type: ignore[arg-type]
     assert (scored["scores"]["sts"], scored["overall"]) == pytest.approx((1.0, 1.0), abs=1e-6)
 
@@ -244,14 +335,31 @@ def test_reference_trains_and_scores(sts_loss: str, options: Options, training: 
 def test_quality_records_once_and_tabulates(options: Options, tmp_path: Path):
     """A run is one line; the same again is skipped, other options are refused; means over seeds."""
     record = str(tmp_path / "quality.jsonl")
-    flags = ["--record", record, "--sets", "lora", "--model", options.model, "--data_dir", options.data_dir,
-             "--steps_per_epoch", "1", "--epochs", "1", "--batch_size", "7"]  # fmt: skip
+    flags = [
+        "--record",
+        record,
+        "--sets",
+        "lora",
+        "--model",
+        options.model,
+        "--data_dir",
+        options.data_dir,
+        "--steps_per_epoch",
+        "1",
+        "--epochs",
+        "1",
+        "--batch_size",
+        "7",
+    ]
     for seeds in (["1"], ["1", "2"]):
         quality.main([*flags, "--seeds", *seeds])
     lines = common.read(record)
     assert [(x["name"], x["seed"]) for x in lines] == [("lora", 1), ("lora", 2)]
     epoch, best = lines[0]["epochs"][-1], lines[0]["best"]
-    assert epoch["scores"] == best["scores"] and epoch["overall"] == best["overall"] == overall(best["scores"]) > 0
+    assert (
+        epoch["scores"] == best["scores"]
+        and epoch["overall"] == best["overall"] == overall(best["scores"]) > 0
+    )
     assert lines[0]["options"]["lora"]
     assert [p.name for p in tmp_path.iterdir() if p.name in ("runs", "predictions")] == []
     with pytest.raises(UserError, match="with lr None, not 0.1: give another --record"):
@@ -261,33 +369,72 @@ def test_quality_records_once_and_tabulates(options: Options, tmp_path: Path):
     assert row.startswith("| `--lora` | 2 |") and f"| {mean} ± " in row
 
 
-def test_a_record_is_of_one_data_set(options: Options, small_data: Path, tmp_path: Path, monkeypatch):
-    """Runs of another set and seed on other data are refused before training, and the table of both."""
+def test_a_record_is_of_one_data_set(
+    options: Options, small_data: Path, tmp_path: Path, monkeypatch
+):
+    """Runs of another set and seed on other data are refused before training, and the table of
+    both.
+    """
     for module, name in (quality, "train"), (reference, "train"):
         monkeypatch.setattr(module, name, lambda *_: 1 / 0)
     best = {"scores": dict.fromkeys(options.tasks, 0.5), "overall": 0.5}
-    real = {"name": "default", "flags": {}, "seed": 1, "best": best, "epochs": [best], "options": asdict(options),
-            "built_in_corpus": False}  # fmt: skip
-    built_in = {**real, "options": asdict(replace(options, data_dir="data")), "built_in_corpus": True}
+    real = {
+        "name": "default",
+        "flags": {},
+        "seed": 1,
+        "best": best,
+        "epochs": [best],
+        "options": asdict(options),
+        "built_in_corpus": False,
+    }
+    built_in = {
+        **real,
+        "options": asdict(replace(options, data_dir="data")),
+        "built_in_corpus": True,
+    }
     record, other = str(tmp_path / "real.jsonl"), str(tmp_path / "other.jsonl")
     common.append(record, real)
-    others: list[dict] = [{"data_dir": str(small_data)}, {"sst_dev": "mine.csv"}, {"tasks": ("sst", "sts")}]
+    others: list[dict] = [
+        {"data_dir": str(small_data)},
+        {"sst_dev": "mine.csv"},
+        {"tasks": ("sst", "sts")},
+    ]
     for line in built_in, *({**real, "options": asdict(replace(options, **x))} for x in others):
         Path(other).unlink(missing_ok=True)
         common.append(other, line)
         assert quality.table([record, record]) and quality.table([other, other])
-        with pytest.raises(UserError, match="the records are of different data .*: give another --record"):
+        with pytest.raises(
+            UserError, match="the records are of different data .*: give another --record"
+        ):
             quality.table([record, other])
-    for benchmark, own in (quality, ["--seeds", "2", "--sets", "lora"]), (reference, ["--seed", "2"]):
+    for benchmark, own in (
+        (quality, ["--seeds", "2", "--sets", "lora"]),
+        (reference, ["--seed", "2"]),
+    ):
         for folder in "data", str(small_data):
             with pytest.raises(UserError, match="holds runs on .*, not .*: give another --record"):
-                benchmark.main([*own, "--model", options.model, "--data_dir", folder, "--record", record])
+                benchmark.main(
+                    [*own, "--model", options.model, "--data_dir", folder, "--record", record]
+                )
         with pytest.raises(ZeroDivisionError):  # the same data, written in another way
-            benchmark.main([*own, "--model", options.model, "--data_dir", f"{options.data_dir}/", "--record", record])
+            benchmark.main(
+                [
+                    *own,
+                    "--model",
+                    options.model,
+                    "--data_dir",
+                    f"{options.data_dir}/",
+                    "--record",
+                    record,
+                ]
+            )
     Path(other).unlink()
     common.append(other, built_in)
     (tmp_path / "data").symlink_to(small_data)  # now the default folder holds other data
-    with pytest.raises(UserError, match="holds runs on .* of the built-in corpus, not .* of data: give another --record"):
+    with pytest.raises(
+        UserError,
+        match="holds runs on .* of the built-in corpus, not .* of data: give another --record",
+    ):
         common.check_joins(other, replace(options, data_dir="data"))
 
 
@@ -297,16 +444,38 @@ def test_option_sets_are_possible():
         replace(Options(), **flags).check()
 
 
-@pytest.mark.parametrize("benchmark, amount", [(train_speed, "--steps"), (predict_speed, "--examples")])
+@pytest.mark.parametrize(
+    "benchmark, amount", [(train_speed, "--steps"), (predict_speed, "--examples")]
+)
 def test_a_race_is_recorded(benchmark, amount: str, options: Options, tmp_path: Path):
-    """Two sides, each in a process of its own, one round: a record with times, peak memory and a table."""
+    """Two sides, each in a process of its own, one round: a record with times, peak memory and a
+    table.
+    """
     record = tmp_path / "speed.json"
-    benchmark.main(["--model", options.model, "--data_dir", options.data_dir, "--record", str(record), amount, "2",
-                    "--sides", "course", "--rounds", "1", "--course_rounds", "1"])  # fmt: skip
+    benchmark.main(
+        [
+            "--model",
+            options.model,
+            "--data_dir",
+            options.data_dir,
+            "--record",
+            str(record),
+            amount,
+            "2",
+            "--sides",
+            "course",
+            "--rounds",
+            "1",
+            "--course_rounds",
+            "1",
+        ]
+    )
     sides = json.loads(record.read_text())["sides"]
     assert list(sides) == ["ours", "course"] and sides["ours"]["ours_faster"] == 1.0
     ours, course = (sides[name]["seconds"][0] for name in ("ours", "course"))
-    assert sides["course"]["ours_faster"] == pytest.approx(course / ours, rel=0.3)  # seconds are rounded, and few
+    assert sides["course"]["ours_faster"] == pytest.approx(
+        course / ours, rel=0.3
+    )  # seconds are rounded, and few
     assert all(side["peak_mib"] > 50 for side in sides.values())
     table = race.table(json.loads(record.read_text()), "", benchmark.TITLES)
     assert table.splitlines()[-1].startswith("| course-style loop, fp32 |")
@@ -325,11 +494,20 @@ def test_every_side_runs_its_rounds(monkeypatch):
             return 1.0
 
     monkeypatch.setattr(race, "Worker", Idle)
-    mine = race.own_parser(train_speed.SIDES, ["course", "sdpa"]).parse_args(["--rounds", "3", "--course_rounds", "2"])
+    mine = race.own_parser(train_speed.SIDES, ["course", "sdpa"]).parse_args(
+        ["--rounds", "3", "--course_rounds", "2"]
+    )
     seconds, peaks = race.race("", [], mine)
-    assert {name: len(times) for name, times in seconds.items()} == {"ours": 3, "course": 2, "sdpa": 3}
+    assert {name: len(times) for name, times in seconds.items()} == {
+        "ours": 3,
+        "course": 2,
+        "sdpa": 3,
+    }
     turns = ["ours", "course", "sdpa", "ours", "course", "sdpa", "ours", "sdpa"]
-    assert orders == [*(("go", name) for name in turns), *(("end", name) for name in peaks)] and len(peaks) == 3
+    assert (
+        orders == [*(("go", name) for name in turns), *(("end", name) for name in peaks)]
+        and len(peaks) == 3
+    )
 
 
 def test_a_dead_worker_is_an_error(tmp_path: Path):
@@ -344,16 +522,29 @@ def test_readme_holds_what_the_records_say():
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     records = ROOT / "benchmarks" / "records"
     tables = [quality.table([str(records / "reference.jsonl"), str(records / "quality.jsonl")])]
-    for name, titles in (("train_speed", train_speed.TITLES), ("predict_speed", predict_speed.TITLES)):
+    for name, titles in (
+        ("train_speed", train_speed.TITLES),
+        ("predict_speed", predict_speed.TITLES),
+    ):
         tables.append(race.table(json.loads((records / f"{name}.json").read_text()), "", titles))
-    rows = [line for table in tables for line in table.splitlines() if line.startswith("| ") and line[2] != "|"]
+    rows = [
+        line
+        for table in tables
+        for line in table.splitlines()
+        if line.startswith("| ") and line[2] != "|"
+    ]
     assert len(rows) > 8
     assert [row for row in rows if row not in readme] == []
     log = [json.loads(line) for line in (records / "main_job.log.jsonl").read_text().splitlines()]
-    shown = [line.split()[:-1] for line in readme if line.endswith("  best")]  # the console of the main job
+    shown = [
+        line.split()[:-1] for line in readme if line.endswith("  best")
+    ]  # the console of the main job
     evaluations = [x for x in log if "epoch" in x]
     for row, x in zip(shown, evaluations, strict=True):
         dev = [f"{x[f'dev_{name}']:.3f}" for name in ("sst", "para", "sts", "overall")]
-        assert row[:-1] == [str(x["epoch"]), str(x["step"]), *dev] and abs(float(row[-1]) - x["seconds"]) <= 0.6
+        assert (
+            row[:-1] == [str(x["epoch"]), str(x["step"]), *dev]
+            and abs(float(row[-1]) - x["seconds"]) <= 0.6
+        )
     scores = [line for line in readme if re.search(r"\| \.\d{3}|MiB \|$", line)]
     assert [row for row in scores if row not in rows] == []

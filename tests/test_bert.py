@@ -1,4 +1,6 @@
-"""Oracle: transformers.BertModel, which is given our random weights or its own, hidden state by hidden state."""
+"""Oracle: transformers.BertModel, which is given our random weights or its own, hidden state by
+hidden state.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,17 +19,26 @@ transformers = pytest.importorskip("transformers")
 
 Sequence = tuple[np.ndarray, np.ndarray]
 
-# hidden, heads, intermediate: odd widths, one head, heads of one number, a feed-forward narrower than the hidden size
+# hidden, heads, intermediate: odd widths, one head, heads of one number, a feed-forward narrower
+# than the hidden size
 SHAPES = [(39, 3, 17), (13, 1, 49), (49, 7, 7), (7, 7, 13)]
 
 
-def random_pair(hidden: int, heads: int, width: int, folder: Path) -> tuple[BertModel, torch.nn.Module]:
-    """A transformers model with every parameter random (norms and biases too), and ours loaded from what it saved."""
+def random_pair(
+    hidden: int, heads: int, width: int, folder: Path
+) -> tuple[BertModel, torch.nn.Module]:
+    """A transformers model with every parameter random (norms and biases too), and ours loaded from
+    what it saved.
+    """
     torch.manual_seed(hidden)
     config = transformers.BertConfig(
-        vocab_size=101, hidden_size=hidden, num_hidden_layers=3, num_attention_heads=heads, intermediate_size=width,
+        vocab_size=101,
+        hidden_size=hidden,
+        num_hidden_layers=3,
+        num_attention_heads=heads,
+        intermediate_size=width,
         max_position_embeddings=200,
-    )  # fmt: skip
+    )
     theirs = transformers.BertModel(config).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -37,7 +48,9 @@ def random_pair(hidden: int, heads: int, width: int, folder: Path) -> tuple[Bert
 
 
 def random_batch(longest: int, count: int = 7, vocab: int = 101) -> tuple[Tensor, Tensor, Tensor]:
-    """Padded pairs: ids, mask, token types [B, T]. The first is of full length, the second a single token."""
+    """Padded pairs: ids, mask, token types [B, T]. The first is of full length, the second a single
+    token.
+    """
     lengths = [longest, 1] + torch.randint(1, longest + 1, (count - 2,)).tolist()
     mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
     seconds = (torch.arange(longest) >= torch.tensor(lengths)[:, None] // 2).long()
@@ -45,7 +58,9 @@ def random_batch(longest: int, count: int = 7, vocab: int = 101) -> tuple[Tensor
 
 
 def unpadded(ids: Tensor, mask: Tensor, types: Tensor) -> list[Sequence]:
-    return [(i[m.bool()].numpy(), t[m.bool()].numpy()) for i, m, t in zip(ids, mask, types, strict=True)]
+    return [
+        (i[m.bool()].numpy(), t[m.bool()].numpy()) for i, m, t in zip(ids, mask, types, strict=True)
+    ]
 
 
 def at_tokens(packed: Packed, states: list[Tensor]) -> list[list[Tensor]]:
@@ -59,10 +74,14 @@ def close(ours: Tensor, theirs: Tensor, atol: float = 1e-5) -> None:
 
 
 def check(ours: BertModel, theirs: torch.nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> None:
-    """All hidden states and the pooler, padded and packed, without gradients (fused path) and with (plain path)."""
+    """All hidden states and the pooler, padded and packed, without gradients (fused path) and with
+    (plain path).
+    """
     ids, mask, types = batch
     with torch.no_grad():
-        oracle = theirs(input_ids=ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True)
+        oracle = theirs(
+            input_ids=ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True
+        )
     sequences = unpadded(*batch)
     packed = pack({"a": sequences[:3], "b": sequences[3:]})
     for grad in (False, True):
@@ -73,11 +92,15 @@ def check(ours: BertModel, theirs: torch.nn.Module, batch: tuple[Tensor, Tensor,
         assert len(out["hidden_states"]) == len(oracle.hidden_states) == len(flat)
         for padded, state in zip(out["hidden_states"], oracle.hidden_states, strict=True):
             close(padded[mask.bool()], state[mask.bool()])
-            close(padded, state, atol=1e-4)  # what stands in the padding rounds a little further off
+            close(
+                padded, state, atol=1e-4
+            )  # what stands in the padding rounds a little further off
         assert torch.equal(out["last_hidden_state"], padded)
         close(out["pooler_output"], oracle.pooler_output)
         close(first, oracle.pooler_output)
-        for sequences_of_state, state in zip(at_tokens(packed, flat), oracle.hidden_states, strict=True):
+        for sequences_of_state, state in zip(
+            at_tokens(packed, flat), oracle.hidden_states, strict=True
+        ):
             for sequence, row, m in zip(sequences_of_state, state, mask.bool(), strict=True):
                 close(sequence, row[m])
 
@@ -95,10 +118,13 @@ def pretrained(embedded: Path) -> BertModel:
 
 
 TEXTS = [
-    "A warm, funny, engaging film.", "No.", "How do I learn Python?",
+    "A warm, funny, engaging film.",
+    "No.",
+    "How do I learn Python?",
     ("How do I learn Python?", "Is Python easy to learn?"),
-    ("A man plays a guitar.", "A man is playing the guitar on a stage."), "the " * 70,
-]  # fmt: skip
+    ("A man plays a guitar.", "A man is playing the guitar on a stage."),
+    "the " * 70,
+]
 
 
 def test_embedded_weights_equal_transformers(pretrained: BertModel, embedded: Path):
@@ -106,7 +132,10 @@ def test_embedded_weights_equal_transformers(pretrained: BertModel, embedded: Pa
     tokenizer.no_truncation()
     tokenizer.enable_padding()
     encoded = tokenizer.encode_batch(TEXTS)
-    batch = tuple(torch.tensor([getattr(e, k) for e in encoded]) for k in ("ids", "attention_mask", "type_ids"))
+    batch = tuple(
+        torch.tensor([getattr(e, k) for e in encoded])
+        for k in ("ids", "attention_mask", "type_ids")
+    )
     assert batch[2].any(), "no pair among the texts"
     check(pretrained, transformers.BertModel.from_pretrained(embedded).eval(), batch)
 
@@ -127,7 +156,7 @@ def test_gradients_equal_transformers(tmp_path: Path):
         (layer.self_attention.query, oracle.attention.self.query),
         (layer.interm_dense, oracle.intermediate.dense),
         (layer.out_layer_norm, oracle.output.LayerNorm),
-    ]  # fmt: skip
+    ]
     for a, b in pairs:
         assert b.weight.grad.abs().max() > 1e-2, "the oracle's gradient says nothing"
         scale = b.weight.grad.abs().max()
@@ -140,7 +169,9 @@ def test_neighbours_and_padding_do_not_change_a_result(pretrained: BertModel):
     with torch.no_grad():
         alone = [pretrained.encode(pack({"a": [x]}))[-1][: len(x[0])] for x in sequences]
         together = pack({"a": sequences[::-1]})
-        for a, b in zip(alone, at_tokens(together, pretrained.encode(together))[-1][::-1], strict=True):
+        for a, b in zip(
+            alone, at_tokens(together, pretrained.encode(together))[-1][::-1], strict=True
+        ):
             close(a, b)
         wider = [torch.nn.functional.pad(x, (0, 13)) for x in (ids, mask, types)]
         wider[0][wider[1] == 0] = 7  # what stands in the padding does not matter either
@@ -162,8 +193,13 @@ def test_a_row_that_is_all_padding_is_finite(pretrained: BertModel):
 def test_token_types_default_to_zero(pretrained: BertModel):
     ids, mask, types = random_batch(13, vocab=30522)
     with torch.no_grad():
-        assert torch.equal(pretrained(ids, mask)["pooler_output"], pretrained(ids, mask, types * 0)["pooler_output"])
-        assert not torch.equal(pretrained(ids, mask)["pooler_output"], pretrained(ids, mask, types)["pooler_output"])
+        assert torch.equal(
+            pretrained(ids, mask)["pooler_output"],
+            pretrained(ids, mask, types * 0)["pooler_output"],
+        )
+        assert not torch.equal(
+            pretrained(ids, mask)["pooler_output"], pretrained(ids, mask, types)["pooler_output"]
+        )
         assert set(pretrained(ids, mask)) == {"last_hidden_state", "pooler_output"}
 
 
@@ -174,15 +210,24 @@ def test_bf16_is_close_to_fp32(pretrained: BertModel):
             wide, narrow = pretrained.encode(packed), pretrained.encode(packed, torch.bfloat16)
         assert {x.dtype for x in narrow} == {torch.bfloat16}
         for a, b in zip(wide, narrow, strict=True):
-            real = torch.cat([torch.arange(s, s + n) for s, n in zip(packed.starts, packed.lengths, strict=True)])
+            real = torch.cat(
+                [torch.arange(s, s + n) for s, n in zip(packed.starts, packed.lengths, strict=True)]
+            )
             a, b = a[real].detach(), b[real].detach().float()
             assert torch.cosine_similarity(a, b).min() > 0.999
             assert (a - b).norm() / a.norm() < 0.02
 
 
-@pytest.mark.parametrize("which", ["embed_dropout", "attention_dropout", "out_dropout", "self_attention.dropout"])
+@pytest.mark.parametrize(
+    "which", ["embed_dropout", "attention_dropout", "out_dropout", "self_attention.dropout"]
+)
 def test_each_dropout_is_alive_in_training_only(which: str):
-    shape = {"hidden_size": 13, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 7}
+    shape = {
+        "hidden_size": 13,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 7,
+    }
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = BertModel(BertConfig(vocab_size=11, **shape, **rates))
     holder = model if which == "embed_dropout" else model.bert_layers[0]
@@ -205,7 +250,11 @@ def test_the_shape_seam_is_literal_and_small():
 def test_initial_weights():
     """BERT's: normal(0, initializer_range), zero biases, identity norms, a zero [PAD]."""
     torch.manual_seed(0)
-    model = BertModel(BertConfig(hidden_size=130, num_hidden_layers=1, num_attention_heads=13, initializer_range=0.05))
+    model = BertModel(
+        BertConfig(
+            hidden_size=130, num_hidden_layers=1, num_attention_heads=13, initializer_range=0.05
+        )
+    )
     for name, x in model.named_parameters():
         if "norm" in name:
             assert (x == (1 if name.endswith("weight") else 0)).all(), name

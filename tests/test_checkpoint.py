@@ -1,4 +1,6 @@
-"""Checkpoints are whole or not there: a kill is an exception at every single file operation of replace_folder."""
+"""Checkpoints are whole or not there: a kill is an exception at every single file operation of
+replace_folder.
+"""
 
 import os
 import shutil
@@ -28,7 +30,9 @@ def content(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("moment", range(12))
-def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+def test_a_kill_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
     folder = tmp_path / "last"
     replace_folder(folder, write("old"))
     left = [moment]
@@ -43,7 +47,13 @@ def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.Mo
         return one
 
     with monkeypatch.context() as patch:
-        operations = [(Path, "mkdir"), (Path, "write_text"), (Path, "rename"), (checkpoint, "sync"), (shutil, "rmtree")]
+        operations = [
+            (Path, "mkdir"),
+            (Path, "write_text"),
+            (Path, "rename"),
+            (checkpoint, "sync"),
+            (shutil, "rmtree"),
+        ]
         for owner, name in operations:
             patch.setattr(owner, name, killing(getattr(owner, name)))
         try:
@@ -86,4 +96,8 @@ def test_the_log_drops_torn_lines_and_those_after_the_checkpoint(tmp_path: Path)
     log = Log(tmp_path, step=2, tensorboard=False)
     log.write({"step": 3, "loss": 0.5})
     log.close()
-    assert (tmp_path / "log.jsonl").read_text().splitlines() == ['{"step": 1}', '{"step": 2}', '{"step": 3, "loss": 0.5}']
+    assert (tmp_path / "log.jsonl").read_text().splitlines() == [
+        '{"step": 1}',
+        '{"step": 2}',
+        '{"step": 3, "loss": 0.5}',
+    ]

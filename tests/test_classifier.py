@@ -27,7 +27,18 @@ def test_writes_the_course_files(options: Options, mode: list[str], name: str) -
 
 def test_flags_that_are_given_win_though_they_equal_a_default(options: Options) -> None:
     Path("flags.txt").write_text("--fine-tune-mode last-linear-layer\n")
-    classifier.main([*flags(options), "@flags.txt", "--batch-size", "96", "--max_length", "256", "--name", "multitask"])
+    classifier.main(
+        [
+            *flags(options),
+            "@flags.txt",
+            "--batch-size",
+            "96",
+            "--max_length",
+            "256",
+            "--name",
+            "multitask",
+        ]
+    )
     (folder,) = Path("runs").glob("*-cfimdb-multitask")
     held = json.loads((folder / "options.json").read_text())
     assert (held["batch_size"], held["max_length"]) == (96, 256)

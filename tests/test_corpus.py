@@ -1,4 +1,6 @@
-"""The built-in corpus: the course's formats, no leaks, the committed bytes, and too hard for word counts."""
+"""The built-in corpus: the course's formats, no leaks, the committed bytes, and too hard for word
+counts.
+"""
 
 import hashlib
 import json
@@ -45,7 +47,9 @@ LABELS = {
 
 def rows(name: str) -> list[list[str]]:
     """Cells of every row below the header."""
-    return [line.split("\t") for line in (FOLDER / name).read_text(encoding="utf-8").split("\n")[1:-1]]
+    return [
+        line.split("\t") for line in (FOLDER / name).read_text(encoding="utf-8").split("\n")[1:-1]
+    ]
 
 
 def texts(name: str) -> list[tuple[str, ...]]:
@@ -78,12 +82,18 @@ def test_format(name: str) -> None:
             assert float(row[1]) == int(row[0]) - 1 and row[1].endswith(".0")
     for text in (text for pair in texts(name) for text in pair):
         assert text == " ".join(text.split()) and text
-        assert "{" not in text and "}" not in text and not re.search(r"\b[Aa] (?!used)[aeiou]", text)
+        assert (
+            "{" not in text and "}" not in text and not re.search(r"\b[Aa] (?!used)[aeiou]", text)
+        )
         assert ("cfimdb" in name) or 2 <= len(text.split()) <= 30
 
 
 def test_ids_are_unique() -> None:
-    ids = [row[2 if header == SINGLE_TEST else 1] for name, (header, _) in EXPECTED.items() for row in rows(name)]
+    ids = [
+        row[2 if header == SINGLE_TEST else 1]
+        for name, (header, _) in EXPECTED.items()
+        for row in rows(name)
+    ]
     assert len(set(ids)) == len(ids)
 
 
@@ -122,7 +132,10 @@ def test_the_same_adjectives_stand_in_all_grades() -> None:
 def test_the_same_words_in_another_order_are_another_question() -> None:
     swapped = []
     for row in rows("quora-train.csv"):
-        first, second = (re.findall(r"\w+", text.lower().split(": ")[-1].replace("can i", "do i")) for text in row[2:4])
+        first, second = (
+            re.findall(r"\w+", text.lower().split(": ")[-1].replace("can i", "do i"))
+            for text in row[2:4]
+        )
         if first != second and sorted(first) == sorted(second):
             swapped.append(row[-1])
     assert len(swapped) > 50 and set(swapped) == {"0.0"}
@@ -144,16 +157,30 @@ def test_another_seed_makes_another_corpus(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "taken" / "ids-sst-train.csv").mkdir(parents=True)
-    command = [sys.executable, str(FOLDER.parent / "make_corpus.py"), "--out", str(tmp_path / place)]
+    command = [
+        sys.executable,
+        str(FOLDER.parent / "make_corpus.py"),
+        "--out",
+        str(tmp_path / place),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
-    assert re.fullmatch(rf"error: {tmp_path}/{place}.*: can't be written \(.+\)\n", done.stderr), done.stderr
+    assert re.fullmatch(rf"error: {tmp_path}/{place}.*: can't be written \(.+\)\n", done.stderr), (
+        done.stderr
+    )
 
 
 def test_word_counts_do_not_solve_it() -> None:
     scores = bag_of_words_scores(FOLDER)
     for task, bound in BOUNDS.items():
         assert scores[task] <= bound + 0.02, (task, scores)
-        assert scores[task] >= bound - 0.02, f"the bound of {task} is not what is measured: {scores}"
-    record = FOLDER.parents[1] / "benchmarks" / "records" / "main_job.json"  # run.json of the main job on this corpus
-    assert scores["overall"] <= json.loads(record.read_text(encoding="utf-8"))["best"]["overall"] - 0.10
+        assert scores[task] >= bound - 0.02, (
+            f"the bound of {task} is not what is measured: {scores}"
+        )
+    record = (
+        FOLDER.parents[1] / "benchmarks" / "records" / "main_job.json"
+    )  # run.json of the main job on this corpus
+    assert (
+        scores["overall"]
+        <= json.loads(record.read_text(encoding="utf-8"))["best"]["overall"] - 0.10
+    )

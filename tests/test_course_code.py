@@ -1,7 +1,9 @@
-"""What the CS224N course's scripts of 2023 and 2024 ask of our modules: the same calls, in the same order.
+"""What the CS224N course's scripts of 2023 and 2024 ask of our modules: the same calls, in the same
+order.
 
-No course code is here. The scripts themselves run unchanged on these modules, given a cached bert-base-uncased and,
-since torch 2.6, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for the checkpoints that they write and read.
+No course code is here. The scripts themselves run unchanged on these modules, given a cached
+bert-base-uncased and, since torch 2.6, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for the checkpoints that
+they write and read.
 """
 
 import random
@@ -32,8 +34,18 @@ from datasets import (
 from optimizer import AdamW
 from tokenizer import BertTokenizer
 
-SENTENCES = ["A fine film.", "Dull, isn't it?", "So so", "It's the best of the year!", "Bad", "Why ?", "never again ."]
-PAIR_KEYS = [f"{key}_{i}" for i in (1, 2) for key in ("token_ids", "token_type_ids", "attention_mask")]
+SENTENCES = [
+    "A fine film.",
+    "Dull, isn't it?",
+    "So so",
+    "It's the best of the year!",
+    "Bad",
+    "Why ?",
+    "never again .",
+]
+PAIR_KEYS = [
+    f"{key}_{i}" for i in (1, 2) for key in ("token_ids", "token_type_ids", "attention_mask")
+]
 CPU = torch.device("cpu")
 
 
@@ -51,7 +63,9 @@ def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def args(tmp_path: Path) -> SimpleNamespace:
-    """The scripts' arguments, over seven rows a file; the first column is the course's unnamed index."""
+    """The scripts' arguments, over seven rows a file; the first column is the course's unnamed
+    index.
+    """
     namespace = SimpleNamespace(batch_size=3, lr=1e-3, hidden_dropout_prob=0.3, option="finetune")
     labels = {
         "sst": ("sentiment", [3, 0, 2, 4, 1, 2, 0]),
@@ -64,7 +78,9 @@ def args(tmp_path: Path) -> SimpleNamespace:
             names = ["", "id", *texts] + ([] if split == "test" else [column])
             rows = ["\t".join(names)]
             for i, value in enumerate(values):
-                cells = [str(i), f"ID{split}{i}", SENTENCES[i], SENTENCES[(3 * i + 1) % 7]][: 2 + len(texts)]
+                cells = [str(i), f"ID{split}{i}", SENTENCES[i], SENTENCES[(3 * i + 1) % 7]][
+                    : 2 + len(texts)
+                ]
                 rows.append("\t".join(cells + ([] if split == "test" else [str(value)])))
             path = tmp_path / f"{task}-{split}.csv"
             path.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -75,27 +91,42 @@ def args(tmp_path: Path) -> SimpleNamespace:
 
 def rows_of(args: SimpleNamespace, name: str, split: str) -> tuple:
     """load_multitask_data as both years call it: three paths in order, `split` by name."""
-    return load_multitask_data(*(getattr(args, f"{task}_{name}") for task in ("sst", "para", "sts")), split=split)
+    return load_multitask_data(
+        *(getattr(args, f"{task}_{name}") for task in ("sst", "para", "sts")), split=split
+    )
 
 
 def loaders_of(args: SimpleNamespace, name: str) -> list[DataLoader]:
     """The three DataLoaders of a split, as both years make them."""
     sst, _, para, sts = rows_of(args, name, name)
     if name == "test":
-        sets = [SentenceClassificationTestDataset(sst, args), *(SentencePairTestDataset(x, args) for x in (para, sts))]
+        sets = [
+            SentenceClassificationTestDataset(sst, args),
+            *(SentencePairTestDataset(x, args) for x in (para, sts)),
+        ]
     else:
-        sets = [SentenceClassificationDataset(sst, args), SentencePairDataset(para, args),
-                SentencePairDataset(sts, args, isRegression=True)]  # fmt: skip
-    return [DataLoader(s, shuffle=False, batch_size=args.batch_size, collate_fn=s.collate_fn) for s in sets]
+        sets = [
+            SentenceClassificationDataset(sst, args),
+            SentencePairDataset(para, args),
+            SentencePairDataset(sts, args, isRegression=True),
+        ]
+    return [
+        DataLoader(s, shuffle=False, batch_size=args.batch_size, collate_fn=s.collate_fn)
+        for s in sets
+    ]
 
 
 class Model(nn.Module):
-    """A multitask model as the scripts have it. `fixed` makes its answers plain functions of the token ids."""
+    """A multitask model as the scripts have it. `fixed` makes its answers plain functions of the
+    token ids.
+    """
 
     def __init__(self, fixed: bool = False):
         super().__init__()
         self.bert = BertModel.from_pretrained("bert-base-uncased")
-        self.heads = nn.ModuleList(nn.Linear(n * self.bert.config.hidden_size, k) for n, k in ((1, 5), (2, 1), (2, 1)))
+        self.heads = nn.ModuleList(
+            nn.Linear(n * self.bert.config.hidden_size, k) for n, k in ((1, 5), (2, 1), (2, 1))
+        )
         self.dropout = nn.Dropout(0.3)
         self.fixed = fixed
 
@@ -111,7 +142,9 @@ class Model(nn.Module):
     def pair(self, head, ids1, mask1, ids2, mask2):
         assert not (self.fixed and (self.training or torch.is_grad_enabled()))
         if self.fixed:
-            return ((ids1 * mask1).sum(1, keepdim=True) - (ids2 * mask2).sum(1, keepdim=True)) / (1000.0 * (1 + head))
+            return ((ids1 * mask1).sum(1, keepdim=True) - (ids2 * mask2).sum(1, keepdim=True)) / (
+                1000.0 * (1 + head)
+            )
         return self.heads[head](torch.cat([self(ids1, mask1), self(ids2, mask2)], dim=1))
 
     def predict_paraphrase(self, *inputs):
@@ -129,9 +162,15 @@ def expected_of(args: SimpleNamespace, split: str) -> dict[str, list]:
     def total(text: str) -> int:
         return sum(tok(text)["input_ids"])
 
-    gap = {name: np.array([total(r[0]) - total(r[1]) for r in rows]) for name, rows in (("para", para), ("sts", sts))}
-    return {"sst": [total(r[0]) % 5 for r in sst], "para": list((gap["para"] > 0).astype(float)),
-            "sts": list((gap["sts"] / 3000).astype(np.float32))}  # fmt: skip
+    gap = {
+        name: np.array([total(r[0]) - total(r[1]) for r in rows])
+        for name, rows in (("para", para), ("sts", sts))
+    }
+    return {
+        "sst": [total(r[0]) % 5 for r in sst],
+        "para": list((gap["para"] > 0).astype(float)),
+        "sts": list((gap["sts"] / 3000).astype(np.float32)),
+    }
 
 
 def test_rows(args):
@@ -142,13 +181,21 @@ def test_rows(args):
     assert num_labels == {3: 0, 0: 1, 2: 2, 4: 3, 1: 4}
     assert rows_of(args, "dev", "dev")[0][1] == ("dull, isn't it?", 0, "iddev1")
     sst, _, para, sts = rows_of(args, "test", "test")
-    assert sst[4] == ("bad", "idtest4") and para[2] == sts[2] == ("so so", "a fine film .", "idtest2")
+    assert sst[4] == ("bad", "idtest4") and para[2] == sts[2] == (
+        "so so",
+        "a fine film .",
+        "idtest2",
+    )
     assert preprocess_string("It's  a\tTest, no?") == "it 's a test , no ?"
 
 
 def test_2023s_test_data_without_ids(args, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    for task, name in (("sst", "ids-sst-test.txt"), ("para", "quora-test.csv"), ("sts", "sts-test.csv")):
+    for task, name in (
+        ("sst", "ids-sst-test.txt"),
+        ("para", "quora-test.csv"),
+        ("sts", "sts-test.csv"),
+    ):
         shutil.copyfile(getattr(args, f"{task}_test"), tmp_path / "data" / name)
     monkeypatch.chdir(tmp_path)
     sst, para, sts = load_multitask_test_data()
@@ -157,23 +204,44 @@ def test_2023s_test_data_without_ids(args, tmp_path, monkeypatch):
 
 def test_batches(args):
     sst, _, para, sts = rows_of(args, "train", "train")
-    batch = next(iter(DataLoader(d := SentenceClassificationDataset(sst, args), batch_size=3, collate_fn=d.collate_fn)))
+    batch = next(
+        iter(
+            DataLoader(
+                d := SentenceClassificationDataset(sst, args), batch_size=3, collate_fn=d.collate_fn
+            )
+        )
+    )
     assert list(batch) == ["token_ids", "attention_mask", "labels", "sents", "sent_ids"]
     assert len(d) == 7 and d[0] == sst[0]
-    assert batch["sents"] == [r[0] for r in sst[:3]] and batch["sent_ids"] == ["idtrain0", "idtrain1", "idtrain2"]
+    assert batch["sents"] == [r[0] for r in sst[:3]] and batch["sent_ids"] == [
+        "idtrain0",
+        "idtrain1",
+        "idtrain2",
+    ]
     assert batch["labels"].tolist() == [3, 0, 2]
     tok = BertTokenizer.from_pretrained("bert-base-uncased")
     encoding = tok(batch["sents"], return_tensors="pt", padding=True, truncation=True)
     assert torch.equal(torch.LongTensor(encoding["input_ids"]), batch["token_ids"])
     assert torch.equal(torch.LongTensor(encoding["attention_mask"]), batch["attention_mask"])
 
-    for rows, extra, dtype in ((para, {}, torch.int64), (sts, {"isRegression": True}, torch.float64)):
+    for rows, extra, dtype in (
+        (para, {}, torch.int64),
+        (sts, {"isRegression": True}, torch.float64),
+    ):
         batch = (d := SentencePairDataset(rows, args, **extra)).collate_fn([d[i] for i in range(4)])
         assert list(batch) == [*PAIR_KEYS, "labels", "sent_ids"]
-        assert batch["labels"].dtype == dtype and batch["labels"].tolist() == [r[2] for r in rows[:4]]
+        assert batch["labels"].dtype == dtype and batch["labels"].tolist() == [
+            r[2] for r in rows[:4]
+        ]
         for i in (1, 2):
-            alone = tok([r[i - 1] for r in rows[:4]], return_tensors="pt", padding=True, truncation=True)
-            for key, value in (("token_ids", "input_ids"), ("token_type_ids",) * 2, ("attention_mask",) * 2):
+            alone = tok(
+                [r[i - 1] for r in rows[:4]], return_tensors="pt", padding=True, truncation=True
+            )
+            for key, value in (
+                ("token_ids", "input_ids"),
+                ("token_type_ids",) * 2,
+                ("attention_mask",) * 2,
+            ):
                 assert torch.equal(batch[f"{key}_{i}"], alone[value])
     # 2023 has no isRegression and would cut 4.6 to 4: here the labels stay what they are.
     assert (d := SentencePairDataset(sts, args)).collate_fn([d[0]])["labels"].tolist() == [4.6]
@@ -181,9 +249,16 @@ def test_batches(args):
     sst, _, para, _ = rows_of(args, "test", "test")
     d = SentenceClassificationTestDataset(sst, args)
     assert list(d.collate_fn(sst[:2])) == ["token_ids", "attention_mask", "sents", "sent_ids"]
-    assert list(SentencePairTestDataset(para, args).collate_fn(para[:2])) == [*PAIR_KEYS, "sent_ids"]
-    for batch in (b for name in ("train", "test") for loader in loaders_of(args, name) for b in loader):
-        assert all(x.dtype == torch.int64 for key, x in batch.items() if key[:5] in ("token", "atten"))
+    assert list(SentencePairTestDataset(para, args).collate_fn(para[:2])) == [
+        *PAIR_KEYS,
+        "sent_ids",
+    ]
+    for batch in (
+        b for name in ("train", "test") for loader in loaders_of(args, name) for b in loader
+    ):
+        assert all(
+            x.dtype == torch.int64 for key, x in batch.items() if key[:5] in ("token", "atten")
+        )
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -198,31 +273,46 @@ def test_train_save_load(args, tmp_path, frozen):
     model.train()
     for batch in loaders_of(args, "train")[0]:
         optimizer.zero_grad()
-        logits = model.predict_sentiment(batch["token_ids"].to(CPU), batch["attention_mask"].to(CPU))
+        logits = model.predict_sentiment(
+            batch["token_ids"].to(CPU), batch["attention_mask"].to(CPU)
+        )
         loss = F.cross_entropy(logits, batch["labels"].view(-1), reduction="sum") / args.batch_size
         loss.backward()
         optimizer.step()
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
-    assert {"heads.0.weight", "heads.0.bias"} <= moved and not any(k.startswith(("heads.1", "heads.2")) for k in moved)
+    assert {"heads.0.weight", "heads.0.bias"} <= moved and not any(
+        k.startswith(("heads.1", "heads.2")) for k in moved
+    )
     assert any(k.startswith("bert.") for k in moved) is not frozen
     stored = {
-        "model": model.state_dict(), "optim": optimizer.state_dict(), "args": args, "model_config": args,
-        "system_rng": random.getstate(), "numpy_rng": np.random.get_state(), "torch_rng": torch.random.get_rng_state(),
-    }  # fmt: skip
+        "model": model.state_dict(),
+        "optim": optimizer.state_dict(),
+        "args": args,
+        "model_config": args,
+        "system_rng": random.getstate(),
+        "numpy_rng": np.random.get_state(),
+        "torch_rng": torch.random.get_rng_state(),
+    }
     torch.save(stored, tmp_path / "model.pt")
-    saved = torch.load(tmp_path / "model.pt", weights_only=False)  # the scripts' own call, before torch 2.6
+    saved = torch.load(
+        tmp_path / "model.pt", weights_only=False
+    )  # the scripts' own call, before torch 2.6
     again = Model()
     again.load_state_dict(saved["model"])
     AdamW(again.parameters(), lr=args.lr).load_state_dict(saved["optim"])
     batch = next(iter(loaders_of(args, "dev")[1]))
     inputs = [batch[f"{key}_{i}"] for i in (1, 2) for key in ("token_ids", "attention_mask")]
-    assert torch.equal(model.eval().predict_paraphrase(*inputs), again.eval().predict_paraphrase(*inputs))
+    assert torch.equal(
+        model.eval().predict_paraphrase(*inputs), again.eval().predict_paraphrase(*inputs)
+    )
     assert model.predict_paraphrase(*inputs).shape == (3, 1)
 
 
 def test_sanity_check(tiny):
     """The course's two sentences, given as positional and as named arguments."""
-    ids = torch.tensor([[101, 7592, 2088, 102, 0, 0, 0, 0], [101, 7592, 15756, 2897, 2005, 17953, 2361, 102]])
+    ids = torch.tensor(
+        [[101, 7592, 2088, 102, 0, 0, 0, 0], [101, 7592, 15756, 2897, 2005, 17953, 2361, 102]]
+    )
     mask = torch.tensor([[1] * 4 + [0] * 4, [1] * 8])
     bert = BertModel.from_pretrained("bert-base-uncased")
     outputs = bert(ids, mask)
@@ -232,7 +322,9 @@ def test_sanity_check(tiny):
         assert outputs[key].shape == shape
     assert torch.equal(named["pooler_output"], outputs["pooler_output"])
     oracle = pytest.importorskip("transformers").BertModel.from_pretrained(tiny).eval()(ids, mask)
-    torch.testing.assert_close(outputs["last_hidden_state"], oracle.last_hidden_state * mask.unsqueeze(-1))
+    torch.testing.assert_close(
+        outputs["last_hidden_state"], oracle.last_hidden_state * mask.unsqueeze(-1)
+    )
     torch.testing.assert_close(outputs["pooler_output"], oracle.pooler_output)
 
 
@@ -246,7 +338,9 @@ def test_model_eval_sst(args):
 
 
 def test_2024s_order(args):
-    """Sentiment, paraphrase, similarity. 2023 had paraphrase first; its scripts bring their own evaluation.py."""
+    """Sentiment, paraphrase, similarity. 2023 had paraphrase first; its scripts bring their own
+    evaluation.py.
+    """
     out = evaluation.model_eval_multitask(*loaders_of(args, "dev"), Model(True), CPU)
     expected, ids = expected_of(args, "dev"), [f"iddev{i}" for i in range(7)]
     sst, _, para, sts = rows_of(args, "dev", "dev")
@@ -265,13 +359,21 @@ def test_2024s_order(args):
 
 
 def test_2023s_prediction_files(args):
-    """test_model_multitask writes six files: a header, then `{id} , {value} ` a row, dev ids with dev predictions."""
+    """test_model_multitask writes six files: a header, then `{id} , {value} ` a row, dev ids with
+    dev predictions.
+    """
     evaluation.test_model_multitask(args, Model(True), CPU)
-    heads = {"sst": "Predicted_Sentiment", "para": "Predicted_Is_Paraphrase", "sts": "Predicted_Similiary"}
+    heads = {
+        "sst": "Predicted_Sentiment",
+        "para": "Predicted_Is_Paraphrase",
+        "sts": "Predicted_Similiary",
+    }
     for split in ("dev", "test"):
         expected = expected_of(args, split)
         for task, head in heads.items():
-            lines = Path(getattr(args, f"{task}_{split}_out")).read_text(encoding="utf-8").split("\n")
+            lines = (
+                Path(getattr(args, f"{task}_{split}_out")).read_text(encoding="utf-8").split("\n")
+            )
             assert lines[0] == f"id \t {head} " and lines[-1] == "" and len(lines) == 9
             values = []
             for i, line in enumerate(lines[1:-1]):

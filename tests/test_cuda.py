@@ -12,21 +12,31 @@ from options import Options
 from packing import pack
 from tests.test_train import losses
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 
 def test_the_encoder_gives_the_cpu_s_states(tiny: Path) -> None:
     model = BertModel.from_pretrained(tiny)
-    sequences = [(torch.arange(5, 5 + n).numpy(), torch.zeros(n, dtype=torch.long).numpy()) for n in (7, 13, 70)]
+    sequences = [
+        (torch.arange(5, 5 + n).numpy(), torch.zeros(n, dtype=torch.long).numpy())
+        for n in (7, 13, 70)
+    ]
     packed = pack({"sst": sequences})
     here = model.encode(packed)
     there = model.cuda().encode(packed.to(torch.device("cuda")))
     for a, b in zip(here, there, strict=True):
         for start, length in zip(packed.starts, packed.lengths, strict=True):
-            torch.testing.assert_close(a[start : start + length], b[start : start + length].cpu(), atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                a[start : start + length], b[start : start + length].cpu(), atol=1e-4, rtol=0
+            )
 
 
-@pytest.mark.parametrize("change", [{}, {"lora": True, "rmsnorm": "all", "swiglu": "all"}, {"pair_encoding": "bi"}])
+@pytest.mark.parametrize(
+    "change", [{}, {"lora": True, "rmsnorm": "all", "swiglu": "all"}, {"pair_encoding": "bi"}]
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_runs_and_resumes(options: Options, change: dict, precision: str) -> None:
     folder = train(replace(options, use_gpu=True, precision=precision, **change))["folder"]

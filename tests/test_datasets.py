@@ -27,7 +27,9 @@ def tokenizer(tiny: Path) -> BertTokenizer:
 # ---- files
 
 
-def touch(folder: Path, *tasks: str, splits: tuple[str, ...] = tuple(SPLITS)) -> dict[tuple[str, str], Path]:
+def touch(
+    folder: Path, *tasks: str, splits: tuple[str, ...] = tuple(SPLITS)
+) -> dict[tuple[str, str], Path]:
     paths = {(t, s): folder / TASKS[t].files.format(SPLITS[s]) for t in tasks for s in splits}
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
@@ -38,7 +40,11 @@ def touch(folder: Path, *tasks: str, splits: tuple[str, ...] = tuple(SPLITS)) ->
 def test_none_there_means_the_built_in_corpus(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths, built_in = find_files(Options())
-    assert built_in and len(paths) == 9 and all(path.parent == BUILT_IN and path.exists() for path in paths.values())
+    assert (
+        built_in
+        and len(paths) == 9
+        and all(path.parent == BUILT_IN and path.exists() for path in paths.values())
+    )
     assert list(paths)[:3] == [("sst", "train"), ("sst", "dev"), ("sst", "test")]
     assert paths["sts", "test"].name == "sts-test-student.csv"
     assert find_files(Options(data_dir="./data/"))[1]
@@ -48,7 +54,10 @@ def test_any_real_file_there_means_no_built_in_corpus(tmp_path, monkeypatch):
     """Of a task that is not asked for too: it would be false that no real data is there."""
     monkeypatch.chdir(tmp_path)
     touch(tmp_path / "data", "cfimdb", splits=("dev",))
-    with pytest.raises(UserError, match=r"missing 9 of 9 data files: .* \(ids-cfimdb-dev\.csv is there, so .*\); fetch"):
+    with pytest.raises(
+        UserError,
+        match=r"missing 9 of 9 data files: .* \(ids-cfimdb-dev\.csv is there, so .*\); fetch",
+    ):
         find_files(Options())
 
 
@@ -67,13 +76,18 @@ def test_some_missing_is_an_error_that_names_them(tmp_path, monkeypatch):
     touch(tmp_path / "data", "sts", splits=("train",))
     with pytest.raises(UserError) as caught:
         find_files(Options())
-    assert str(caught.value) == ("missing 2 of 9 data files: data/sts-dev.csv, data/sts-test-student.csv; "
-                                 "fetch them: python data/download.py")  # fmt: skip
+    assert str(caught.value) == (
+        "missing 2 of 9 data files: data/sts-dev.csv, data/sts-test-student.csv; "
+        "fetch them: python data/download.py"
+    )
 
 
 def test_an_own_folder_is_never_replaced_by_the_built_in_corpus(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="missing 9 of 9 data files: elsewhere/ids-sst-train.csv, .*sts-test-student.csv; "):
+    with pytest.raises(
+        UserError,
+        match="missing 9 of 9 data files: elsewhere/ids-sst-train.csv, .*sts-test-student.csv; ",
+    ):
         find_files(Options(data_dir="elsewhere"))
 
 
@@ -83,7 +97,9 @@ def test_single_files(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"missing 9 of 9 data files: .*mine\.csv"):
         find_files(Options(sst_dev=str(own)))
     own.touch()
-    with pytest.raises(UserError, match="missing 8 of 9 data files") as caught:  # not quietly the built-in ones beside it
+    with pytest.raises(
+        UserError, match="missing 8 of 9 data files"
+    ) as caught:  # not quietly the built-in ones beside it
         find_files(Options(sst_dev=str(own)))
     assert "mine.csv" not in str(caught.value)
     touch(tmp_path / "data", "sst", "para", "sts")
@@ -104,16 +120,23 @@ def test_a_folder_for_a_file(tmp_path, tokenizer):
 def test_the_built_in_files_are_read(task, tmp_path, monkeypatch, tokenizer):
     monkeypatch.chdir(tmp_path)  # for the cache
     for split, suffix in SPLITS.items():
-        loaded = load_split(BUILT_IN / TASKS[task].files.format(suffix), task, split, Options(), tokenizer)
+        loaded = load_split(
+            BUILT_IN / TASKS[task].files.format(suffix), task, split, Options(), tokenizer
+        )
         labels = loaded.batch(list(range(len(loaded)))).labels
-        assert len(loaded) > 50 and labels.isnan().all() == labels.isnan().any() == (split == "test")
+        assert len(loaded) > 50 and labels.isnan().all() == labels.isnan().any() == (
+            split == "test"
+        )
         assert len(loaded.sequences) == len(loaded)
 
 
 def test_load_split(tmp_path, monkeypatch, tokenizer):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "sts-dev.csv"
-    path.write_text("id\tsentence1\tsentence2\tsimilarity\nA\tOne two\tThree\t4.6\nB\tfour\tfive six\t0\n", encoding="utf-8")
+    path.write_text(
+        "id\tsentence1\tsentence2\tsimilarity\nA\tOne two\tThree\t4.6\nB\tfour\tfive six\t0\n",
+        encoding="utf-8",
+    )
     cross = load_split(path, "sts", "dev", Options(seed=3), tokenizer)
     bi = load_split(path, "sts", "dev", Options(pair_encoding="bi"), tokenizer)
     assert (cross.task, cross.seed, cross.per_example, bi.per_example) == ("sts", 3, 1, 2)
@@ -124,7 +147,9 @@ def test_load_split(tmp_path, monkeypatch, tokenizer):
         np.testing.assert_allclose(batch.labels, [0.0, 4.6, 0.0], rtol=1e-6)
         k = split.per_example
         assert [s for i in (1, 0, 1) for s in split.sequences[k * i : k * i + k]] == batch.sequences
-    assert len(load_split(path, "sts", "test", Options(max_length=4), tokenizer).sequences[0][0]) == 4
+    assert (
+        len(load_split(path, "sts", "test", Options(max_length=4), tokenizer).sequences[0][0]) == 4
+    )
 
 
 # ---- the cache of token ids
@@ -163,10 +188,17 @@ def test_what_the_cache_depends_on(tmp_path, tokenizer, calls, embedded):
     cased = BertTokenizer.from_pretrained(embedded)
     cased.backend.normalizer = None
     for texts, tok, length in [
-        (TEXTS, tokenizer, 13), (TEXTS, tokenizer, 12), (TEXTS, cased, 13), (TEXTS[1:], tokenizer, 13),
-        (TEXTS[::-1], tokenizer, 13), ([("a", "b")], tokenizer, 13), ([("a",), ("b",)], tokenizer, 13),
-        ([("a b",)], tokenizer, 13), ([("a\1b",)], tokenizer, 13), ([("a\0b",)], tokenizer, 13),
-    ]:  # fmt: skip
+        (TEXTS, tokenizer, 13),
+        (TEXTS, tokenizer, 12),
+        (TEXTS, cased, 13),
+        (TEXTS[1:], tokenizer, 13),
+        (TEXTS[::-1], tokenizer, 13),
+        ([("a", "b")], tokenizer, 13),
+        ([("a",), ("b",)], tokenizer, 13),
+        ([("a b",)], tokenizer, 13),
+        ([("a\1b",)], tokenizer, 13),
+        ([("a\0b",)], tokenizer, 13),
+    ]:
         same(tokenize(texts, tok, length, tmp_path), tok.encode(texts, length))
     assert len(list(tmp_path.iterdir())) == 10
 
@@ -185,13 +217,19 @@ def test_a_damaged_cache_file_is_made_again(tmp_path, tokenizer, calls):
     first = tokenize(TEXTS, tokenizer, 13, tmp_path)
     (path,) = tmp_path.iterdir()
     whole = bytearray(path.read_bytes())
-    for content in (b"not an archive", bytes(len(whole)), bytes(b ^ (200 < i < 300) for i, b in enumerate(whole))):
+    for content in (
+        b"not an archive",
+        bytes(len(whole)),
+        bytes(b ^ (200 < i < 300) for i, b in enumerate(whole)),
+    ):
         path.write_bytes(content)
         same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
     np.savez(path.open("wb"), other=np.zeros(3))
     same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
     ids, types = (np.concatenate(x) for x in zip(*first, strict=True))
-    np.savez(path.open("wb"), ids=ids, types=types, ends=np.cumsum([len(x) for x, _ in first])[:-1])  # whole, one too few
+    np.savez(
+        path.open("wb"), ids=ids, types=types, ends=np.cumsum([len(x) for x, _ in first])[:-1]
+    )  # whole, one too few
     same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
     assert len(calls) == 6
 
@@ -223,7 +261,9 @@ def split_of(size: int, task: str = "sst", per_example: int = 1, **more) -> Spli
     texts = ("x",) * per_example
     examples = [Example(f"id{i}", texts, float(i)) for i in range(size)]
     lengths = [3 + (7 * i) % 13 for i in range(size * per_example)]
-    sequences = [(np.full(n, i // per_example), np.zeros(n, dtype=np.int64)) for i, n in enumerate(lengths)]
+    sequences = [
+        (np.full(n, i // per_example), np.zeros(n, dtype=np.int64)) for i, n in enumerate(lengths)
+    ]
     return Split(task, examples, sequences, per_example, **more)
 
 
@@ -243,7 +283,10 @@ def drawn(split: Split, *counts: int) -> list[int]:
 def test_every_pass_is_another_permutation(per_example, counts):
     labels = drawn(split_of(26, per_example=per_example), *counts)
     passes = [labels[i : i + 26] for i in range(0, 520, 26)]
-    assert all(sorted(one) == list(range(26)) for one in passes) and len({tuple(one) for one in passes}) == 20
+    assert (
+        all(sorted(one) == list(range(26)) for one in passes)
+        and len({tuple(one) for one in passes}) == 20
+    )
     assert labels == drawn(split_of(26), 520)  # however it is cut
 
 
@@ -266,7 +309,9 @@ def test_the_order_hangs_on_seed_and_task():
 def test_by_length(per_example, tokens):
     split = split_of(137, per_example=per_example)
     lists = split.by_length(tokens)
-    sizes = [[sum(len(ids) for ids, _ in split.batch([i]).sequences) for i in some] for some in lists]
+    sizes = [
+        [sum(len(ids) for ids, _ in split.batch([i]).sequences) for i in some] for some in lists
+    ]
     assert sorted(i for some in lists for i in some) == list(range(137))
     assert all(len(some) == 1 or sum(some) <= tokens for some in sizes)
     flat = [n for some in sizes for n in some]
@@ -277,12 +322,18 @@ def test_by_length(per_example, tokens):
 
 
 def test_without_labels():
-    split = Split("sst", [Example("a", ("x",), None), Example("b", ("y",), 2.0)], split_of(2).sequences, 1)
+    split = Split(
+        "sst", [Example("a", ("x",), None), Example("b", ("y",), 2.0)], split_of(2).sequences, 1
+    )
     labels = split.batch([0, 1]).labels.tolist()
     assert math.isnan(labels[0]) and labels[1] == 2.0
 
 
 def test_the_courses_names_are_here():
-    classes = {f"Sentence{kind}{test}Dataset" for kind in ("Classification", "Pair") for test in ("", "Test")}
+    classes = {
+        f"Sentence{kind}{test}Dataset"
+        for kind in ("Classification", "Pair")
+        for test in ("", "Test")
+    }
     for name in classes | {"load_multitask_data", "load_multitask_test_data", "preprocess_string"}:
         assert callable(getattr(datasets, name))

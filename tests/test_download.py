@@ -1,4 +1,6 @@
-"""data/download.py against a server on this machine that drops, lies, changes its mind and is busy. No network."""
+"""data/download.py against a server on this machine that drops, lies, changes its mind and is busy.
+No network.
+"""
 
 import gzip
 import hashlib
@@ -17,13 +19,17 @@ from data.download import fetch, main
 from errors import UserError
 
 HEADER = b"\tid\tsentence1\tsentence2\tis_duplicate\n"
-ROWS = b"".join(b"%d\t%024x\tWhat is %d?\tHow much is %d?\t0.0\n" % (n, n, n, n) for n in range(4000))
+ROWS = b"".join(
+    b"%d\t%024x\tWhat is %d?\tHow much is %d?\t0.0\n" % (n, n, n, n) for n in range(4000)
+)
 BODY = HEADER + ROWS
 NAME = "quora-train.csv"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `body` under any path. `plan` lists what to do with the next requests; `seen` keeps their headers."""
+    """Serves `body` under any path. `plan` lists what to do with the next requests; `seen` keeps
+    their headers.
+    """
 
     body: bytes
     etag: str | None
@@ -71,7 +77,9 @@ class Handler(BaseHTTPRequestHandler):
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
             self.send_response(206)
             shown = start + 1 if act == "wrong part" else start
-            self.send_header("Content-Range", f"bytes {shown}-{len(server.body) - 1}/{len(server.body)}")
+            self.send_header(
+                "Content-Range", f"bytes {shown}-{len(server.body) - 1}/{len(server.body)}"
+            )
         else:
             self.send_response(200)
         if server.etag:
@@ -83,7 +91,9 @@ class Handler(BaseHTTPRequestHandler):
         sent = rest[: len(rest) // 2] if "drop" in act or "short" in act else rest
         if "chunked" in act:
             self.send_header("Transfer-Encoding", "chunked")
-            sent = b"".join(b"%x\r\n%s\r\n" % (len(x), x) for x in (sent[:100], sent[100:])) + b"0\r\n\r\n" * (sent is rest)
+            sent = b"".join(
+                b"%x\r\n%s\r\n" % (len(x), x) for x in (sent[:100], sent[100:])
+            ) + b"0\r\n\r\n" * (sent is rest)
         elif "no length" not in act:
             self.send_header("Content-Length", str(len(sent if "short" in act else rest)))
         self.end_headers()
@@ -102,7 +112,9 @@ def server() -> Iterator[Server]:
 
 
 def get(web: Server, path: Path, **how: object) -> None:
-    fetch(f"{web.url}/{path.name}", path, **({"backoff": 0.001, "timeout": 5.0, "retries": 3} | how))  # type: ignore[arg-type]
+    fetch(
+        f"{web.url}/{path.name}", path, **({"backoff": 0.001, "timeout": 5.0, "retries": 3} | how)
+    )  # type: ignore[arg-type]
 
 
 def offset(headers: dict[str, str]) -> int:
@@ -144,14 +156,18 @@ def test_the_next_run_goes_on_where_the_last_gave_up(server: Server, tmp_path: P
 
 
 @pytest.mark.parametrize("etag", ['"first"', 'W/"weak"', None])
-def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path, etag: str | None) -> None:
+def test_a_server_without_ranges_starts_anew(
+    server: Server, tmp_path: Path, etag: str | None
+) -> None:
     server.etag, server.plan = etag, ["drop", "no range"]
     get(server, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == BODY
     assert ("Range" in server.seen[1]) == (etag == '"first"')
 
 
-def test_a_file_that_changed_between_attempts_is_not_glued_together(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_changed_between_attempts_is_not_glued_together(
+    server: Server, tmp_path: Path
+) -> None:
     server.plan = ["drop", "change"]
     get(server, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == BODY.replace(b"How much", b"How wide")
@@ -201,7 +217,9 @@ def test_a_compressed_file_is_refused(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plan", [["drop", "wrong part"], ["drop", "416"]])
-def test_a_useless_answer_to_a_range_starts_anew(server: Server, tmp_path: Path, plan: list[str]) -> None:
+def test_a_useless_answer_to_a_range_starts_anew(
+    server: Server, tmp_path: Path, plan: list[str]
+) -> None:
     server.plan = plan
     get(server, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == BODY
@@ -229,7 +247,9 @@ def test_the_attempts_are_counted_and_the_waits_double(
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize(("asked", "wait"), [("7", 7.0), ("0", 0.5), ("3600", 30.0), ("²", 0.5), ("soon", 0.5)])
+@pytest.mark.parametrize(
+    ("asked", "wait"), [("7", 7.0), ("0", 0.5), ("3600", 30.0), ("²", 0.5), ("soon", 0.5)]
+)
 def test_the_server_may_ask_for_a_longer_wait(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, wait: float
 ) -> None:
@@ -277,18 +297,35 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None
         get(server, tmp_path / "file" / "a.csv")
 
 
-# The command ----------------------------------------------------------------------------------------------------
+# The command
+# ----------------------------------------------------------------------------------------------------
 
 
 def command(web: Server, folder: Path, *more: str) -> None:
-    main(["--out", str(folder), "--base-url", web.url, "--backoff", "0.001", "--retries", "1", "--only", NAME, *more])
+    main(
+        [
+            "--out",
+            str(folder),
+            "--base-url",
+            web.url,
+            "--backoff",
+            "0.001",
+            "--retries",
+            "1",
+            "--only",
+            NAME,
+            *more,
+        ]
+    )
 
 
 def test_the_command_downloads_records_and_then_skips(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command(server, tmp_path)
-    assert json.loads((tmp_path / "checksums.json").read_text()) == {NAME: hashlib.sha256(BODY).hexdigest()}
+    assert json.loads((tmp_path / "checksums.json").read_text()) == {
+        NAME: hashlib.sha256(BODY).hexdigest()
+    }
     command(server, tmp_path)
     printed = capsys.readouterr()
     assert f"{NAME}: downloaded" in printed.out
@@ -357,7 +394,18 @@ def test_a_pinned_checksum_ignores_the_kind_of_line_ends_only(
 
 def test_no_server_ends_after_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="no connection; gave up after 2 attempts") as failure:
-        main(["--out", str(tmp_path), "--base-url", "http://127.0.0.1:9", "--backoff", "0.001", "--retries", "1"])
+        main(
+            [
+                "--out",
+                str(tmp_path),
+                "--base-url",
+                "http://127.0.0.1:9",
+                "--backoff",
+                "0.001",
+                "--retries",
+                "1",
+            ]
+        )
     assert "\n" not in str(failure.value) and "more:" not in str(failure.value)
     assert f"0 of 12 course files in {tmp_path}: none" in capsys.readouterr().out
 
@@ -374,13 +422,17 @@ def test_numbers_that_make_no_sense_are_refused(
     server: Server, tmp_path: Path, flag: str, values: list[str], expected: str
 ) -> None:
     for value in values:
-        with pytest.raises(UserError, match=rf"^{flag} {value}(\.0)?: expected {re.escape(expected)}$"):
+        with pytest.raises(
+            UserError, match=rf"^{flag} {value}(\.0)?: expected {re.escape(expected)}$"
+        ):
             command(server, tmp_path, flag, value)
     assert server.seen == []
 
 
 def test_a_folder_that_cannot_be_looked_into(server: Server, tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * 300)  # root may look into every folder, but not into one whose name is too long
+    folder = tmp_path / (
+        "x" * 300
+    )  # root may look into every folder, but not into one whose name is too long
     with pytest.raises(UserError, match="File name too long") as failure:
         command(server, folder)
     assert "\n" not in str(failure.value)

@@ -1,4 +1,6 @@
-"""Scores against scikit-learn and scipy; prediction files byte for byte. The course's functions: test_course_code.py."""
+"""Scores against scikit-learn and scipy; prediction files byte for byte. The course's functions:
+test_course_code.py.
+"""
 
 import json
 import os
@@ -20,7 +22,24 @@ from multitask_bert import MultitaskBERT
 from options import Options
 from tasks import TASKS
 
-WORDS = ["a", "the", "film", "question", "is", "not", "very", "dull", "fine", "how", "where", "do", "I", "play", "well", "?"]
+WORDS = [
+    "a",
+    "the",
+    "film",
+    "question",
+    "is",
+    "not",
+    "very",
+    "dull",
+    "fine",
+    "how",
+    "where",
+    "do",
+    "I",
+    "play",
+    "well",
+    "?",
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +58,14 @@ def split_of(model: MultitaskBERT, task: str, size: int = 61) -> Split:
     """Random sentences of 1 to 40 words with random labels."""
     rng = np.random.default_rng(len(task))
     k = len(TASKS[task].columns)
-    texts = [tuple(" ".join(rng.choice(WORDS, rng.integers(1, 40))) for _ in range(k)) for _ in range(size)]
+    texts = [
+        tuple(" ".join(rng.choice(WORDS, rng.integers(1, 40))) for _ in range(k))
+        for _ in range(size)
+    ]
     labels = rng.integers(TASKS[task].low, TASKS[task].high + 1, size)
-    examples = [Example(f"id{i}", t, float(y)) for i, (t, y) in enumerate(zip(texts, labels, strict=True))]
+    examples = [
+        Example(f"id{i}", t, float(y)) for i, (t, y) in enumerate(zip(texts, labels, strict=True))
+    ]
     return Split(task, examples, model.tokenizer.encode(texts, 256), 1)
 
 
@@ -50,23 +74,39 @@ def split_of(model: MultitaskBERT, task: str, size: int = 61) -> Split:
 
 @pytest.mark.parametrize("task", ["sst", "para", "sts"])
 def test_file_order(model, task, monkeypatch):
-    """Batches are by length; what comes back is in the order of the examples, as each gets it alone."""
+    """Batches are by length; what comes back is in the order of the examples, as each gets it
+    alone.
+    """
     monkeypatch.setattr("evaluation.EVALUATION_TOKENS", 100)  # many batches
     split = split_of(model, task)
     calls = []
     logits = model.logits
-    monkeypatch.setattr(model, "logits", lambda batches: calls.append(model.training) or logits(batches))
+    monkeypatch.setattr(
+        model, "logits", lambda batches: calls.append(model.training) or logits(batches)
+    )
     together = predict_logits(model.train(), split)
-    assert len(calls) > 10 and not any(calls) and model.training  # scored in eval mode, left as it was
-    assert together.shape == (61, TASKS[task].outputs) and together.dtype == torch.float32 and not together.requires_grad
+    assert (
+        len(calls) > 10 and not any(calls) and model.training
+    )  # scored in eval mode, left as it was
+    assert (
+        together.shape == (61, TASKS[task].outputs)
+        and together.dtype == torch.float32
+        and not together.requires_grad
+    )
     with torch.no_grad():
-        alone = torch.cat([logits({task: split.batch([i])})[task] for i in range(61)]) if not model.eval().training else None
+        alone = (
+            torch.cat([logits({task: split.batch([i])})[task] for i in range(61)])
+            if not model.eval().training
+            else None
+        )
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
     assert together.std(0).min() > 0.05  # a wrong order would show
     predictions = predict(model, split)
     assert len(set(predictions.tolist())) > 1
     np.testing.assert_array_equal(predictions, TASKS[task].predict(together).numpy())
-    assert predictions.tolist() == pytest.approx(model.predict(task, [e.texts for e in split.examples]), rel=1e-5)
+    assert predictions.tolist() == pytest.approx(
+        model.predict(task, [e.texts for e in split.examples]), rel=1e-5
+    )
     assert not model.training
 
 
@@ -76,9 +116,14 @@ def test_evaluate(model):
     expected = []
     for task, split in splits.items():
         labels = np.array([e.label for e in split.examples])
-        assert results[task] == measure(task, predict(model, split), labels) and results[task]["count"] == 61
+        assert (
+            results[task] == measure(task, predict(model, split), labels)
+            and results[task]["count"] == 61
+        )
         expected.append(results[task]["score"])
-    assert results["overall"] == pytest.approx((expected[0] + expected[1] + (expected[2] + 1) / 2) / 3)
+    assert results["overall"] == pytest.approx(
+        (expected[0] + expected[1] + (expected[2] + 1) / 2) / 3
+    )
     assert list(results) == ["sst", "para", "sts", "overall"]
     json.dumps(results, allow_nan=False)
     assert evaluate(model, {"sst": splits["sst"]})["overall"] == results["sst"]["score"]
@@ -95,10 +140,19 @@ def test_measure_against_scikit_learn(task):
         labels, predictions = rng.integers(0, top + 1, (2, 137))
         predictions[:60] = labels[:60]
         got = measure(task, predictions, labels.astype(float))
-        assert got["score"] == accuracy_score(labels, predictions) and got["metric"] == "accuracy" and got["count"] == 137
+        assert (
+            got["score"] == accuracy_score(labels, predictions)
+            and got["metric"] == "accuracy"
+            and got["count"] == 137
+        )
         assert got["macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
-        assert got["confusion"] == confusion_matrix(labels, predictions, labels=list(range(highest + 1))).tolist()
-        assert got["confusion"][0][1] == ((labels == 0) & (predictions == 1)).sum()  # rows are the labels
+        assert (
+            got["confusion"]
+            == confusion_matrix(labels, predictions, labels=list(range(highest + 1))).tolist()
+        )
+        assert (
+            got["confusion"][0][1] == ((labels == 0) & (predictions == 1)).sum()
+        )  # rows are the labels
         json.dumps(got, allow_nan=False)
         assert measure(task, predictions.astype(np.float32), labels) == got
 
@@ -108,8 +162,14 @@ def test_measure_against_scipy():
     labels = rng.integers(0, 26, 137) / 5
     predictions = (labels + rng.normal(size=137)).astype(np.float32)
     got = measure("sts", predictions, labels)
-    assert got["score"] == pytest.approx(pearsonr(predictions, labels).statistic, abs=1e-6) and got["metric"] == "Pearson"
-    assert got["spearman"] == pytest.approx(spearmanr(predictions, labels).statistic) and got["count"] == 137
+    assert (
+        got["score"] == pytest.approx(pearsonr(predictions, labels).statistic, abs=1e-6)
+        and got["metric"] == "Pearson"
+    )
+    assert (
+        got["spearman"] == pytest.approx(spearmanr(predictions, labels).statistic)
+        and got["count"] == 137
+    )
     json.dumps(got, allow_nan=False)
 
 
@@ -118,7 +178,10 @@ def test_constant_predictions_warn(task):
     labels = np.array([0.0, 1.0, 1.0])
     with pytest.warns(UserWarning, match=f"^{task}: all predictions are 1$"):
         got = measure(task, np.ones(3, dtype=np.float32), labels)
-    assert got["score"] == pytest.approx(0.0 if task == "sts" else 2 / 3) and got.get("spearman", 0.0) == 0.0
+    assert (
+        got["score"] == pytest.approx(0.0 if task == "sts" else 2 / 3)
+        and got.get("spearman", 0.0) == 0.0
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         measure(task, labels, labels)
@@ -133,8 +196,14 @@ def test_constant_labels():
 
 FILES = {  # as an f-string writes numpy's numbers: float32 with the digits of a float64
     "sst": (torch.tensor([4, 0, 2]), b"id \t Predicted_Sentiment \nx1 , 4 \ny2 , 0 \nz3 , 2 \n"),
-    "para": (torch.tensor([1.0, 0.0, 1.0]), b"id \t Predicted_Is_Paraphrase \nx1 , 1.0 \ny2 , 0.0 \nz3 , 1.0 \n"),
-    "sts": (torch.tensor([0.1, 4.5, 3.0]), b"id \t Predicted_Similiary \nx1 , 0.10000000149011612 \ny2 , 4.5 \nz3 , 3.0 \n"),
+    "para": (
+        torch.tensor([1.0, 0.0, 1.0]),
+        b"id \t Predicted_Is_Paraphrase \nx1 , 1.0 \ny2 , 0.0 \nz3 , 1.0 \n",
+    ),
+    "sts": (
+        torch.tensor([0.1, 4.5, 3.0]),
+        b"id \t Predicted_Similiary \nx1 , 0.10000000149011612 \ny2 , 4.5 \nz3 , 3.0 \n",
+    ),
     "cfimdb": (torch.tensor([1, 0, 1]), b"id \t Predicted_Sentiment \nx1 , 1 \ny2 , 0 \nz3 , 1 \n"),
 }
 
@@ -146,7 +215,9 @@ def test_the_leaderboards_format(tmp_path, task):
     for given in (path, str(path)):
         write_predictions(given, task, ["x1", "y2", "z3"], predictions.numpy())
         assert path.read_bytes() == expected
-    assert [p.name for p in path.parent.iterdir()] == ["out.csv"] and path.stat().st_mode & 0o777 == 0o644
+    assert [p.name for p in path.parent.iterdir()] == [
+        "out.csv"
+    ] and path.stat().st_mode & 0o777 == 0o644
 
 
 def test_similarities_are_what_the_courses_f_string_writes(tmp_path):
@@ -164,9 +235,13 @@ def test_every_id_once_in_file_order(model, tmp_path, task, monkeypatch):
     """From the model to the file, through batches by length."""
     monkeypatch.setattr("evaluation.EVALUATION_TOKENS", 100)
     split = split_of(model, task)
-    write_predictions(tmp_path / "out.csv", task, [e.id for e in split.examples], predict(model, split))
+    write_predictions(
+        tmp_path / "out.csv", task, [e.id for e in split.examples], predict(model, split)
+    )
     header, *rows = (tmp_path / "out.csv").read_text().split("\n")[:-1]
-    assert header == f"id \t {TASKS[task].header} " and [r.split(" , ")[0] for r in rows] == [f"id{i}" for i in range(61)]
+    assert header == f"id \t {TASKS[task].header} " and [r.split(" , ")[0] for r in rows] == [
+        f"id{i}" for i in range(61)
+    ]
     alone = [model.predict(task, [e.texts])[0] for e in split.examples]
     assert [float(r.split(" , ")[1]) for r in rows] == pytest.approx(alone, rel=1e-4)
 
@@ -183,11 +258,16 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     for path in (tmp_path / "file" / "out.csv", tmp_path / "file" / "below" / "out.csv"):
         with pytest.raises(UserError) as caught:
             write_predictions(path, "sst", ["a"], [1])
-        assert str(caught.value).startswith(f"{path}: can't be written (") and "\n" not in str(caught.value)
+        assert str(caught.value).startswith(f"{path}: can't be written (") and "\n" not in str(
+            caught.value
+        )
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="folder: can't be written"):
         write_predictions(tmp_path / "folder", "sst", ["a"], [1])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]  # and nothing half written beside it
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "file",
+        "folder",
+    ]  # and nothing half written beside it
 
 
 @pytest.mark.parametrize("call", ["chmod", "replace"])

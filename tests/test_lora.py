@@ -1,4 +1,6 @@
-"""Oracle: peft, in a process of its own (our datasets.py would shadow the package `datasets` there)."""
+"""Oracle: peft, in a process of its own (our datasets.py would shadow the package `datasets`
+there).
+"""
 
 import copy
 import subprocess
@@ -17,14 +19,26 @@ from errors import UserError
 from lora import TARGETS, LoRALinear, adapt, adapter_state, choose_layers, load_adapter, merge
 
 SMALL = {
-    "hidden_size": 26, "num_attention_heads": 2, "intermediate_size": 7, "vocab_size": 101,
-    "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-}  # fmt: skip
-CHANGES = [{}, {"norm": "rmsnorm"}, {"feed_forward": "swiglu"}, {"norm": "rmsnorm", "feed_forward": "swiglu"}]
+    "hidden_size": 26,
+    "num_attention_heads": 2,
+    "intermediate_size": 7,
+    "vocab_size": 101,
+    "max_position_embeddings": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+CHANGES = [
+    {},
+    {"norm": "rmsnorm"},
+    {"feed_forward": "swiglu"},
+    {"norm": "rmsnorm", "feed_forward": "swiglu"},
+]
 
 
 class WithHead(nn.Module):
-    """A head with a buffer on an encoder: the smallest thing that has the shape of MultitaskBERT."""
+    """A head with a buffer on an encoder: the smallest thing that has the shape of
+    MultitaskBERT.
+    """
 
     def __init__(self, layers: int = 3, **change: str):
         super().__init__()
@@ -84,7 +98,12 @@ for case in sorted({name.split(".")[0] for name in given}):
     out[f"{case}.merged"] = model.merge_and_unload()[0].weight.detach()
 save_file({k: v.contiguous() for k, v in out.items()}, sys.argv[3])
 """
-CASES = {"odd": (13, 7, 3, 16.0), "wide": (7, 49, 8, 1.0), "one": (13, 13, 1, 0.5), "fat": (7, 7, 13, 32.0)}
+CASES = {
+    "odd": (13, 7, 3, 16.0),
+    "wide": (7, 49, 8, 1.0),
+    "one": (13, 13, 1, 0.5),
+    "fat": (7, 7, 13, 32.0),
+}
 
 
 def test_equals_peft(tmp_path: Path):
@@ -98,13 +117,23 @@ def test_equals_peft(tmp_path: Path):
         given[f"{case}.alpha"] = torch.tensor(alpha)
     save_file(given, tmp_path / "given.safetensors")
     files = [str(tmp_path / "given.safetensors"), str(tmp_path / "out.safetensors")]
-    command = [sys.executable, "-I", "-c", PEFT, str(Path(lora.__file__).parent), *files]  # -I: sys.path without us
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        PEFT,
+        str(Path(lora.__file__).parent),
+        *files,
+    ]  # -I: sys.path without us
     done = subprocess.run(command, cwd="/tmp", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     theirs = load_file(files[1])
     for case, (inputs, outs, rank, alpha) in CASES.items():
         base = Linear(inputs, outs)
-        base.weight.data, base.bias.data = given[f"{case}.weight"].clone(), given[f"{case}.bias"].clone()
+        base.weight.data, base.bias.data = (
+            given[f"{case}.weight"].clone(),
+            given[f"{case}.bias"].clone(),
+        )
         ours = LoRALinear(base, rank, alpha, dropout=0.0)
         assert torch.equal(ours.lora_B, theirs[f"{case}.initial_b"])
         ours.lora_A.data, ours.lora_B.data = given[f"{case}.a"], given[f"{case}.b"]
@@ -198,15 +227,19 @@ def test_eval_never_merges():
 
 
 @pytest.mark.parametrize("change", CHANGES[::2])
-@pytest.mark.parametrize("layers, numbers", [("all", [0, 1, 2, 3, 4, 5]), ("middle4", [1, 2, 3, 4]), ("5,0", [0, 5])])
+@pytest.mark.parametrize(
+    "layers, numbers", [("all", [0, 1, 2, 3, 4, 5]), ("middle4", [1, 2, 3, 4]), ("5,0", [0, 5])]
+)
 @pytest.mark.parametrize("targets", list(TARGETS))
 def test_targets_and_layers(change: dict[str, str], layers: str, numbers: list[int], targets: str):
     up = ["interm_dense.gate", "interm_dense.value"] if change else ["interm_dense"]
     attention = [f"self_attention.{x}" for x in ("query", "key", "value")]
     parts = {
-        "qk": attention[:2], "qv": attention[::2], "qkv": attention,
+        "qk": attention[:2],
+        "qv": attention[::2],
+        "qkv": attention,
         "all": [*attention, "attention_dense", *up, "out_dense"],
-    }[targets]  # fmt: skip
+    }[targets]
     model = WithHead(layers=6, **change)
     adapt(model, targets=targets, layers=layers)
     assert adapters(model) == [f"bert.bert_layers.{i}.{part}" for i in numbers for part in parts]
@@ -234,14 +267,25 @@ def test_only_adapters_and_heads_train(change: dict[str, str], capsys):
 def test_counts_of_the_embedded_model(embedded: Path, capsys):
     model = BertModel.from_pretrained(embedded)
     adapt(model)
-    assert capsys.readouterr().out == "LoRA: adapted 12/37 linears, 0.07M of 22.8M parameters train\n"
-    assert not any(module.training for module in model.modules()), "an adapter that drops out in eval mode"
-    assert set(adapter_state(model)) == {f"{name}.lora_{x}" for name in adapters(model) for x in "AB"}
+    assert (
+        capsys.readouterr().out == "LoRA: adapted 12/37 linears, 0.07M of 22.8M parameters train\n"
+    )
+    assert not any(module.training for module in model.modules()), (
+        "an adapter that drops out in eval mode"
+    )
+    assert set(adapter_state(model)) == {
+        f"{name}.lora_{x}" for name in adapters(model) for x in "AB"
+    }
 
 
 def test_choose_layers():
     assert choose_layers("all", 3) == [0, 1, 2]
-    for count, middle in [(12, [4, 5, 6, 7]), (6, [1, 2, 3, 4]), (5, [0, 1, 2, 3]), (4, [0, 1, 2, 3])]:
+    for count, middle in [
+        (12, [4, 5, 6, 7]),
+        (6, [1, 2, 3, 4]),
+        (5, [0, 1, 2, 3]),
+        (4, [0, 1, 2, 3]),
+    ]:
         assert choose_layers("first4", count) == [0, 1, 2, 3]
         assert choose_layers("middle4", count) == middle
         assert choose_layers("last4", count) == list(range(count))[-4:]
@@ -250,7 +294,9 @@ def test_choose_layers():
     assert choose_layers("5,0, 2", 6) == [0, 2, 5]
     assert choose_layers("11", 12) == [11]
     for nonsense in ("", "none", "first5", "-1", "0,,1", "0-3", "1.0", "0 1", ",", "all,0"):
-        with pytest.raises(UserError, match="expected all, first4, middle4, last4 or numbers such as 0,2,5"):
+        with pytest.raises(
+            UserError, match="expected all, first4, middle4, last4 or numbers such as 0,2,5"
+        ):
             choose_layers(nonsense, 6)
     for wrong in ("6", "0,99", "1,1"):
         with pytest.raises(UserError, match="expected different numbers, each from 0 to 5"):
@@ -314,8 +360,14 @@ def test_an_adapter_that_does_not_fit():
     state, before = adapter_state(model), copy.deepcopy(model.state_dict())
     query, head = "bert.bert_layers.0.self_attention.query.lora_A", "head.bias"
     for change, message in [
-        ({k: v for k, v in state.items() if k not in (query, head)}, f"missing: {query}, {head}; unexpected: none"),
-        ({**state, "bert.pooler_dense.bias": torch.ones(26)}, "missing: none; unexpected: bert.pooler_dense.bias"),
+        (
+            {k: v for k, v in state.items() if k not in (query, head)},
+            f"missing: {query}, {head}; unexpected: none",
+        ),
+        (
+            {**state, "bert.pooler_dense.bias": torch.ones(26)},
+            "missing: none; unexpected: bert.pooler_dense.bias",
+        ),
         ({**state, query: torch.ones(4, 26)}, rf"wrong shapes: {query} \(4, 26\) for \(3, 26\)"),
         ({k: v + 1 for k, v in state.items() if k != head}, f"missing: {head}"),
     ]:

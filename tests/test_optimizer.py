@@ -1,4 +1,6 @@
-"""optimizer.py against torch.optim.AdamW, and against the course's form written out number by number in float64."""
+"""optimizer.py against torch.optim.AdamW, and against the course's form written out number by
+number in float64.
+"""
 
 import copy
 import hashlib
@@ -22,17 +24,24 @@ SHAPES = [(13, 7), (7,), (3, 5, 2), (), (1,), (41, 11)]
 
 def parameters(dtype: torch.dtype = torch.float32, seed: int = 0) -> list[nn.Parameter]:
     draw = torch.Generator().manual_seed(seed)
-    return [nn.Parameter(torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype)) for shape in SHAPES]
+    return [
+        nn.Parameter(torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype))
+        for shape in SHAPES
+    ]
 
 
-def gradients(params: list[nn.Parameter], step: int, skipped: tuple[int, ...] = (), scale: float = 1.0) -> None:
+def gradients(
+    params: list[nn.Parameter], step: int, skipped: tuple[int, ...] = (), scale: float = 1.0
+) -> None:
     draw = torch.Generator().manual_seed(1000 + step)
     for i, p in enumerate(params):
         g = torch.randn(p.shape, generator=draw, dtype=torch.float64) * scale * 10 ** (i - 2)
         p.grad = None if i in skipped else g.to(p.dtype)
 
 
-def course_step(p: list[float], grads: list[list[float]], lr, betas, eps, decay, correct_bias) -> list[float]:
+def course_step(
+    p: list[float], grads: list[list[float]], lr, betas, eps, decay, correct_bias
+) -> list[float]:
     """The course's description, one number at a time."""
     out = []
     for i, x in enumerate(p):
@@ -60,7 +69,9 @@ def test_course_form(correct_bias, scale):
             grads.append(p.grad.flatten().tolist())
         opt.step()
     for p, x, grads in zip(params, start, seen, strict=True):
-        expected = course_step(x.flatten().tolist(), grads, 1e-2, (0.8, 0.95), 1e-6, 0.3, correct_bias)
+        expected = course_step(
+            x.flatten().tolist(), grads, 1e-2, (0.8, 0.95), 1e-6, 0.3, correct_bias
+        )
         expected = torch.tensor(expected, dtype=torch.float64)
         torch.testing.assert_close(p.detach().flatten(), expected, rtol=1e-12, atol=1e-14)
 
@@ -82,7 +93,13 @@ def test_torch_form_is_torchs_adamw(weight_decay, scale):
 def test_forms_differ():
     results = []
     torchs = {"form": "torch"}
-    for settings in ({}, torchs, {"correct_bias": False}, {"weight_decay": 0.1}, {**torchs, "weight_decay": 0.1}):
+    for settings in (
+        {},
+        torchs,
+        {"correct_bias": False},
+        {"weight_decay": 0.1},
+        {**torchs, "weight_decay": 0.1},
+    ):
         params = parameters()
         opt = AdamW(params, lr=1e-2, eps=1e-3, **settings)
         for step in range(5):
@@ -93,7 +110,9 @@ def test_forms_differ():
 
 
 def test_the_courses_published_test():
-    """The task of the course's optimizer_test.py against its own reference, by the optimizer and by hand."""
+    """The task of the course's optimizer_test.py against its own reference, by the optimizer and by
+    hand.
+    """
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     model = nn.Linear(3, 2, bias=False)
@@ -113,10 +132,14 @@ def test_the_courses_published_test():
     values = [[0.55482787, 0.86665666, 0.072919816], [-0.44724506, -0.2951228, -0.2717272]]
     reference = np.array(values, dtype=np.float32)
     stored = io.BytesIO()
-    np.save(stored, reference)  # the course's optimizer_test.npy, whose SHA-256 a public Git LFS pointer to it gives
+    np.save(
+        stored, reference
+    )  # the course's optimizer_test.npy, whose SHA-256 a public Git LFS pointer to it gives
     assert hashlib.sha256(stored.getvalue()).hexdigest() == REFERENCE_SHA256
     for weight in (model.weight, w):
-        assert torch.allclose(torch.from_numpy(reference), weight.detach())  # the course's own comparison
+        assert torch.allclose(
+            torch.from_numpy(reference), weight.detach()
+        )  # the course's own comparison
 
 
 @pytest.mark.parametrize("form", ["course", "torch"])
@@ -134,9 +157,14 @@ def test_chunks_change_nothing(monkeypatch, form):
             for p in params:
                 p.grad = torch.randn(p.shape, generator=draw)
             opt.step()
-        parts = [(p.detach(), p.grad, *(opt.state[p][k] for k in ("exp_avg", "exp_avg_sq"))) for p in params]
+        parts = [
+            (p.detach(), p.grad, *(opt.state[p][k] for k in ("exp_avg", "exp_avg_sq")))
+            for p in params
+        ]
         pieces = list(chunks(parts))
-        assert sum(part[0].numel() for piece in pieces for part in piece) == sum(p.numel() for p in params)
+        assert sum(part[0].numel() for piece in pieces for part in piece) == sum(
+            p.numel() for p in params
+        )
         most.append(len(pieces))
         results.append([p.detach() for p in params] + [part[3] for part in parts])
     assert most[0] == 1 < most[1] < most[2]
@@ -153,7 +181,11 @@ def test_parameters_without_gradient_stand_still():
     for step in (1, 2):
         gradients(params, step, skipped=(1,))
         opt.step()
-    assert torch.equal(params[1], before) and opt.state[params[1]]["step"] == 1 and opt.state[params[0]]["step"] == 3
+    assert (
+        torch.equal(params[1], before)
+        and opt.state[params[1]]["step"] == 1
+        and opt.state[params[0]]["step"] == 3
+    )
     # Its next step is its second, whatever the others have done meanwhile.
     alone = parameters()[1:2]
     single = AdamW(alone, lr=1e-2, weight_decay=0.5)
@@ -169,7 +201,9 @@ def test_parameters_without_gradient_stand_still():
 
 @pytest.mark.parametrize("way", ["torch", "names"])
 def test_resumed_is_uninterrupted(way):
-    """2N steps = N steps, save, load, N steps, bit for bit; one parameter joins late and one never."""
+    """2N steps = N steps, save, load, N steps, bit for bit; one parameter joins late and one
+    never.
+    """
 
     def run(opt, params, steps):
         for step in steps:
@@ -186,11 +220,17 @@ def test_resumed_is_uninterrupted(way):
     for p, q in zip(first, second, strict=True):
         q.data.copy_(p.data)
     if way == "torch":
-        b.load_state_dict(copy.deepcopy(a.state_dict()))  # torch's load keeps the tensors it is given
+        b.load_state_dict(
+            copy.deepcopy(a.state_dict())
+        )  # torch's load keeps the tensors it is given
     else:
         stored = load(save(a.named_state()))
         assert len(stored) == len(first) + 2 * (len(first) - 1)
-        assert stored["step.layer.0"] == 0 and stored["step.layer.2"] == 2 and stored["step.layer.5"] == 5
+        assert (
+            stored["step.layer.0"] == 0
+            and stored["step.layer.2"] == 2
+            and stored["step.layer.5"] == 5
+        )
         b.load_named_state(stored)
         stored["exp_avg.layer.1"].fill_(7)  # the optimizer keeps copies
     run(a, first, [99])  # must not touch b
@@ -208,7 +248,10 @@ def test_state_of_another_model_is_refused():
         (lambda s: s.pop("exp_avg.a.1"), "1 names differ .missing exp_avg.a.1"),
         (lambda s: s.pop("step.a.1"), "3 names differ"),  # its moments have no step then
         (lambda s: s.update({"step.b": torch.tensor(1)}), "unexpected step.b"),
-        (lambda s: s.update({"exp_avg_sq.a.1": torch.zeros(3)}), r"exp_avg_sq.a.1 is \(3,\), expected \(7,\)"),
+        (
+            lambda s: s.update({"exp_avg_sq.a.1": torch.zeros(3)}),
+            r"exp_avg_sq.a.1 is \(3,\), expected \(7,\)",
+        ),
     ):
         state = dict(good)
         change(state)
@@ -221,7 +264,13 @@ def test_state_of_another_model_is_refused():
 
 
 def test_arguments_are_checked():
-    outside = [("lr", -1.0), ("eps", -1e-9), ("betas", (1.0, 0.9)), ("betas", (0.9, -0.1)), ("weight_decay", -1.0)]
+    outside = [
+        ("lr", -1.0),
+        ("eps", -1e-9),
+        ("betas", (1.0, 0.9)),
+        ("betas", (0.9, -0.1)),
+        ("weight_decay", -1.0),
+    ]
     for bad in ({key: value} for key, value in [*outside, ("lr", math.nan), ("form", "x")]):
         with pytest.raises(ValueError, match=next(iter(bad))):
             AdamW(parameters(), **bad)
@@ -235,9 +284,16 @@ def test_arguments_are_checked():
 
 def test_defaults_closure_and_tiny_decay():
     opt = AdamW(parameters())
-    assert {k: opt.defaults[k] for k in ("lr", "betas", "eps", "weight_decay", "correct_bias", "form")} == {
-        "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0, "correct_bias": True, "form": "course",
-    }  # fmt: skip
+    assert {
+        k: opt.defaults[k] for k in ("lr", "betas", "eps", "weight_decay", "correct_bias", "form")
+    } == {
+        "lr": 1e-3,
+        "betas": (0.9, 0.999),
+        "eps": 1e-6,
+        "weight_decay": 0.0,
+        "correct_bias": True,
+        "form": "course",
+    }
     p = nn.Parameter(torch.tensor([2.0]))
 
     def closure():
@@ -255,7 +311,12 @@ def test_defaults_closure_and_tiny_decay():
 
 
 def test_groups_are_disjoint_and_complete():
-    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 7}
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 7,
+    }
     model = BertModel(BertConfig(vocab_size=13, **sizes))
     model.pos_embedding.weight.requires_grad = False
     decayed, plain = parameter_groups(model, 0.01)
@@ -279,7 +340,9 @@ def test_schedules():
         with pytest.raises(ValueError, match="warm-up"):
             make(10, 11)
     assert [SCHEDULES["linear"](100, 10)(s) for s in (55, 100, 200)] == [0.5, 0.0, 0.0]
-    assert [SCHEDULES["cosine"](100, 10)(s) for s in (55, 100, 200)] == pytest.approx([0.5, 0.0, 0.0])
+    assert [SCHEDULES["cosine"](100, 10)(s) for s in (55, 100, 200)] == pytest.approx(
+        [0.5, 0.0, 0.0]
+    )
     assert SCHEDULES["cosine"](100, 10)(40) == pytest.approx(0.5 + 0.5 * math.cos(math.pi / 3))
     assert SCHEDULES["constant"](100, 10)(1000) == 1.0
 

@@ -7,12 +7,19 @@ import torch
 from packing import WIDTHS, Packed, first_fit_decreasing, pack, pad
 
 
-def draw(rng: random.Random, tasks: int, longest: int) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Random sequences; every token id is different, so that a token in the wrong place cannot hide."""
+def draw(
+    rng: random.Random, tasks: int, longest: int
+) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Random sequences; every token id is different, so that a token in the wrong place cannot
+    hide.
+    """
     fresh = iter(range(1, 10**6))
     return {
         f"task{t}": [
-            (np.array([next(fresh) for _ in range(n)]), np.array([rng.randint(0, 1) for _ in range(n)]))
+            (
+                np.array([next(fresh) for _ in range(n)]),
+                np.array([rng.randint(0, 1) for _ in range(n)]),
+            )
             for n in (rng.randint(1, longest) for _ in range(rng.randint(1, 13)))
         ]
         for t in range(tasks)
@@ -37,7 +44,9 @@ def test_every_sequence_is_laid_whole_and_once():
     for tasks in trials():
         packed, sequences = pack(tasks), [x for items in tasks.values() for x in items]
         assert packed.lengths.tolist() == [len(ids) for ids, _ in sequences]
-        for (ids, types), start, length in zip(sequences, packed.starts, packed.lengths, strict=True):
+        for (ids, types), start, length in zip(
+            sequences, packed.starts, packed.lengths, strict=True
+        ):
             where = slice(start, start + length)
             assert packed.input_ids[where].tolist() == ids.tolist()
             assert packed.token_type_ids[where].tolist() == types.tolist()
@@ -62,7 +71,9 @@ def test_rows_hold_whole_sequences_of_the_narrowest_width():
                 narrower = max([w for w in WIDTHS if w < group.width], default=0)
                 assert packed.lengths[inside].min() > narrower
             begin += group.rows * group.width
-        assert begin == len(packed.input_ids) == len(packed.position_ids) == len(packed.token_type_ids)
+        assert (
+            begin == len(packed.input_ids) == len(packed.position_ids) == len(packed.token_type_ids)
+        )
 
 
 def test_attention_stays_inside_a_sequence():
@@ -71,7 +82,10 @@ def test_attention_stays_inside_a_sequence():
         owner = owners(packed, tasks)
         for group in packed.groups:
             mine = owner[begin : begin + group.rows * group.width].view(group.rows, group.width)
-            assert group.mask.shape == (group.rows, 1, group.width, group.width) and group.mask.dtype == torch.bool
+            assert (
+                group.mask.shape == (group.rows, 1, group.width, group.width)
+                and group.mask.dtype == torch.bool
+            )
             assert torch.equal(group.mask[:, 0], mine[:, :, None] == mine[:, None, :])
             assert group.mask.any(-1).all(), "a token that attends to nothing becomes NaN"
             begin += mine.numel()
@@ -110,12 +124,15 @@ def test_first_fit_decreasing():
         assert max(sums) <= 13
         least = -(-sum(lengths) // 13)
         assert least <= len(rows) <= 11 / 9 * optimum_bound(lengths, 13) + 1
-        # First fit: what opened a later row did not fit an earlier one, so no two rows could be one.
+        # First fit: what opened a later row did not fit an earlier one, so no two rows could be
+        # one.
         assert all(a + b > 13 for i, a in enumerate(sums) for b in sums[:i])
 
 
 def optimum_bound(lengths: list[int], width: int) -> int:
-    """At least the fewest rows possible: a second heuristic, best-fit decreasing, is a packing, so an upper bound."""
+    """At least the fewest rows possible: a second heuristic, best-fit decreasing, is a packing, so
+    an upper bound.
+    """
     room: list[int] = []
     for n in sorted(lengths, reverse=True):
         fits = [r for r, free in enumerate(room) if free >= n]
@@ -133,10 +150,15 @@ def test_pad_is_one_group_of_the_batch():
     assert packed.position_ids.tolist() == [0, 1, 2, 3] * 2
     assert packed.token_type_ids.tolist() == [0] * 8
     assert packed.starts.tolist() == [0, 4] and packed.lengths.tolist() == [3, 1]
-    assert packed.groups[0].mask.tolist() == [[[[True, True, True, False]]], [[[True, False, False, False]]]]
+    assert packed.groups[0].mask.tolist() == [
+        [[[True, True, True, False]]],
+        [[[True, False, False, False]]],
+    ]
 
 
 def test_to_moves_every_tensor():
     moved = pack(trials()[0]).to(torch.device("meta"))
-    tensors = [x for x in vars(moved).values() if isinstance(x, torch.Tensor)] + [g.mask for g in moved.groups]
+    tensors = [x for x in vars(moved).values() if isinstance(x, torch.Tensor)] + [
+        g.mask for g in moved.groups
+    ]
     assert len(tensors) >= 6 and all(x.device.type == "meta" for x in tensors)

@@ -20,12 +20,16 @@ def test_equals_torch(size: int, dtype: torch.dtype):
     nn.init.normal_(ours.weight)
     theirs.weight.data.copy_(ours.weight)
     assert ours(x).dtype == dtype
-    torch.testing.assert_close(ours(x), theirs(x), atol=1e-6, rtol=1e-6)  # ours computes in fp32 whatever comes
+    torch.testing.assert_close(
+        ours(x), theirs(x), atol=1e-6, rtol=1e-6
+    )  # ours computes in fp32 whatever comes
 
 
 def test_eps_is_inside_the_root():
     norm = RMSNorm(7, eps=1e-2)
-    torch.testing.assert_close(norm(torch.full((1, 7), 0.1)), torch.full((1, 7), 0.1 / (0.01 + 0.01) ** 0.5))
+    torch.testing.assert_close(
+        norm(torch.full((1, 7), 0.1)), torch.full((1, 7), 0.1 / (0.01 + 0.01) ** 0.5)
+    )
     assert torch.equal(norm(torch.zeros(1, 7)), torch.zeros(1, 7))
 
 
@@ -55,14 +59,19 @@ def test_bf16_is_computed_in_fp32():
 
 
 def test_drift_of_a_pretrained_encoder(embedded: Path):
-    """Cosine of mean-pooled outputs with LayerNorm's. Measured over ten sentences: 0.995 after the embeddings, then
-    .988 .940 .898 .811 .772 .572 layer by layer at worst and .920 on average after the last: training has to repair it.
+    """Cosine of mean-pooled outputs with LayerNorm's. Measured over ten sentences: 0.995 after the
+    embeddings, then .988 .940 .898 .811 .772 .572 layer by layer at worst and .920 on average after
+    the last: training has to repair it.
     """
-    from tests.test_swiglu import pooled  # one set of sentences and one pooling for both measurements
+    from tests.test_swiglu import (
+        pooled,
+    )  # one set of sentences and one pooling for both measurements
 
     config = BertConfig.from_pretrained(embedded)
     before = pooled(BertModel.from_pretrained(embedded), embedded)
     after = pooled(BertModel.from_pretrained(embedded, replace(config, norm="rmsnorm")), embedded)
     cosines = [torch.cosine_similarity(a, b) for a, b in zip(before, after, strict=True)]
     assert cosines[0].min() > 0.99
-    assert 0.9 < cosines[-1].mean() < 0.99  # an upper bound too: a norm that still centres would be LayerNorm
+    assert (
+        0.9 < cosines[-1].mean() < 0.99
+    )  # an upper bound too: a norm that still centres would be LayerNorm

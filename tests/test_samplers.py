@@ -26,7 +26,9 @@ def test_mixed_shares_hold_at_every_step(exponent, batch_size):
     seen = dict.fromkeys(SIZES, 0)
     for step in range(3000):
         counts = draw(step)
-        assert abs(sum(counts.values()) - batch_size) < len(SIZES) and all(n > 0 for n in counts.values())
+        assert abs(sum(counts.values()) - batch_size) < len(SIZES) and all(
+            n > 0 for n in counts.values()
+        )
         for task in SIZES:
             seen[task] += counts.get(task, 0)
             share = (step + 1) * batch_size * weights[task] / sum(weights.values())
@@ -36,8 +38,12 @@ def test_mixed_shares_hold_at_every_step(exponent, batch_size):
 
 
 def test_exponents():
-    equal, root, size = (totals(mixed(SIZES, Options(sampling_exponent=a)), 1000) for a in (0, 0.5, 1))
-    assert root["para"] / root["sts"] == pytest.approx((SIZES["para"] / SIZES["sts"]) ** 0.5, rel=1e-3)
+    equal, root, size = (
+        totals(mixed(SIZES, Options(sampling_exponent=a)), 1000) for a in (0, 0.5, 1)
+    )
+    assert root["para"] / root["sts"] == pytest.approx(
+        (SIZES["para"] / SIZES["sts"]) ** 0.5, rel=1e-3
+    )
     assert size["para"] / size["sts"] == pytest.approx(SIZES["para"] / SIZES["sts"], rel=1e-3)
     assert equal["para"] == equal["sts"] == equal["sst"]
 
@@ -59,14 +65,23 @@ def test_equal_shares_are_exact_after_very_many_steps():
 
 def test_round_robin():
     draw = round_robin(SIZES, Options(batch_size=13))
-    assert [draw(step) for step in range(4)] == [{"sst": 13}, {"para": 13}, {"sts": 13}, {"sst": 13}]
+    assert [draw(step) for step in range(4)] == [
+        {"sst": 13},
+        {"para": 13},
+        {"sts": 13},
+        {"sst": 13},
+    ]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_function_of_the_step_alone(name):
     first, second = (SAMPLERS[name](SIZES, Options()) for _ in range(2))
     forward = [first(step) for step in range(100)]
-    assert [second(step) for step in reversed(range(100))] == forward[::-1] == [first(step) for step in range(100)][::-1]
+    assert (
+        [second(step) for step in reversed(range(100))]
+        == forward[::-1]
+        == [first(step) for step in range(100)][::-1]
+    )
     assert all(set(counts) <= set(SIZES) for counts in forward)
 
 
@@ -86,6 +101,9 @@ def test_an_epoch_ends_when_the_first_task_is_through(name, accumulation):
 def test_epochs_by_hand():
     equal = Options(batch_size=9, sampling_exponent=0.0)  # 3 of each task
     sizes = {"sst": 100, "para": 31, "sts": 300}
-    assert epoch_steps(mixed(sizes, equal), sizes, 1) == 11 and epoch_steps(mixed(sizes, equal), sizes, 4) == 3
+    assert (
+        epoch_steps(mixed(sizes, equal), sizes, 1) == 11
+        and epoch_steps(mixed(sizes, equal), sizes, 4) == 3
+    )
     assert epoch_steps(round_robin(sizes, equal), sizes, 1) == 11  # para: steps 1, 4, 7, 10
     assert epoch_steps(mixed({"sst": 5}, Options(batch_size=5)), {"sst": 5}, 1) == 1

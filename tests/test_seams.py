@@ -1,4 +1,6 @@
-"""The seams, proved: a small newcomer plugs into each from outside, without an edit to the project."""
+"""The seams, proved: a small newcomer plugs into each from outside, without an edit to the
+project.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,20 +46,31 @@ def test_a_second_adapter(options: Options, monkeypatch: pytest.MonkeyPatch) -> 
     def adapt(model: MultitaskBERT, options: Options) -> None:
         model.bert.requires_grad_(False)
         for layer in model.bert.bert_layers:
-            layer.self_attention.value = Scaled(layer.self_attention.value, model.bert.config.hidden_size)
+            layer.self_attention.value = Scaled(
+                layer.self_attention.value, model.bert.config.hidden_size
+            )
 
     monkeypatch.setitem(multitask_bert.ADAPTERS, "scaled", adapt)
     folder = Path(train(options)["folder"])
     trained = weights(folder)
     assert not torch.equal(trained["bert.bert_layers.0.self_attention.value.scale"], torch.ones(32))
-    assert set(p.name for p in (folder / "best").iterdir()) == {"options.json", "adapter.safetensors"}
+    assert set(p.name for p in (folder / "best").iterdir()) == {
+        "options.json",
+        "adapter.safetensors",
+    }
     loaded = MultitaskBERT.load(folder).state_dict()
-    assert same({k: v for k, v in loaded.items() if "scale" in k}, {k: v for k, v in trained.items() if "scale" in k})
+    assert same(
+        {k: v for k, v in loaded.items() if "scale" in k},
+        {k: v for k, v in trained.items() if "scale" in k},
+    )
 
 
 def test_a_further_loss(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = changed(options)
-    squared = replace(TASKS["sts"], loss=lambda logits, labels: (logits.squeeze(1).sigmoid() * 5 - labels).square().mean())
+    squared = replace(
+        TASKS["sts"],
+        loss=lambda logits, labels: (logits.squeeze(1).sigmoid() * 5 - labels).square().mean(),
+    )
     monkeypatch.setitem(TASKS, "sts", squared)
     assert not same(plain, changed(options))
 
@@ -65,7 +78,9 @@ def test_a_further_loss(options: Options, monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_extra_term(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = changed(options)
 
-    def extra(model: MultitaskBERT, batches: dict[str, Batch], logits: dict[str, Tensor]) -> dict[str, Tensor]:
+    def extra(
+        model: MultitaskBERT, batches: dict[str, Batch], logits: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         return {"sst": 0.1 * logits["sst"].square().mean()}
 
     monkeypatch.setitem(losses.EXTRAS, "small_logits", lambda options: extra)
@@ -120,7 +135,9 @@ def test_a_pooling(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_head(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     class Tanh(nn.Module):
-        def __init__(self, features: int, hidden: int, outputs: int, dropout: float, norm: str, gated: bool):
+        def __init__(
+            self, features: int, hidden: int, outputs: int, dropout: float, norm: str, gated: bool
+        ):
             super().__init__()
             self.layers = nn.Sequential(nn.Linear(features, 13), nn.Tanh(), nn.Linear(13, outputs))
 
@@ -140,16 +157,31 @@ def test_a_norm_and_a_feed_forward(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(bert.NORMS, "narrow", Narrow)
     monkeypatch.setitem(bert.FEED_FORWARDS, "relu", (nn.Linear, torch.relu))
-    small = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    small = BertConfig(
+        vocab_size=9,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
     model = bert.BertModel(replace(small, norm="narrow", feed_forward="relu"))
-    assert isinstance(model.bert_layers[0].out_layer_norm, Narrow) and model.bert_layers[0].interm_af is torch.relu
-    model(torch.tensor([[1, 2, 3]]), torch.ones(1, 3))["last_hidden_state"].square().sum().backward()
+    assert (
+        isinstance(model.bert_layers[0].out_layer_norm, Narrow)
+        and model.bert_layers[0].interm_af is torch.relu
+    )
+    model(torch.tensor([[1, 2, 3]]), torch.ones(1, 3))[
+        "last_hidden_state"
+    ].square().sum().backward()
     assert model.embed_layer_norm.weight.grad is not None
 
 
-def test_a_fourth_task(options: Options, monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path) -> None:
+def test_a_fourth_task(
+    options: Options, monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path
+) -> None:
     header = "Predicted_Acceptability"
-    cola = replace(TASKS["cfimdb"], title="CoLA", files="cola-{}.csv", label="acceptability", header=header)
+    cola = replace(
+        TASKS["cfimdb"], title="CoLA", files="cola-{}.csv", label="acceptability", header=header
+    )
     monkeypatch.setitem(TASKS, "cola", cola)
     for path in small_data.glob("*.csv"):
         (tmp_path / path.name).write_text(path.read_text())
@@ -158,4 +190,8 @@ def test_a_fourth_task(options: Options, monkeypatch: pytest.MonkeyPatch, small_
             (tmp_path / name).write_text(path.read_text().replace("sentiment", "acceptability", 1))
     result = train(replace(options, data_dir=str(tmp_path), tasks=("sst", "para", "sts", "cola")))
     assert set(result["best"]["scores"]) == {"sst", "para", "sts", "cola"}
-    assert Path("predictions/cola-test-output.csv").read_text().startswith("id \t Predicted_Acceptability \n")
+    assert (
+        Path("predictions/cola-test-output.csv")
+        .read_text()
+        .startswith("id \t Predicted_Acceptability \n")
+    )

@@ -1,4 +1,6 @@
-"""Gradients of several losses: the plain sum, and a combiner between them and the shared parameters."""
+"""Gradients of several losses: the plain sum, and a combiner between them and the shared
+parameters.
+"""
 
 import pytest
 import torch
@@ -27,7 +29,9 @@ class Model(nn.Module):
         return [*self.shared.parameters(), *self.only_a.parameters(), *self.unused.parameters()]
 
     def gradients(self) -> dict[str, torch.Tensor | None]:
-        return {name: None if p.grad is None else p.grad.clone() for name, p in self.named_parameters()}
+        return {
+            name: None if p.grad is None else p.grad.clone() for name, p in self.named_parameters()
+        }
 
 
 def total(rows: torch.Tensor) -> torch.Tensor:
@@ -51,7 +55,9 @@ def same(left: dict, right: dict) -> None:
 @pytest.mark.parametrize("combine", [COMBINERS["sum"], total])
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_the_sum_is_the_plain_backward(combine, seeds):
-    """Over accumulated passes too. What no loss reaches has no gradient: AdamW would decay it otherwise."""
+    """Over accumulated passes too. What no loss reaches has no gradient: AdamW would decay it
+    otherwise.
+    """
     model = Model()
     for seed in seeds:
         backward(model.losses(seed), model.body(), combine)
@@ -75,12 +81,16 @@ def test_a_combiner_sees_each_task_and_rules_the_shared_part_only():
     (rows,) = seen
     assert rows.shape == (2, sum(p.numel() for p in model.body())) and rows.dtype == torch.float32
     for row, other in zip(rows, separate, strict=True):
-        flat = torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in other.body()])
+        flat = torch.cat(
+            [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in other.body()]
+        )
         torch.testing.assert_close(row, flat)
     for p, q in zip(model.shared.parameters(), separate[0].shared.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad)  # the first task's alone
     for task, other in zip(("a", "b"), separate, strict=True):
-        torch.testing.assert_close(model.heads[task].weight.grad, other.heads[task].weight.grad)  # each head its own
+        torch.testing.assert_close(
+            model.heads[task].weight.grad, other.heads[task].weight.grad
+        )  # each head its own
 
 
 def test_accumulation_adds_what_was_combined():
@@ -91,7 +101,10 @@ def test_accumulation_adds_what_was_combined():
         one = Model()
         backward(one.losses(seed), one.body(), lambda rows: rows[1] - rows[0])
         parts.append(one.gradients())
-    added = {name: None if parts[0][name] is None else parts[0][name] + parts[1][name] for name in parts[0]}
+    added = {
+        name: None if parts[0][name] is None else parts[0][name] + parts[1][name]
+        for name in parts[0]
+    }
     same(model.gradients(), added)
 
 

@@ -56,14 +56,19 @@ def as_lists(encoding) -> dict:
 @pytest.mark.parametrize("text", ODD)
 def test_one_text_as_transformers(ours, theirs, text):
     assert as_lists(ours(text)) == as_lists(theirs(text))
-    assert as_lists(ours(text, truncation=True)) == as_lists(theirs(text, truncation=True, max_length=512))
+    assert as_lists(ours(text, truncation=True)) == as_lists(
+        theirs(text, truncation=True, max_length=512)
+    )
     assert ours.tokenize(text) == theirs.tokenize(text)
 
 
 @pytest.mark.parametrize("name", ["BertTokenizer", "BertTokenizerFast"])
 def test_vocabulary_file_alone_as_transformers(embedded, tmp_path, name):
     shutil.copyfile(embedded / "vocab.txt", tmp_path / "vocab.txt")
-    ours, theirs = BertTokenizer.from_pretrained(tmp_path), getattr(transformers, name).from_pretrained(tmp_path)
+    ours, theirs = (
+        BertTokenizer.from_pretrained(tmp_path),
+        getattr(transformers, name).from_pretrained(tmp_path),
+    )
     for text in ODD:
         assert as_lists(ours(text)) == as_lists(theirs(text))
     assert ours(*PAIRS[7])["token_type_ids"] == theirs(*PAIRS[7])["token_type_ids"]
@@ -83,13 +88,17 @@ def test_pairs_are_cut_longest_first_as_transformers(ours, theirs, length):
 def test_padding_as_transformers(ours, theirs, padding, truncation):
     texts = [t for t in ODD if len(t) < 300]
     got = ours(texts, padding=padding, truncation=truncation, max_length=13)
-    assert as_lists(got) == as_lists(theirs(texts, padding=padding, truncation=truncation, max_length=13))
+    assert as_lists(got) == as_lists(
+        theirs(texts, padding=padding, truncation=truncation, max_length=13)
+    )
 
 
 def test_random_unicode_as_transformers(ours, theirs):
     draw = random.Random(0)
     planes = [(0, 0x300), (0x300, 0x2000), (0x2000, 0xD7FF), (0xE000, 0x10FFFF)]
-    texts = ["".join(chr(draw.randint(*draw.choice(planes))) for _ in range(13)) for _ in range(500)]
+    texts = [
+        "".join(chr(draw.randint(*draw.choice(planes))) for _ in range(13)) for _ in range(500)
+    ]
     assert as_lists(ours(texts)) == as_lists(theirs(texts))
 
 
@@ -99,11 +108,22 @@ def test_ids_and_pieces_both_ways(ours, theirs):
     assert ours.convert_ids_to_tokens(ids) == theirs.convert_ids_to_tokens(ids)
     assert ours.convert_ids_to_tokens(torch.tensor(ids)) == theirs.convert_ids_to_tokens(ids)
     assert ours.convert_tokens_to_ids(ours.convert_ids_to_tokens(ids)) == ids
-    assert ours.convert_ids_to_tokens(7592) == "hello" and ours.convert_tokens_to_ids("hello") == 7592
+    assert (
+        ours.convert_ids_to_tokens(7592) == "hello" and ours.convert_tokens_to_ids("hello") == 7592
+    )
     assert ours.convert_tokens_to_ids("no such piece") == theirs.unk_token_id == ours.unk_token_id
-    assert ours.decode(ids, skip_special_tokens=True) == "the unaffable café, isn ' t it?".replace("é", "e")
+    assert ours.decode(ids, skip_special_tokens=True) == "the unaffable café, isn ' t it?".replace(
+        "é", "e"
+    )
     assert ours.decode(ids[:2]) == "[CLS] the"
-    for name in ("pad_token_id", "cls_token_id", "sep_token_id", "mask_token_id", "unk_token_id", "vocab_size"):
+    for name in (
+        "pad_token_id",
+        "cls_token_id",
+        "sep_token_id",
+        "mask_token_id",
+        "unk_token_id",
+        "vocab_size",
+    ):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert len(ours) == len(theirs) == 30522
 
@@ -129,21 +149,41 @@ def test_no_call_changes_the_next(ours):
 
 
 def test_tensors_as_the_course_uses_them(ours):
-    encoding = ours(["hello world", "hello neural network for NLP"], return_tensors="pt", padding=True, truncation=True)
-    expected = [[101, 7592, 2088, 102, 0, 0, 0, 0], [101, 7592, 15756, 2897, 2005, 17953, 2361, 102]]
+    encoding = ours(
+        ["hello world", "hello neural network for NLP"],
+        return_tensors="pt",
+        padding=True,
+        truncation=True,
+    )
+    expected = [
+        [101, 7592, 2088, 102, 0, 0, 0, 0],
+        [101, 7592, 15756, 2897, 2005, 17953, 2361, 102],
+    ]
     assert torch.LongTensor(encoding["input_ids"]).tolist() == expected
     assert torch.LongTensor(encoding["attention_mask"]).sum(1).tolist() == [4, 8]
     assert encoding["token_type_ids"].dtype == torch.int64 and not encoding["token_type_ids"].any()
     assert ours("hello", return_tensors="pt")["input_ids"].shape == (1, 3)
-    assert set(ours("hello", return_token_type_ids=False, return_attention_mask=False)) == {"input_ids"}
+    assert set(ours("hello", return_token_type_ids=False, return_attention_mask=False)) == {
+        "input_ids"
+    }
 
 
 def test_configuration_wins_over_tokenizer_json(embedded, tmp_path):
     for file in ("tokenizer.json", "vocab.txt"):
         shutil.copyfile(embedded / file, tmp_path / file)
-    config = {"do_lower_case": False, "tokenize_chinese_chars": False, "strip_accents": None, "model_max_length": 13}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertTokenizer"}))
-    ours, theirs = BertTokenizer.from_pretrained(tmp_path), transformers.BertTokenizerFast.from_pretrained(tmp_path)
+    config = {
+        "do_lower_case": False,
+        "tokenize_chinese_chars": False,
+        "strip_accents": None,
+        "model_max_length": 13,
+    }
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({**config, "tokenizer_class": "BertTokenizer"})
+    )
+    ours, theirs = (
+        BertTokenizer.from_pretrained(tmp_path),
+        transformers.BertTokenizerFast.from_pretrained(tmp_path),
+    )
     for text in ODD:
         assert as_lists(ours(text, truncation=True)) == as_lists(theirs(text, truncation=True))
     assert ours.fingerprint != BertTokenizer.from_pretrained(embedded).fingerprint
@@ -157,7 +197,9 @@ def test_saved_is_the_same(ours, tmp_path):
         (tmp_path / "new" / file).unlink()
 
 
-@pytest.mark.parametrize(("given", "limit"), [("absent", 512), (None, 512), (1e30, 512), (int(1e30), 512), (13, 13)])
+@pytest.mark.parametrize(
+    ("given", "limit"), [("absent", 512), (None, 512), (1e30, 512), (int(1e30), 512), (13, 13)]
+)
 def test_the_length_limit(embedded, tmp_path, given, limit):
     shutil.copyfile(embedded / "vocab.txt", tmp_path / "vocab.txt")
     config = {} if given == "absent" else {"model_max_length": given}
@@ -166,13 +208,18 @@ def test_the_length_limit(embedded, tmp_path, given, limit):
     assert ours.model_max_length == limit == len(ours("word " * 700, truncation=True)["input_ids"])
 
 
-@pytest.mark.parametrize("rules", [
-    normalizers.BertNormalizer(lowercase=False, strip_accents=False, handle_chinese_chars=False),
-    normalizers.BertNormalizer(lowercase=False, strip_accents=True),
-    normalizers.BertNormalizer(lowercase=True, strip_accents=False),
-    normalizers.BertNormalizer(lowercase=True, handle_chinese_chars=False),
-    normalizers.Sequence([normalizers.NFC(), normalizers.Replace("word", "Words")]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rules",
+    [
+        normalizers.BertNormalizer(
+            lowercase=False, strip_accents=False, handle_chinese_chars=False
+        ),
+        normalizers.BertNormalizer(lowercase=False, strip_accents=True),
+        normalizers.BertNormalizer(lowercase=True, strip_accents=False),
+        normalizers.BertNormalizer(lowercase=True, handle_chinese_chars=False),
+        normalizers.Sequence([normalizers.NFC(), normalizers.Replace("word", "Words")]),
+    ],
+)
 @pytest.mark.parametrize("limit", [512, 13])
 def test_transformers_loads_what_is_saved(embedded, tmp_path, rules, limit):
     """A model's folder: the same ids and the same limit, for transformers and for us."""
@@ -180,17 +227,28 @@ def test_transformers_loads_what_is_saved(embedded, tmp_path, rules, limit):
     backend.normalizer = rules
     ours = BertTokenizer(backend, limit)
     ours.save_pretrained(tmp_path)
-    again, theirs = BertTokenizer.from_pretrained(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    again, theirs = (
+        BertTokenizer.from_pretrained(tmp_path),
+        transformers.AutoTokenizer.from_pretrained(tmp_path),
+    )
     assert again.model_max_length == theirs.model_max_length == limit
     assert again.fingerprint == ours.fingerprint
     for text in ODD:
         expected = as_lists(ours(text, truncation=True))
-        assert as_lists(again(text, truncation=True)) == expected == as_lists(theirs(text, truncation=True))
-    assert as_lists(theirs(["a", "a b"], padding=True)) == as_lists(again(["a", "a b"], padding=True))
+        assert (
+            as_lists(again(text, truncation=True))
+            == expected
+            == as_lists(theirs(text, truncation=True))
+        )
+    assert as_lists(theirs(["a", "a b"], padding=True)) == as_lists(
+        again(["a", "a b"], padding=True)
+    )
 
 
 def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
-    folder = tmp_path / ("x" * 300)  # root may look into every folder, but not into one whose name is too long
+    folder = tmp_path / (
+        "x" * 300
+    )  # root may look into every folder, but not into one whose name is too long
     monkeypatch.setattr(tokenizer, "find_pretrained", lambda *_, **__: folder)
     with pytest.raises(UserError, match="no tokenizer.json and no vocab.txt"):
         BertTokenizer.from_pretrained(folder)
@@ -229,15 +287,22 @@ def test_every_sentence_of_the_real_files_as_transformers(ours, theirs, request)
     assert files
     for path in files:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            texts = [tuple(v or "" for k, v in row.items() if k and k.startswith("sentence"))
-                     for row in csv.DictReader(file, delimiter="\t")]  # fmt: skip
+            texts = [
+                tuple(v or "" for k, v in row.items() if k and k.startswith("sentence"))
+                for row in csv.DictReader(file, delimiter="\t")
+            ]
         assert all(len(text) in (1, 2) for text in texts), path
         rows += len(texts)
         for at in range(0, len(texts), 10_000):
             some = texts[at : at + 10_000]
-            expected = theirs([t if len(t) > 1 else t[0] for t in some], truncation=True, max_length=512)
+            expected = theirs(
+                [t if len(t) > 1 else t[0] for t in some], truncation=True, max_length=512
+            )
             for (ids, types), i, t in zip(
-                ours.encode(some, 512), expected["input_ids"], expected["token_type_ids"], strict=True
+                ours.encode(some, 512),
+                expected["input_ids"],
+                expected["token_type_ids"],
+                strict=True,
             ):
                 assert ids.tolist() == i and types.tolist() == t, path
     print(f"{rows} rows of {len(files)} files")

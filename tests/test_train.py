@@ -1,4 +1,6 @@
-"""train(), end to end on a tiny random BERT: determinism, resuming, stopping, and that every option is alive."""
+"""train(), end to end on a tiny random BERT: determinism, resuming, stopping, and that every option
+is alive.
+"""
 
 import json
 import os
@@ -51,23 +53,41 @@ def flags(options: Options) -> list[str]:
     return line
 
 
-def test_a_run_leaves_what_the_readme_promises(options: Options, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_leaves_what_the_readme_promises(
+    options: Options, capsys: pytest.CaptureFixture
+) -> None:
     result = train(options)
     for task in LEADERBOARD:
         for split, suffix in (("dev", "dev"), ("test", "test-student")):
             lines = Path(f"predictions/{task}-{split}-output.csv").read_text().splitlines()
             name = {"sst": "ids-sst", "para": "quora", "sts": "sts"}[task]
             rows = (Path(options.data_dir) / f"{name}-{suffix}.csv").read_text().splitlines()
-            ids = [row.split("\t")[-2 - task.startswith(("para", "sts")) - (split == "dev")] for row in rows[1:]]
+            ids = [
+                row.split("\t")[-2 - task.startswith(("para", "sts")) - (split == "dev")]
+                for row in rows[1:]
+            ]
             assert [line.split(" , ")[0] for line in lines[1:]] == ids
     folder = Path(result["folder"])
-    assert {p.name for p in folder.iterdir()} == {"options.json", "run.json", "log.jsonl", "best", "last"}
+    assert {p.name for p in folder.iterdir()} == {
+        "options.json",
+        "run.json",
+        "log.jsonl",
+        "best",
+        "last",
+    }
     facts = json.loads((folder / "run.json").read_text())
-    assert facts["built_in_corpus"] is False and len(facts["data"]) == 9 and facts["best"]["epoch"] == 1
+    assert (
+        facts["built_in_corpus"] is False
+        and len(facts["data"]) == 9
+        and facts["best"]["epoch"] == 1
+    )
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in log] == [1, 2, 3, 3] and set(log[-1]["dev"]) == set(LEADERBOARD)
     printed = capsys.readouterr().out
-    assert "SST accuracy  Quora accuracy  STS Pearson  overall" in printed and f"model: {folder}/best" in printed
+    assert (
+        "SST accuracy  Quora accuracy  STS Pearson  overall" in printed
+        and f"model: {folder}/best" in printed
+    )
 
 
 def test_the_built_in_corpus_is_announced(options: Options, capsys: pytest.CaptureFixture) -> None:
@@ -85,7 +105,14 @@ def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> Non
 def test_interrupted_and_resumed_equals_undisturbed(
     options: Options, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = replace(options, epochs=2, hidden_dropout_prob=0.3, precision=precision, accumulation=2, save_every=2)
+    options = replace(
+        options,
+        epochs=2,
+        hidden_dropout_prob=0.3,
+        precision=precision,
+        accumulation=2,
+        save_every=2,
+    )
     whole = train(options)
     step = multitask_classifier.Run.log
 
@@ -96,7 +123,9 @@ def test_interrupted_and_resumed_equals_undisturbed(
 
     with monkeypatch.context() as patch:
         patch.setattr(multitask_classifier.Run, "log", interrupt)
-        with pytest.raises(Interrupted, match="after step 4 of 6; go on with: .*_classifier.py --resume runs/") as stopped:
+        with pytest.raises(
+            Interrupted, match="after step 4 of 6; go on with: .*_classifier.py --resume runs/"
+        ) as stopped:
             train(options)
     folder = str(stopped.value).split("--resume ")[1]
     steps: list[int] = []
@@ -110,7 +139,10 @@ def test_interrupted_and_resumed_equals_undisturbed(
         resumed = train(replace(Options(), resume=folder))
     assert steps == [4, 5] and same(weights(whole["folder"]), weights(folder))
     assert resumed["best"] == whole["best"]
-    lines = [[json.loads(x) for x in (Path(f) / "log.jsonl").read_text().splitlines()] for f in (whole["folder"], folder)]
+    lines = [
+        [json.loads(x) for x in (Path(f) / "log.jsonl").read_text().splitlines()]
+        for f in (whole["folder"], folder)
+    ]
     assert [r["step"] for r in lines[0]] == [r["step"] for r in lines[1]]
     assert [r.get("loss") for r in lines[0]] == [r.get("loss") for r in lines[1]]
 
@@ -119,10 +151,16 @@ def test_interrupted_and_resumed_equals_undisturbed(
 def test_kill_9_at_any_moment_then_resume(options: Options) -> None:
     options = replace(options, epochs=3, steps_per_epoch=4, save_every=1)
     whole = weights(train(options)["folder"])
-    command = [sys.executable, str(ROOT / "multitask_classifier.py"), *flags(replace(options, name="killed"))]
+    command = [
+        sys.executable,
+        str(ROOT / "multitask_classifier.py"),
+        *flags(replace(options, name="killed")),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     folder = None
-    while not folder or not (folder / "last").exists():  # killed somewhere between the first checkpoint and the end
+    while (
+        not folder or not (folder / "last").exists()
+    ):  # killed somewhere between the first checkpoint and the end
         time.sleep(0.01)
         folder = next(iter(Path("runs").glob("*-killed")), None)
     for delay in (0.05, 0.3):
@@ -130,7 +168,8 @@ def test_kill_9_at_any_moment_then_resume(options: Options) -> None:
         process.kill()
         process.wait()
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "multitask_classifier.py"), "--resume", str(folder)], stdout=subprocess.DEVNULL
+            [sys.executable, str(ROOT / "multitask_classifier.py"), "--resume", str(folder)],
+            stdout=subprocess.DEVNULL,
         )
         time.sleep(2.5)
     assert process.wait(60) == 0
@@ -165,7 +204,9 @@ def test_resume_takes_the_same_data_from_another_place(options: Options) -> None
     assert same(weights(folder), weights(train(Options(resume=str(folder)))["folder"]))
 
 
-def test_a_lora_run_is_loaded_and_resumed_from_any_folder(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lora_run_is_loaded_and_resumed_from_any_folder(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Though its pretrained model was named by a relative path, and all was moved."""
     Path("here").mkdir()
     shutil.copytree(options.model, "here/base")
@@ -184,7 +225,9 @@ def test_resume_refuses_a_checkpoint_of_another_model(options: Options) -> None:
     folder = Path(train(options)["folder"])
     held = json.loads((folder / "options.json").read_text())
     (folder / "options.json").write_text(json.dumps({**held, "head": "linear"}))
-    with pytest.raises(UserError, match="last: not this model's weights .*Unexpected key") as caught:
+    with pytest.raises(
+        UserError, match="last: not this model's weights .*Unexpected key"
+    ) as caught:
         train(Options(resume=str(folder)))
     assert "\n" not in str(caught.value)
 
@@ -219,10 +262,13 @@ def test_lora_is_saved_small_and_merges(options: Options) -> None:
     assert not any("lora" in name for name in b.state_dict())
     batch = a.tokenizer([t[0] for t in texts], return_tensors="pt", padding=True)
     inputs = batch["input_ids"], batch["attention_mask"]
-    torch.testing.assert_close(a.predict_sentiment(*inputs), b.predict_sentiment(*inputs), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        a.predict_sentiment(*inputs), b.predict_sentiment(*inputs), atol=1e-5, rtol=0
+    )
 
 
-# Every option's other values, and what must be on for them to matter. A new option must be named here or in DEAD.
+# Every option's other values, and what must be on for them to matter. A new option must be named
+# here or in DEAD.
 ALIVE: dict[str, list[dict]] = {
     "option": [{"option": "pretrain"}],
     "tasks": [{"tasks": ("sst", "para")}],
@@ -261,9 +307,20 @@ ALIVE: dict[str, list[dict]] = {
     "sts_train": [{"sts_train": "unequal-sts.csv"}],
 }
 DEAD = {  # nothing about training: files, names, when to look; each has a test of its own or is a path
-    "combiner", "patience", "lora_merge", "use_gpu", "data_dir", "predictions", "name", "runs_dir", "resume", "save_every",
-    "log_every", "tensorboard", *(f"{t}_{s}" for t in LEADERBOARD for s in ("dev", "test", "dev_out", "test_out")),
-}  # fmt: skip
+    "combiner",
+    "patience",
+    "lora_merge",
+    "use_gpu",
+    "data_dir",
+    "predictions",
+    "name",
+    "runs_dir",
+    "resume",
+    "save_every",
+    "log_every",
+    "tensorboard",
+    *(f"{t}_{s}" for t in LEADERBOARD for s in ("dev", "test", "dev_out", "test_out")),
+}
 
 
 def test_every_option_is_accounted_for() -> None:
@@ -276,7 +333,9 @@ def baselines() -> dict:
 
 
 @pytest.mark.parametrize("name", ALIVE)
-def test_option_is_alive(options: Options, name: str, baselines: dict, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_option_is_alive(
+    options: Options, name: str, baselines: dict, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(multitask_classifier, "finish", lambda run, *_: {"folder": str(run.folder)})
     for stem, out in (("quora", "unequal"), ("ids-sst", "unequal-sst"), ("sts", "unequal-sts")):
         lines = (Path(options.data_dir) / f"{stem}-train.csv").read_text().splitlines(keepends=True)
@@ -286,19 +345,26 @@ def test_option_is_alive(options: Options, name: str, baselines: dict, tiny: Pat
     torch.nn.init.normal_(other.embed_layer_norm.weight)
     other.save_pretrained("other")
     for variant in ALIVE[name]:
-        fixed = {k: v for k, v in variant.items() if k != name}  # what must be on for the option to matter
+        fixed = {
+            k: v for k, v in variant.items() if k != name
+        }  # what must be on for the option to matter
         key = str(fixed)
         if key not in baselines:
             folder = train(replace(options, **fixed))["folder"]
             baselines[key] = (weights(folder), losses(folder))
         folder = train(replace(options, **variant))["folder"]
-        assert not same(baselines[key][0], weights(folder)) and baselines[key][1] != losses(folder), variant
+        assert not same(baselines[key][0], weights(folder)) and baselines[key][1] != losses(
+            folder
+        ), variant
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sst_train": "absent.csv"}, "missing 1 of 9 data files: absent.csv; fetch them: python data/download.py --out"),
+        (
+            {"sst_train": "absent.csv"},
+            "missing 1 of 9 data files: absent.csv; fetch them: python data/download.py --out",
+        ),
         ({"model": "absent/model/folder"}, "absent/model/folder: no such folder, and not a hub id"),
         ({"use_gpu": True}, "--use_gpu: torch sees no CUDA device"),
         ({"sst_dev_out": "/proc/nowhere/out.csv"}, "/proc/nowhere: can't be written"),
@@ -308,7 +374,9 @@ def test_option_is_alive(options: Options, name: str, baselines: dict, tiny: Pat
         ({"predictions": "{task.x}-{split}.csv"}, "only {task} and {split} may stand in braces"),
     ],
 )
-def test_what_can_not_work_is_one_line_before_the_first_step(options: Options, change: dict, message: str) -> None:
+def test_what_can_not_work_is_one_line_before_the_first_step(
+    options: Options, change: dict, message: str
+) -> None:
     if change.get("use_gpu") and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(UserError, match=message.replace("(", "\\(")) as error:
@@ -323,17 +391,23 @@ def test_the_command_line_ends_with_one_line_and_a_code(options: Options) -> Non
 
 
 def test_main_takes_the_course_flags(options: Options) -> None:
-    main([*flags(options), "--fine-tune-mode", "last-linear-layer", "--sst_dev_out", "mine/sst.csv"])
+    main(
+        [*flags(options), "--fine-tune-mode", "last-linear-layer", "--sst_dev_out", "mine/sst.csv"]
+    )
     assert Path("mine/sst.csv").read_text().startswith("id \t Predicted_Sentiment \n")
 
 
 def test_tensorboard_gets_the_log(options: Options) -> None:
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
     folder = Path(train(replace(options, tensorboard=True))["folder"])
     events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert [e.value for e in events.Scalars("loss")] == pytest.approx([r["loss"] for r in log if "loss" in r])
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(
+        [r["loss"] for r in log if "loss" in r]
+    )
     assert events.Scalars("dev_overall")[0].step == 3
 
 
@@ -343,7 +417,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(options: Options) -> None:
 
 
 @pytest.mark.parametrize("change", [{"clip": 0.0}, {"tasks": ("sts",), "lr": 1e20}])
-def test_a_model_that_diverged_in_the_last_step_is_neither_best_nor_predicts(options: Options, change: dict) -> None:
+def test_a_model_that_diverged_in_the_last_step_is_neither_best_nor_predicts(
+    options: Options, change: dict
+) -> None:
     """The losses before the step are finite: only the dev outputs tell."""
     with pytest.raises(UserError, match="outputs are not finite"):
         train(replace(options, **{"lr": 1e38, "steps_per_epoch": 1, "warmup": 0.0, **change}))
@@ -354,7 +430,9 @@ def test_a_task_s_loss_is_the_mean_over_the_steps_that_it_was_in(options: Option
     """Oracle: the same run logged step by step."""
     options = replace(options, sampler="round_robin", steps_per_epoch=6)
     folders = [Path(train(replace(options, log_every=n))["folder"]) for n in (1, 3)]
-    single, three = ([json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()] for f in folders)
+    single, three = (
+        [json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()] for f in folders
+    )
     for task, step in (("sst", 0), ("para", 1), ("sts", 2)):
         assert three[0][f"loss_{task}"] == pytest.approx(single[step][f"loss_{task}"])
         assert sum(f"loss_{task}" in line for line in single) == 2
