@@ -1,83 +1,96 @@
 """Words and sentence frames of the built-in corpus (`make_corpus.py` puts them together).
 
-In a word list `;` separates words of different meaning and `/` words of the same meaning;
-a verb carries its participle
-after `:`. A frame names its slots in braces; `slot:list` says which list fills a slot.
+In a word list `;` separates words of different meaning and `/` words of the same meaning; a verb
+carries its participle after `:`. A frame names its slots in braces; `slot:list` says which list
+fills a slot.
 """
 
 
 def words(text: str) -> list[list[str]]:
-    """`"film / movie; book"` becomes `[["film", "movie"], ["book"]]`: meanings, each with its
-    synonyms.
-    """
-    return [
-        [word.strip() for word in meaning.split("/")]
-        for meaning in " ".join(text.split()).split(";")
-    ]
+    """Meanings with their synonyms: `film / movie; book` is `[["film", "movie"], ["book"]]`."""
+    line = " ".join(text.split())
+    meanings = []
+    for meaning in line.split(";"):
+        meanings.append([word.strip() for word in meaning.split("/")])
+    return meanings
 
 
 def flat(text: str) -> list[str]:
-    """The same list where no two words share a meaning."""
+    """The words of a list in which no two share a meaning."""
     return [meaning[0] for meaning in words(text)]
 
 
 # Sentiment
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 ADJECTIVES = {
-    "P2": flat("""brilliant; superb; magnificent; dazzling; breathtaking; masterful; outstanding; wonderful;
-        exquisite;
-        flawless; stunning; unforgettable; marvellous; extraordinary"""),
-    "P1": flat("""good; pleasant; enjoyable; likeable; amusing; charming; engaging; clever; entertaining; lively;
-        graceful;
-        thoughtful; fresh; convincing"""),
-    "N1": flat("""bad; dull; flat; clumsy; tedious; bland; shallow; predictable; weak; tiresome; muddled; silly;
-        stale;
-        lifeless"""),
-    "N2": flat("""dreadful; awful; atrocious; abysmal; horrible; appalling; unbearable; disastrous; hideous; wretched;
-        unwatchable; ghastly; excruciating; woeful"""),
+    "P2": flat("""
+        brilliant; superb; magnificent; dazzling; breathtaking; masterful; outstanding; wonderful;
+        exquisite; flawless; stunning; unforgettable; marvellous; extraordinary
+    """),
+    "P1": flat("""
+        good; pleasant; enjoyable; likeable; amusing; charming; engaging; clever; entertaining;
+        lively; graceful; thoughtful; fresh; convincing
+    """),
+    "N1": flat("""
+        bad; dull; flat; clumsy; tedious; bland; shallow; predictable; weak; tiresome; muddled;
+        silly; stale; lifeless
+    """),
+    "N2": flat("""
+        dreadful; awful; atrocious; abysmal; horrible; appalling; unbearable; disastrous; hideous;
+        wretched; unwatchable; ghastly; excruciating; woeful
+    """),
 }
-ASPECTS = flat("""acting; plot; script; story; dialogue; music; camera work; ending; opening; first half;
-    second half; pacing;
-    humour; direction; editing; lead actor; cast; soundtrack; final act; love story; villain; middle; staging;
-    main character;
-    narration; last hour; chase scene; writing""")
-GENRES = flat("""film; comedy; thriller; drama; western; documentary; musical; romance; sequel; remake; biopic;
-    war film;
-    crime story; road movie; ghost story; heist film""")
-TOPICS = flat("""two brothers who share a bakery; a retired spy in Lisbon; a teacher who loses her voice;
-    a village without
-    water; three friends on a sailing boat; a judge with a secret; a chess player and his daughter;
-    a flood that cuts off a
-    town; a nurse on the night shift; a stolen violin; the last train to the coast; an inventor nobody believes;
-    a long winter
-    in the mountains; a family that runs a circus; two rival newspapers; a lighthouse keeper;
-    a wedding that never happens; an
-    old boxer and a young cook""")
-TAILS = flat("""from start to finish; , at least to my eyes; , whatever the posters say; in this {genre};
-    , and I watched it twice;
-    for a {genre} about {topic}; , as my neighbour remarked; this time; once the lights go down;
-    , to put it plainly""")
+ASPECTS = flat("""
+    acting; plot; script; story; dialogue; music; camera work; ending; opening; first half;
+    second half; pacing; humour; direction; editing; lead actor; cast; soundtrack; final act;
+    love story; villain; middle; staging; main character; narration; last hour; chase scene;
+    writing
+""")
+GENRES = flat("""
+    film; comedy; thriller; drama; western; documentary; musical; romance; sequel; remake; biopic;
+    war film; crime story; road movie; ghost story; heist film
+""")
+TOPICS = flat("""
+    two brothers who share a bakery; a retired spy in Lisbon; a teacher who loses her voice;
+    a village without water; three friends on a sailing boat; a judge with a secret;
+    a chess player and his daughter; a flood that cuts off a town; a nurse on the night shift;
+    a stolen violin; the last train to the coast; an inventor nobody believes;
+    a long winter in the mountains; a family that runs a circus; two rival newspapers;
+    a lighthouse keeper; a wedding that never happens; an old boxer and a young cook
+""")
+TAILS = flat("""
+    from start to finish; , at least to my eyes; , whatever the posters say; in this {genre};
+    , and I watched it twice; for a {genre} about {topic}; , as my neighbour remarked; this time;
+    once the lights go down; , to put it plainly
+""")
 
-# Predicate -> grade for each class of adjective it takes. {p} and {n} are any positive and negative
-# adjective.
+# The grade that a frame makes of each class of adjective it takes.
+AGREES = {"P2": 4, "P1": 3, "N1": 1, "N2": 0}
+STRONGLY = {"P1": 4, "N1": 0}  # utterly
+REVERSED = {"P1": 0, "N1": 4}  # anything but
+DENIED = {"P2": 1, "P1": 1, "N1": 3}  # not
+DISPUTED = {"P2": 1, "P1": 1, "N1": 3, "N2": 3}  # they are wrong
+OUTWEIGHS = {"P2": 3, "P1": 3, "N1": 1, "N2": 1}  # ten of these for one of the others
+
+# Predicate -> its grades. {p} and {n} are any positive and negative adjective.
 PREDICATES: dict[str, dict[str, int]] = {
-    "is {x}": {"P2": 4, "P1": 3, "N1": 1, "N2": 0},
-    "feels {x} to me": {"P2": 4, "P1": 3, "N1": 1, "N2": 0},
-    "never stops being {x}": {"P2": 4, "P1": 3, "N1": 1, "N2": 0},
+    "is {x}": AGREES,
+    "feels {x} to me": AGREES,
+    "never stops being {x}": AGREES,
     "is nothing short of {x}": {"P2": 4, "N2": 0},
-    "is utterly {x}": {"P1": 4, "N1": 0},
-    "is thoroughly and completely {x}": {"P1": 4, "N1": 0},
-    "could not be more {x}": {"P1": 4, "N1": 0},
-    "could hardly be less {x}": {"P1": 0, "N1": 4},
-    "is anything but {x}": {"P1": 0, "N1": 4},
+    "is utterly {x}": STRONGLY,
+    "is thoroughly and completely {x}": STRONGLY,
+    "could not be more {x}": STRONGLY,
+    "could hardly be less {x}": REVERSED,
+    "is anything but {x}": REVERSED,
     "is mildly {x}": {"P1": 3, "N1": 1},
     "is almost {x}": {"P2": 3, "N2": 1},
-    "is not {x}": {"P2": 1, "P1": 1, "N1": 3},
-    "is not what I would call {x}": {"P2": 1, "P1": 1, "N1": 3},
-    "never becomes {x}": {"P2": 1, "P1": 1, "N1": 3},
-    "is less {x} than its reputation": {"P2": 1, "P1": 1, "N1": 3, "N2": 3},
-    "might have been {x} in other hands": {"P2": 1, "P1": 1, "N1": 3, "N2": 3},
+    "is not {x}": DENIED,
+    "is not what I would call {x}": DENIED,
+    "never becomes {x}": DENIED,
+    "is less {x} than its reputation": DISPUTED,
+    "might have been {x} in other hands": DISPUTED,
 }
 MIXED_PREDICATES = [
     "is neither {p} nor {n}",
@@ -98,68 +111,23 @@ CONTRASTS = [
     "What stays with you is that the {b} {Y}, even if the {a} {X}.",
 ]
 WHOLE: dict[str, dict[str, int]] = {
-    "This is a {x} {genre} about {topic}.": {"P2": 4, "P1": 3, "N1": 1, "N2": 0},
-    "This is not a {x} {genre} about {topic}.": {"P2": 1, "P1": 1, "N1": 3},
-    "I have never seen a more {x} {genre} about {topic}.": {"P1": 4, "N1": 0},
-    "I have seldom seen a less {x} {genre} about {topic}.": {"P1": 0, "N1": 4},
-    "There is not one {x} scene in this {genre} about {topic}.": {"P1": 0, "N1": 4},
+    "This is a {x} {genre} about {topic}.": AGREES,
+    "This is not a {x} {genre} about {topic}.": DENIED,
+    "I have never seen a more {x} {genre} about {topic}.": STRONGLY,
+    "I have seldom seen a less {x} {genre} about {topic}.": REVERSED,
+    "There is not one {x} scene in this {genre} about {topic}.": REVERSED,
     "There is hardly a {x} scene in this {genre} about {topic}.": {"P2": 1, "N2": 3},
-    "Some call the {a} of this {genre} {x}, and they are right.": {
-        "P2": 4,
-        "P1": 3,
-        "N1": 1,
-        "N2": 0,
-    },
-    "Some call the {a} of this {genre} {x}, and they are wrong.": {
-        "P2": 1,
-        "P1": 1,
-        "N1": 3,
-        "N2": 3,
-    },
-    "I feared a {z} {genre} and was given a {x} one.": {"P2": 4, "P1": 3, "N1": 1, "N2": 0},
-    "I was given a {x} {genre} where others had seen a {z} one.": {
-        "P2": 4,
-        "P1": 3,
-        "N1": 1,
-        "N2": 0,
-    },
-    "This {x} {genre} tells of {topic} and runs for {minutes} minutes.": {
-        "P2": 4,
-        "P1": 3,
-        "N1": 1,
-        "N2": 0,
-    },
-    "The director, known for a {z} {other}, now gives us a {x} {genre}.": {
-        "P2": 4,
-        "P1": 3,
-        "N1": 1,
-        "N2": 0,
-    },
-    "For every {z} scene in this {genre} there are ten {x} ones.": {
-        "P2": 3,
-        "P1": 3,
-        "N1": 1,
-        "N2": 1,
-    },
-    "Neither the {a} nor the {b} of this {genre} is {x}.": {"P2": 1, "P1": 1, "N1": 3},
-    "The {a} is {z} and the {b} is {x}, and the second outweighs the first.": {
-        "P2": 3,
-        "P1": 3,
-        "N1": 1,
-        "N2": 1,
-    },
-    "The {a} is {x} and the {b} is {z}, and the first outweighs the second.": {
-        "P2": 3,
-        "P1": 3,
-        "N1": 1,
-        "N2": 1,
-    },
-    "Others had seen a {z} {genre} about {topic}, I was given a {x} one.": {
-        "P2": 4,
-        "P1": 3,
-        "N1": 1,
-        "N2": 0,
-    },
+    "Some call the {a} of this {genre} {x}, and they are right.": AGREES,
+    "Some call the {a} of this {genre} {x}, and they are wrong.": DISPUTED,
+    "I feared a {z} {genre} and was given a {x} one.": AGREES,
+    "I was given a {x} {genre} where others had seen a {z} one.": AGREES,
+    "This {x} {genre} tells of {topic} and runs for {minutes} minutes.": AGREES,
+    "The director, known for a {z} {other}, now gives us a {x} {genre}.": AGREES,
+    "For every {z} scene in this {genre} there are ten {x} ones.": OUTWEIGHS,
+    "Neither the {a} nor the {b} of this {genre} is {x}.": DENIED,
+    "The {a} is {z} and the {b} is {x}, and the second outweighs the first.": OUTWEIGHS,
+    "The {a} is {x} and the {b} is {z}, and the first outweighs the second.": OUTWEIGHS,
+    "Others had seen a {z} {genre} about {topic}, I was given a {x} one.": AGREES,
 }
 NEUTRAL = [
     "The {genre} tells of {topic} and runs for {minutes} minutes.",
@@ -188,95 +156,129 @@ VERDICTS = {
 }
 
 # Questions
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-LISTS = {
-    name: words(text)
-    for name, text in {
-        "currency": """dollars; euros; pounds / pounds sterling; yen / Japanese yen; francs / Swiss francs; rupees /
-        Indian rupees;
-        pesos; krona / Swedish krona; zloty / Polish zloty; roubles; lira / Turkish lira; rand /
-        South African rand""",
-        "city": """London; Paris; Rome; Madrid; Berlin; Vienna; Prague; Lisbon; Dublin; Oslo; Athens; Warsaw; Toronto;
-        Boston; Chicago;
-        Tokyo; Mumbai; Cairo; Sydney; Istanbul""",
-        "language": """Spanish; French; German; Italian; Dutch; Polish; Greek; Turkish; Arabic; Hindi; Japanese; Korean;
-        Swedish;
-        Portuguese; Finnish; Welsh""",
-        "country": """Spain; France; Brazil; Canada; India; Japan; Kenya; Norway; Peru; Poland; Chile; Egypt; Ireland;
-        Mexico;
-        Iceland; Portugal; Austria; Vietnam""",
-        "job": """doctor / physician; teacher / schoolteacher; lawyer / attorney; nurse; pilot; chef / cook; plumber;
-        accountant /
-        bookkeeper; journalist / reporter; programmer / software developer; farmer; architect; librarian; carpenter;
-        translator""",
-        "food": """rice; pasta; honey; butter; yoghurt / yogurt; spinach; cheese; chicken; tofu; lentil soup; oatmeal /
-        porridge; olive oil;
-        fruit; almond milk; white bread; coconut milk""",
-        "format": """PDF; Word / DOCX; JPEG; PNG; CSV; Excel / XLSX; MP3; WAV; HTML; Markdown; EPUB; plain text / TXT""",
-        "device": """laptop / notebook computer; phone / mobile phone; tablet; camera; television / TV;
-        desktop computer / PC;
-        memory card; external drive / USB drive; smart watch; game console""",
-        "workout": """yoga; running / jogging; swimming; weight training / lifting weights; cycling / biking; rowing;
-        boxing; dancing;
-        climbing; stretching""",
-        "drink": """coffee; green tea; milk; a beer / beer; orange juice; a protein shake; red wine; cold water;
-        an energy drink;
-        ginger tea""",
-        "occasion": """an exam / a test; a long flight; a run / a jog; a meal / eating; a job interview; a night shift;
-        a blood test;
-        bedtime / going to bed; a football match / a soccer game; a hot bath""",
-        "task": """cook rice / boil rice; open a bottle of wine; iron a shirt; bake bread; brew coffee / make coffee;
-        unblock a sink;
-        cut a tile; mow a lawn; sharpen a knife; fix a flat tyre / mend a puncture; hang a picture /
-        put a picture on the wall;
-        whip cream; dry clothes / dry the laundry; peel garlic; remove a rusty screw; scan a letter; charge a phone;
-        measure a room; clean a carpet; mash potatoes""",
-        "tool": """a machine; special tools; electricity / power; hot water; a knife; an app; chemicals; a helper /
-        someone to help;
-        vinegar; a pump; gloves; a hammer""",
-        "habit": """drinking coffee; eating meat; playing chess; using social media; working at night;
-        taking cold showers; keeping a
-        diary / writing a journal; gambling; collecting stamps; sleeping in the afternoon / taking naps;
-        betting on horses;
-        reading the news; eating late; watching television / watching TV; chewing gum; fasting""",
-        "measure": """my blood pressure; the humidity in my flat / the humidity in my apartment; the acidity of my soil;
-        my heart
-        rate; the brightness of my screen; the font size in my browser; my body weight; the pressure in my tyres;
-        the salt
-        content of a soup; the value of my house; the volume of my phone; my water consumption;
-        the noise level of my fan; the
-        number of visitors on my site; the resolution of a photo / the resolution of a picture; my rent""",
-        "software": """Python; Firefox; a printer driver; a virus scanner / antivirus software; Docker; LibreOffice;
-        a VPN; a photo
-        editor; Git; a game; a second keyboard layout; Java""",
-        "system": """Windows; a Mac / macOS; Linux; an Android phone; an iPad; a Chromebook""",
-        "item": """bicycle / bike; guitar; piano; sofa / couch; car / automobile; washing machine; camera; bookcase /
-        bookshelf;
-        sewing machine; fridge / refrigerator; canoe; microscope""",
-        "relative": """brother; sister; neighbour; best friend; boss / manager; cousin; father / dad; mother / mum;
-        flatmate / roommate;
-        colleague / co-worker; daughter; son""",
-        "skill": """swim; drive / drive a car; cook; play the piano; knit; ski; dance; draw; code / write programs; sing;
-        play chess;
-        ride a horse; take photos / take pictures; bake""",
-        "subject": """algebra; statistics; chemistry; Roman history; economics; philosophy; astronomy; genetics;
-        music theory;
-        machine learning; geometry; botany; law; geology""",
-        "benefit": """a raise / higher pay; a transfer; extra hours; remote work / work from home; a company car;
-        a promotion; longer
-        holidays / more vacation; a private office; training; a bonus; a deadline extension; an assistant""",
-        "plant": """basil plant; orchid; cactus; rose bush; lemon tree; fern; tomato plant; bonsai; lavender bush;
-        fig tree; mint plant; palm""",
-        "season": """spring; summer; autumn / the autumn months; winter / the winter months""",
-        "period": """a week / seven days; a month / four weeks; two days / forty-eight hours; half a year / six months;
-        one evening""",
-        "ailment": """stress; headaches; insomnia / sleeplessness; back pain; weight gain; fatigue / tiredness; anxiety;
-        hair loss;
-        dizziness; high blood pressure / hypertension; poor digestion; depression""",
-        "sport": """football / soccer; hockey; rugby; cricket; basketball; volleyball; handball; tennis; water polo;
-        chess""",
-    }.items()
+LISTS: dict[str, list[list[str]]] = {
+    "currency": words("""
+        dollars; euros; pounds / pounds sterling; yen / Japanese yen; francs / Swiss francs;
+        rupees / Indian rupees; pesos; krona / Swedish krona; zloty / Polish zloty; roubles;
+        lira / Turkish lira; rand / South African rand
+    """),
+    "city": words("""
+        London; Paris; Rome; Madrid; Berlin; Vienna; Prague; Lisbon; Dublin; Oslo; Athens; Warsaw;
+        Toronto; Boston; Chicago; Tokyo; Mumbai; Cairo; Sydney; Istanbul
+    """),
+    "language": words("""
+        Spanish; French; German; Italian; Dutch; Polish; Greek; Turkish; Arabic; Hindi; Japanese;
+        Korean; Swedish; Portuguese; Finnish; Welsh
+    """),
+    "country": words("""
+        Spain; France; Brazil; Canada; India; Japan; Kenya; Norway; Peru; Poland; Chile; Egypt;
+        Ireland; Mexico; Iceland; Portugal; Austria; Vietnam
+    """),
+    "job": words("""
+        doctor / physician; teacher / schoolteacher; lawyer / attorney; nurse; pilot; chef / cook;
+        plumber; accountant / bookkeeper; journalist / reporter; programmer / software developer;
+        farmer; architect; librarian; carpenter; translator
+    """),
+    "food": words("""
+        rice; pasta; honey; butter; yoghurt / yogurt; spinach; cheese; chicken; tofu; lentil soup;
+        oatmeal / porridge; olive oil; fruit; almond milk; white bread; coconut milk
+    """),
+    "format": words("""
+        PDF; Word / DOCX; JPEG; PNG; CSV; Excel / XLSX; MP3; WAV; HTML; Markdown; EPUB;
+        plain text / TXT
+    """),
+    "device": words("""
+        laptop / notebook computer; phone / mobile phone; tablet; camera; television / TV;
+        desktop computer / PC; memory card; external drive / USB drive; smart watch; game console
+    """),
+    "workout": words("""
+        yoga; running / jogging; swimming; weight training / lifting weights; cycling / biking;
+        rowing; boxing; dancing; climbing; stretching
+    """),
+    "drink": words("""
+        coffee; green tea; milk; a beer / beer; orange juice; a protein shake; red wine; cold water;
+        an energy drink; ginger tea
+    """),
+    "occasion": words("""
+        an exam / a test; a long flight; a run / a jog; a meal / eating; a job interview;
+        a night shift; a blood test; bedtime / going to bed; a football match / a soccer game;
+        a hot bath
+    """),
+    "task": words("""
+        cook rice / boil rice; open a bottle of wine; iron a shirt; bake bread;
+        brew coffee / make coffee; unblock a sink; cut a tile; mow a lawn; sharpen a knife;
+        fix a flat tyre / mend a puncture; hang a picture / put a picture on the wall; whip cream;
+        dry clothes / dry the laundry; peel garlic; remove a rusty screw; scan a letter;
+        charge a phone; measure a room; clean a carpet; mash potatoes
+    """),
+    "tool": words("""
+        a machine; special tools; electricity / power; hot water; a knife; an app; chemicals;
+        a helper / someone to help; vinegar; a pump; gloves; a hammer
+    """),
+    "habit": words("""
+        drinking coffee; eating meat; playing chess; using social media; working at night;
+        taking cold showers; keeping a diary / writing a journal; gambling; collecting stamps;
+        sleeping in the afternoon / taking naps; betting on horses; reading the news; eating late;
+        watching television / watching TV; chewing gum; fasting
+    """),
+    "measure": words("""
+        my blood pressure; the humidity in my flat / the humidity in my apartment;
+        the acidity of my soil; my heart rate; the brightness of my screen;
+        the font size in my browser; my body weight; the pressure in my tyres;
+        the salt content of a soup; the value of my house; the volume of my phone;
+        my water consumption; the noise level of my fan; the number of visitors on my site;
+        the resolution of a photo / the resolution of a picture; my rent
+    """),
+    "software": words("""
+        Python; Firefox; a printer driver; a virus scanner / antivirus software; Docker;
+        LibreOffice; a VPN; a photo editor; Git; a game; a second keyboard layout; Java
+    """),
+    "system": words("""
+        Windows; a Mac / macOS; Linux; an Android phone; an iPad; a Chromebook
+    """),
+    "item": words("""
+        bicycle / bike; guitar; piano; sofa / couch; car / automobile; washing machine; camera;
+        bookcase / bookshelf; sewing machine; fridge / refrigerator; canoe; microscope
+    """),
+    "relative": words("""
+        brother; sister; neighbour; best friend; boss / manager; cousin; father / dad; mother / mum;
+        flatmate / roommate; colleague / co-worker; daughter; son
+    """),
+    "skill": words("""
+        swim; drive / drive a car; cook; play the piano; knit; ski; dance; draw;
+        code / write programs; sing; play chess; ride a horse; take photos / take pictures; bake
+    """),
+    "subject": words("""
+        algebra; statistics; chemistry; Roman history; economics; philosophy; astronomy; genetics;
+        music theory; machine learning; geometry; botany; law; geology
+    """),
+    "benefit": words("""
+        a raise / higher pay; a transfer; extra hours; remote work / work from home; a company car;
+        a promotion; longer holidays / more vacation; a private office; training; a bonus;
+        a deadline extension; an assistant
+    """),
+    "plant": words("""
+        basil plant; orchid; cactus; rose bush; lemon tree; fern; tomato plant; bonsai;
+        lavender bush; fig tree; mint plant; palm
+    """),
+    "season": words("""
+        spring; summer; autumn / the autumn months; winter / the winter months
+    """),
+    "period": words("""
+        a week / seven days; a month / four weeks; two days / forty-eight hours;
+        half a year / six months; one evening
+    """),
+    "ailment": words("""
+        stress; headaches; insomnia / sleeplessness; back pain; weight gain; fatigue / tiredness;
+        anxiety; hair loss; dizziness; high blood pressure / hypertension; poor digestion;
+        depression
+    """),
+    "sport": words("""
+        football / soccer; hockey; rugby; cricket; basketball; volleyball; handball; tennis;
+        water polo; chess
+    """),
 }
 
 # (slots, phrasings of one question, phrasings of a question close to it with another answer). Where
@@ -589,100 +591,134 @@ QUESTIONS: list[tuple[str, list[str], list[str]]] = [
 ]
 
 # Similarity
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 LISTS |= {
-    name: words(text)
-    for name, text in {
-        "person": """man / guy / gentleman; woman / lady; child / kid; boy; girl; baby / infant; police officer / cop /
-        policeman;
-        firefighter / fireman; tourist / sightseer; farmer; doctor / physician; soldier; student / pupil; waiter;
-        clown;
-        old man / elderly man; teenager / adolescent; nurse""",
-        "animal": """dog; cat / kitten; horse; goat; goose; sheep; cow; monkey / ape; fox; rabbit / bunny; pig / hog;
-        donkey / mule; bear;
-        squirrel; duck; deer""",
-        "meet": """chasing:chased / pursuing:pursued / running after:run after; watching:watched / looking at:looked at /
-        observing:observed;
-        pushing:pushed / shoving:shoved; licking:licked; biting:bitten; carrying:carried; greeting:greeted /
-        welcoming:welcomed;
-        following:followed; feeding:fed; kicking:kicked; hugging:hugged / embracing:embraced""",
-        "handle": """washing:washed / cleaning:cleaned; painting:painted; carrying:carried / lugging:lugged;
-        repairing:repaired /
-        fixing:fixed / mending:mended; selling:sold; breaking:broken / smashing:smashed; photographing:photographed /
-        taking a picture of:pictured; pushing:pushed / shoving:shoved; hiding:hidden / concealing:concealed;
-        drawing:drawn /
-        sketching:sketched; lifting:lifted / picking up:picked up""",
-        "thing": """bicycle / bike; car / automobile; table; sofa / couch; boat; guitar; box / carton; window; lamp;
-        suitcase /
-        trunk; vase; ladder; statue / sculpture; drum; clock; door; bench; kite; mirror; carpet / rug""",
-        "look": """red / crimson; blue; green; huge / enormous / very big; tiny / very small; old / aged; wooden; white;
-        black; broken /
-        damaged; striped; shiny / gleaming""",
-        "place": """in the park; on the beach / by the sea; in the kitchen; in the street / on the road; in a garden /
-        in a backyard;
-        near a river / beside a stream; in the snow; in front of a church; on a bridge; in a field / in a meadow;
-        at the station;
-        in the rain; in a barn; on a hill / on a slope""",
-        "play": """playing the violin / playing the fiddle; singing; dancing; sleeping / taking a nap; reading a book;
-        riding a horse /
-        on horseback; cooking soup / making soup; slicing an onion / cutting an onion; swimming; laughing; crying /
-        weeping;
-        eating an apple / biting into an apple; writing a letter; climbing a tree; jogging / running; drinking tea /
-        sipping tea; juggling; talking on the phone / making a phone call""",
-        "state": """France; Brazil; Japan; India; Canada; Germany; Kenya; Spain; Turkey; Norway; Mexico; Egypt; Italy;
-        Poland; Chile;
-        Vietnam""",
-        "deed": """defeats:defeated / beats:beaten; invites:invited; sues:sued; accuses:accused /
-        blames:blamed; visits:visited; thanks:thanked; overtakes:overtaken / passes:passed; helps:helped /
-        assists:assisted;
-        criticises:criticised / attacks:attacked; warns:warned / cautions:cautioned""",
-        "matter": """in the world cup / at the world cup; over fishing rights / about fishing rights; over a border /
-        in a border
-        dispute; on trade / over commerce; in the chess final; after the earthquake / following the quake;
-        over steel / about
-        steel; on climate / over the climate; in the vaccine race""",
-        "firm": """the airline / the air carrier; the bank / the lender; the carmaker / the car company; the brewery;
-        the newspaper /
-        the daily; the phone company / the telecoms firm; the publisher; the bakery chain; the shipyard;
-        the film studio; the
-        drug maker / the pharmaceutical company; the toy maker""",
-        "trade": """buys:bought / acquires:acquired / takes over:taken over; sues:sued; supplies:supplied;
-        saves:saved / rescues:rescued; overtakes:overtaken / passes:passed; copies:copied / imitates:imitated;
-        finances:financed / funds:funded""",
-        "when": """on Monday; in January; last year / a year ago; this morning; in the spring; after a vote /
-        following a vote;
-        at the weekend / on the weekend; on Friday; in March; by court order""",
-        "disaster": """storm / gale; flood; earthquake / quake; forest fire / wildfire; train crash / rail accident;
-        explosion /
-        blast; landslide / mudslide; bus accident / bus crash; avalanche; heat wave""",
-        "effect": """kills; injures / wounds; displaces / uproots; strands; frightens / scares; surprises; endangers /
-        threatens""",
-        "many": """three; five; eight; a dozen / twelve; twenty; forty; a hundred / one hundred; hundreds of;
-        thousands of""",
-        "who": """people; tourists / holidaymakers; miners; students / pupils; soldiers / troops; villagers; workers;
-        fishermen;
-        passengers / travellers; farmers""",
-        "role": """teacher; lawyer / attorney; mayor; baker; doctor / physician; plumber; singer / vocalist; coach /
-        trainer; landlord;
-        painter / artist; judge; gardener; driver; tailor; nurse; sailor""",
-        "favour": """lent a book to / loaned a book to; told a lie to / lied to; sold a house to; apologised to /
-        said sorry to; sent
-        a letter to / wrote to; gave advice to / advised; taught chess to; paid the bill for / settled the bill for;
-        cooked
-        dinner for / made dinner for; opened the door for; sang for / sang a song to; waited for""",
-        "opinion": """cheap / inexpensive; dangerous / risky; healthy / good for you; difficult / hard; boring / tedious;
-        popular /
-        well liked; noisy / loud; useful / helpful; beautiful / lovely; rare / uncommon; easy / simple; slow""",
-        "activity": """cycling in town / riding a bike in town; learning Latin; cooking for ten people; growing roses;
-        sailing alone;
-        keeping bees; flying at night; working from home; collecting coins; driving in snow; sleeping outdoors /
-        sleeping in the open; eating raw fish; repairing old clocks / fixing old clocks; swimming in lakes;
-        climbing mountains""",
-        "crowd": """students / pupils; old people / the elderly; beginners / novices; farmers; families with children /
-        parents;
-        tourists / travellers; most people / the majority; office workers""",
-    }.items()
+    "person": words("""
+        man / guy / gentleman; woman / lady; child / kid; boy; girl; baby / infant;
+        police officer / cop / policeman; firefighter / fireman; tourist / sightseer; farmer;
+        doctor / physician; soldier; student / pupil; waiter; clown; old man / elderly man;
+        teenager / adolescent; nurse
+    """),
+    "animal": words("""
+        dog; cat / kitten; horse; goat; goose; sheep; cow; monkey / ape; fox; rabbit / bunny;
+        pig / hog; donkey / mule; bear; squirrel; duck; deer
+    """),
+    "meet": words("""
+        chasing:chased / pursuing:pursued / running after:run after;
+        watching:watched / looking at:looked at / observing:observed;
+        pushing:pushed / shoving:shoved; licking:licked; biting:bitten; carrying:carried;
+        greeting:greeted / welcoming:welcomed; following:followed; feeding:fed; kicking:kicked;
+        hugging:hugged / embracing:embraced
+    """),
+    "handle": words("""
+        washing:washed / cleaning:cleaned; painting:painted; carrying:carried / lugging:lugged;
+        repairing:repaired / fixing:fixed / mending:mended; selling:sold;
+        breaking:broken / smashing:smashed;
+        photographing:photographed / taking a picture of:pictured; pushing:pushed / shoving:shoved;
+        hiding:hidden / concealing:concealed; drawing:drawn / sketching:sketched;
+        lifting:lifted / picking up:picked up
+    """),
+    "thing": words("""
+        bicycle / bike; car / automobile; table; sofa / couch; boat; guitar; box / carton; window;
+        lamp; suitcase / trunk; vase; ladder; statue / sculpture; drum; clock; door; bench; kite;
+        mirror; carpet / rug
+    """),
+    "look": words("""
+        red / crimson; blue; green; huge / enormous / very big; tiny / very small; old / aged;
+        wooden; white; black; broken / damaged; striped; shiny / gleaming
+    """),
+    "place": words("""
+        in the park; on the beach / by the sea; in the kitchen; in the street / on the road;
+        in a garden / in a backyard; near a river / beside a stream; in the snow;
+        in front of a church; on a bridge; in a field / in a meadow; at the station; in the rain;
+        in a barn; on a hill / on a slope
+    """),
+    "play": words("""
+        playing the violin / playing the fiddle; singing; dancing; sleeping / taking a nap;
+        reading a book; riding a horse / on horseback; cooking soup / making soup;
+        slicing an onion / cutting an onion; swimming; laughing; crying / weeping;
+        eating an apple / biting into an apple; writing a letter; climbing a tree;
+        jogging / running; drinking tea / sipping tea; juggling;
+        talking on the phone / making a phone call
+    """),
+    "state": words("""
+        France; Brazil; Japan; India; Canada; Germany; Kenya; Spain; Turkey; Norway; Mexico; Egypt;
+        Italy; Poland; Chile; Vietnam
+    """),
+    "deed": words("""
+        defeats:defeated / beats:beaten; invites:invited; sues:sued;
+        accuses:accused / blames:blamed; visits:visited; thanks:thanked;
+        overtakes:overtaken / passes:passed; helps:helped / assists:assisted;
+        criticises:criticised / attacks:attacked; warns:warned / cautions:cautioned
+    """),
+    "matter": words("""
+        in the world cup / at the world cup; over fishing rights / about fishing rights;
+        over a border / in a border dispute; on trade / over commerce; in the chess final;
+        after the earthquake / following the quake; over steel / about steel;
+        on climate / over the climate; in the vaccine race
+    """),
+    "firm": words("""
+        the airline / the air carrier; the bank / the lender; the carmaker / the car company;
+        the brewery; the newspaper / the daily; the phone company / the telecoms firm;
+        the publisher; the bakery chain; the shipyard; the film studio;
+        the drug maker / the pharmaceutical company; the toy maker
+    """),
+    "trade": words("""
+        buys:bought / acquires:acquired / takes over:taken over; sues:sued; supplies:supplied;
+        saves:saved / rescues:rescued; overtakes:overtaken / passes:passed;
+        copies:copied / imitates:imitated; finances:financed / funds:funded
+    """),
+    "when": words("""
+        on Monday; in January; last year / a year ago; this morning; in the spring;
+        after a vote / following a vote; at the weekend / on the weekend; on Friday; in March;
+        by court order
+    """),
+    "disaster": words("""
+        storm / gale; flood; earthquake / quake; forest fire / wildfire;
+        train crash / rail accident; explosion / blast; landslide / mudslide;
+        bus accident / bus crash; avalanche; heat wave
+    """),
+    "effect": words("""
+        kills; injures / wounds; displaces / uproots; strands; frightens / scares; surprises;
+        endangers / threatens
+    """),
+    "many": words("""
+        three; five; eight; a dozen / twelve; twenty; forty; a hundred / one hundred; hundreds of;
+        thousands of
+    """),
+    "who": words("""
+        people; tourists / holidaymakers; miners; students / pupils; soldiers / troops; villagers;
+        workers; fishermen; passengers / travellers; farmers
+    """),
+    "role": words("""
+        teacher; lawyer / attorney; mayor; baker; doctor / physician; plumber; singer / vocalist;
+        coach / trainer; landlord; painter / artist; judge; gardener; driver; tailor; nurse; sailor
+    """),
+    "favour": words("""
+        lent a book to / loaned a book to; told a lie to / lied to; sold a house to;
+        apologised to / said sorry to; sent a letter to / wrote to; gave advice to / advised;
+        taught chess to; paid the bill for / settled the bill for;
+        cooked dinner for / made dinner for; opened the door for; sang for / sang a song to;
+        waited for
+    """),
+    "opinion": words("""
+        cheap / inexpensive; dangerous / risky; healthy / good for you; difficult / hard;
+        boring / tedious; popular / well liked; noisy / loud; useful / helpful; beautiful / lovely;
+        rare / uncommon; easy / simple; slow
+    """),
+    "activity": words("""
+        cycling in town / riding a bike in town; learning Latin; cooking for ten people;
+        growing roses; sailing alone; keeping bees; flying at night; working from home;
+        collecting coins; driving in snow; sleeping outdoors / sleeping in the open;
+        eating raw fish; repairing old clocks / fixing old clocks; swimming in lakes;
+        climbing mountains
+    """),
+    "crowd": words("""
+        students / pupils; old people / the elderly; beginners / novices; farmers;
+        families with children / parents; tourists / travellers; most people / the majority;
+        office workers
+    """),
 }
 
 # (topic, slots with what a change in each costs, forms, negated forms). `{v}` of a verb is the text
