@@ -8,6 +8,7 @@ expected. No test row is dropped.
 import csv
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def read_text(path: Path) -> str:
         ) from None
     try:
         text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:  # its object lacks the byte order mark
-        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+    except UnicodeDecodeError as error:
+        decoded = error.object  # the bytes behind the byte order mark
+        line = decoded.count(b"\n", 0, error.start) + 1
+        byte = decoded[error.start]
         raise UserError(
             f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
         ) from None
@@ -45,6 +48,91 @@ def read_text(path: Path) -> str:
     return text
 
 
+def runs_on(cell: str) -> bool:
+    """Whether a cell holds a tab and a line break.
+
+    A stray quote opened it, and another one rows below closed it, so it has taken in what stands
+    between. A text of several lines, or one with tabs, is fine.
+    """
+    return "\t" in cell and ("\n" in cell or "\r" in cell)
+
+
+def check_header(names: list[str], columns: list[str], path: Path, line: int) -> None:
+    """UserError where the header, which ends in `line`, lacks a column or runs on."""
+    if any(runs_on(name) for name in names):
+        raise UserError(f"{path}:1: a column's name runs on to line {line}; delete the stray quote")
+    lacking = [column for column in columns if column not in names]
+    if lacking:
+        found = ", ".join(name for name in names if name) or "nothing"
+        raise UserError(
+            f"{path}:1: no column {', '.join(lacking)}; found {found}; "
+            f"expected tab-separated {', '.join(columns)}"
+        )
+
+
+def keep_apart(names: list[str], columns: list[str]) -> list[str]:
+    """The header with a name of its own for each column that is not asked for.
+
+    Such columns often have no name at all, and under one name a row would keep the last of them
+    only; a stray quote may stand in any.
+    """
+    apart = []
+    for number, name in enumerate(names, start=1):
+        apart.append(name if name in columns else f"column {number}")
+    return apart
+
+
+def check_cells(row: dict[str, str], path: Path, line: int) -> None:
+    """UserError where a cell runs on through other rows; `line` is the one that the row ends in."""
+    for column, cell in row.items():
+        if runs_on(cell):
+            first = line - sum(text.count("\n") for text in row.values())
+            raise UserError(
+                f"{path}:{first}: {column} runs on to line {line}, tabs and all; "
+                "delete the stray quote"
+            )
+
+
+def read_rows(path: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row's last line and its cells by column; "" for a cell that the row lacks.
+
+    UserError where `columns` are not all there, or the file is no table.
+    """
+    text = io.StringIO(read_text(path), newline="")
+    reader = csv.DictReader(text, delimiter="\t", restval="", strict=True)
+    line = 0  # the last one that was read well
+    try:
+        names = list(reader.fieldnames or [])
+        check_header(names, columns, path, reader.line_num)
+        reader.fieldnames = keep_apart(names, columns)
+        line = reader.line_num
+        for row in reader:
+            line = reader.line_num
+            # What has no column stands under None; tabs behind the last cell are fine.
+            surplus = row.pop(None, [])
+            if any(surplus):
+                raise UserError(
+                    f"{path}:{line}: more cells than the first line has; "
+                    "put texts with tabs in quotes"
+                )
+            check_cells(row, path, line)
+            yield line, row
+    except csv.Error as error:
+        raise UserError(
+            f"{path}:{line + 1}: not tab-separated text, or a quote that does not end ({error})"
+        ) from None
+
+
+def parse_texts(row: dict[str, str], task: Task, where: str) -> tuple[str, tuple[str, ...]]:
+    """A row's id, in lower case as the leaderboard sees it, and its sentences; none is empty."""
+    identity = row["id"].strip().lower()
+    texts = tuple(row[column].strip() for column in task.columns)
+    for column, text in zip(["id", *task.columns], [identity, *texts], strict=True):
+        if not text:
+            raise UserError(f"{where}: {column} is empty; fill it in or delete the row")
+    return identity, texts
+
+
 def parse_label(text: str, task: Task, where: str) -> float:
     """A label in range, or UserError."""
     kind = "a whole number" if task.whole else "a number"
@@ -52,81 +140,46 @@ def parse_label(text: str, task: Task, where: str) -> float:
         label = float(text)
     except ValueError:
         label = math.nan
-    if not task.low <= label <= task.high or (task.whole and label != int(label)):
+    # A comparison with nan is false: it is never in range.
+    in_range = task.low <= label <= task.high
+    if not in_range or (task.whole and label != int(label)):
         raise UserError(
             f'{where}: {task.label} is "{text}", expected {kind} from {task.low:g} to {task.high:g}'
         )
     return label
 
 
-def runs_on(cell: object) -> bool:
-    """Whether a cell holds a tab and a line break: a stray quote opened it, and another one rows
-    below closed it, so it has taken in what stands between. A text of several lines, or one with
-    tabs, is fine.
-    """
-    return isinstance(cell, str) and "\t" in cell and ("\n" in cell or "\r" in cell)
-
-
 def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
-    """All examples of a file, in its order. `split` "test" asks for no labels and keeps every
-    row.
+    """All examples of a file, in its order; UserError names the line where something is wrong.
+
+    `split` "test" asks for no labels and keeps every row; elsewhere a row without a label is
+    skipped and counted.
     """
     path = Path(path)
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", strict=True)
-    columns = ["id", *task.columns] + ([] if split == "test" else [task.label])
+    labelled = split != "test"
+    columns = ["id", *task.columns]
+    if labelled:
+        columns.append(task.label)
+
     examples: list[Example] = []
-    seen: dict[str, int] = {}
-    line = unlabelled = 0
-    try:
-        if any(map(runs_on, reader.fieldnames or [])):
+    lines: dict[str, int] = {}  # where each id stands
+    unlabelled = 0
+    for line, row in read_rows(path, columns):
+        if labelled and not row[task.label].strip():
+            unlabelled += 1
+            continue
+        where = f"{path}:{line}"
+        identity, texts = parse_texts(row, task, where)
+        if identity in lines:
             raise UserError(
-                f"{path}:1: a column's name runs on to line {reader.line_num}; delete the stray quote"
+                f"{where}: id {identity} stands in line {lines[identity]} already; ids must differ"
             )
-        lacking = [c for c in columns if c not in (reader.fieldnames or [])]
-        if lacking:
-            found = ", ".join(c for c in reader.fieldnames or [] if c) or "nothing"
-            expected = ", ".join(columns)
-            raise UserError(
-                f"{path}:1: no column {', '.join(lacking)}; found {found}; expected tab-separated {expected}"
-            )
-        # All columns stay apart, those without a name too: a stray quote may stand in any.
-        reader.fieldnames = [
-            c if c in columns else f"column {i}" for i, c in enumerate(reader.fieldnames or [], 1)
-        ]
-        line = reader.line_num
-        for row in reader:
-            line = reader.line_num
-            where = f"{path}:{line}"
-            if any(row.get(None, [])):
-                raise UserError(
-                    f"{where}: more cells than the first line has; put texts with tabs in quotes"
-                )
-            if column := next((c for c in row if runs_on(row[c])), ""):
-                first = line - sum(cell.count("\n") for cell in row.values() if cell)
-                raise UserError(
-                    f"{path}:{first}: {column} runs on to line {line}, tabs and all; delete the stray quote"
-                )
-            if split != "test" and not (row[task.label] or "").strip():
-                unlabelled += 1
-                continue
-            identity = (row["id"] or "").strip().lower()
-            texts = tuple((row[c] or "").strip() for c in task.columns)
-            if not identity or not all(texts):
-                empty = "id" if not identity else task.columns[texts.index("")]
-                raise UserError(f"{where}: {empty} is empty; fill it in or delete the row")
-            if identity in seen:
-                raise UserError(
-                    f"{where}: id {identity} stands in line {seen[identity]} already; ids must differ"
-                )
-            seen[identity] = line
-            label = None if split == "test" else parse_label(row[task.label], task, where)
-            examples.append(Example(identity, texts, label))
-    except csv.Error as error:
-        raise UserError(
-            f"{path}:{line + 1}: not tab-separated text, or a quote that does not end ({error})"
-        ) from None
+        lines[identity] = line
+        label = parse_label(row[task.label], task, where) if labelled else None
+        examples.append(Example(identity, texts, label))
+
     if not examples:
-        raise UserError(f"{path}: no rows with {'a label' if split != 'test' else 'text'} in it")
+        raise UserError(f"{path}: no rows with {'a label' if labelled else 'text'} in it")
     if unlabelled:
         print(f"{path}: skipped {unlabelled} rows without a label")
     return examples
