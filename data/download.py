@@ -33,7 +33,7 @@ from errors import UserError, run  # noqa: E402
 BASE_URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/main/data"
 CHUNK = 1 << 14  # bytes; a broken connection loses less than this
 LONGEST_WAIT = 30.0  # seconds between two attempts
-BUSY = {408, 425, 429}
+BUSY = {408, 425, 429}  # statuses below 500 that another attempt may get past
 
 
 class CourseFile(NamedTuple):
@@ -43,40 +43,41 @@ class CourseFile(NamedTuple):
     sha256: str | None
 
 
-TRAIN_SST, TEST_SST = "\tid\tsentence\tsentiment", "0\t\tid\tsentence"
+SENTENCES = "\tid\tsentence\tsentiment"
+SENTENCES_TEST = "0\t\tid\tsentence"
+QUESTIONS = "\tid\tsentence1\tsentence2\tis_duplicate"
+SIMILARITIES = "\tid\tsentence1\tsentence2\tsimilarity"
+PAIRS_TEST = "\tid\tsentence1\tsentence2"
 FILES: dict[str, CourseFile] = {
     "ids-sst-train.csv": CourseFile(
-        TRAIN_SST, "03b2b625c090f94a6afd59f114cde5282e2053aab0b101e87ed695d8a0c5b1df"
+        SENTENCES, "03b2b625c090f94a6afd59f114cde5282e2053aab0b101e87ed695d8a0c5b1df"
     ),
     "ids-sst-dev.csv": CourseFile(
-        TRAIN_SST, "a186ce94577635fbe10beaaddd50f16cccf6c30973221cefdf90deed2a584bfe"
+        SENTENCES, "a186ce94577635fbe10beaaddd50f16cccf6c30973221cefdf90deed2a584bfe"
     ),
     "ids-sst-test-student.csv": CourseFile(
-        TEST_SST, "bdd5a767faa0c26782117e37767ece154c30d5d04fb8727d09c71e3850a55c7b"
+        SENTENCES_TEST, "bdd5a767faa0c26782117e37767ece154c30d5d04fb8727d09c71e3850a55c7b"
     ),
-    "quora-train.csv": CourseFile("\tid\tsentence1\tsentence2\tis_duplicate", None),
-    "quora-dev.csv": CourseFile("\tid\tsentence1\tsentence2\tis_duplicate", None),
-    "quora-test-student.csv": CourseFile("\tid\tsentence1\tsentence2", None),
+    "quora-train.csv": CourseFile(QUESTIONS, None),
+    "quora-dev.csv": CourseFile(QUESTIONS, None),
+    "quora-test-student.csv": CourseFile(PAIRS_TEST, None),
     "sts-train.csv": CourseFile(
-        "\tid\tsentence1\tsentence2\tsimilarity",
-        "15d12efc2d656fffb1d61ac1f08ec4227f43925fd16f420c037cbd063699c21b",
+        SIMILARITIES, "15d12efc2d656fffb1d61ac1f08ec4227f43925fd16f420c037cbd063699c21b"
     ),
     "sts-dev.csv": CourseFile(
-        "\tid\tsentence1\tsentence2\tsimilarity",
-        "ce3cad6f16062586ac7ba462c28b010a9be10c530fd5074165860d7b7ab4e93d",
+        SIMILARITIES, "ce3cad6f16062586ac7ba462c28b010a9be10c530fd5074165860d7b7ab4e93d"
     ),
     "sts-test-student.csv": CourseFile(
-        "\tid\tsentence1\tsentence2",
-        "dee455745b72e9ca3ff74e7c056bd73e34bad5b8d5641045a2c1e7e131866f47",
+        PAIRS_TEST, "dee455745b72e9ca3ff74e7c056bd73e34bad5b8d5641045a2c1e7e131866f47"
     ),
     "ids-cfimdb-train.csv": CourseFile(
-        TRAIN_SST, "140fc513045a966109faed46a5c7a898767b96714d71bcb9c15f659129fadcea"
+        SENTENCES, "140fc513045a966109faed46a5c7a898767b96714d71bcb9c15f659129fadcea"
     ),
     "ids-cfimdb-dev.csv": CourseFile(
-        TRAIN_SST, "3087f571b66860fe5d035b5a018d08202ad3fd3720e4821c04b2acf6c7ded559"
+        SENTENCES, "3087f571b66860fe5d035b5a018d08202ad3fd3720e4821c04b2acf6c7ded559"
     ),
     "ids-cfimdb-test-student.csv": CourseFile(
-        TEST_SST, "7ae611548c9eac879e9ebb406cc9f8ae68ff12f78090e4965af5cbdfa06240f4"
+        SENTENCES_TEST, "7ae611548c9eac879e9ebb406cc9f8ae68ff12f78090e4965af5cbdfa06240f4"
     ),
 }
 
@@ -91,6 +92,10 @@ class Interrupted(Exception):
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.wait = wait
+
+
+# After these another attempt may succeed.
+PASSING = (Interrupted, requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 
 def raw_sha256(path: Path) -> str:
@@ -108,19 +113,21 @@ def text_sha256(path: Path) -> str:
 
 
 def whole_size(url: str, response: requests.Response) -> int | None:
-    """The size of the whole file in bytes, None where its end is marked by the last chunk;
+    """The whole file's size in bytes; None where its last chunk marks the end.
+
     UserError where a file that was cut could not be told from a whole one.
     """
-    if (encoding := response.headers.get("Content-Encoding", "")) not in ("", "identity"):
+    encoding = response.headers.get("Content-Encoding", "")
+    if encoding not in ("", "identity"):
         raise UserError(
-            f"{url}: the server sent it compressed ({encoding}), which was not asked for; give --base-url"
+            f"{url}: the server sent it compressed ({encoding}), which was not asked for; "
+            "give --base-url"
         )
     if "Transfer-Encoding" in response.headers:
         return None
-    resumed = response.status_code == 206
-    size = response.headers.get("Content-Range" if resumed else "Content-Length", "").rpartition(
-        "/"
-    )[2]
+    # A part's header is `bytes 100-199/200`, a whole file's is `200`.
+    header = "Content-Range" if response.status_code == 206 else "Content-Length"
+    size = response.headers.get(header, "").rpartition("/")[2]
     if not size.isdecimal():
         raise UserError(
             f"{url}: the server does not say where the file ends, so it may be cut; give --base-url"
@@ -128,63 +135,101 @@ def whole_size(url: str, response: requests.Response) -> int | None:
     return int(size)
 
 
+def check_status(url: str, response: requests.Response) -> None:
+    """Interrupted where the server is busy, UserError where it does not have the file."""
+    status = response.status_code
+    if status >= 500 or status in BUSY:
+        asked = response.headers.get("Retry-After", "")
+        wait = float(asked) if asked.isdecimal() else 0.0
+        raise Interrupted(f"the server answers {status}", wait)
+    if status not in (200, 206, 416):
+        raise UserError(f"{url}: the server answers {status}; check the address or give --base-url")
+
+
+def goes_on(response: requests.Response, have: int, etag: str, mark: Path) -> bool:
+    """Whether the answer goes on behind the `have` bytes of the file `etag`, or is a whole file.
+
+    Interrupted where it is neither; the mark is gone then, so that the next attempt starts anew.
+    """
+    if response.status_code == 200:
+        return False
+    useless = ""
+    if response.status_code == 416:
+        useless = "the server holds less than what is here already"
+    elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        useless = "the server sent another part than asked for"
+    elif response.headers.get("ETag") != etag:  # some servers pass over If-Range
+        useless = "the server sent a part of another file"
+    if useless:
+        mark.unlink(missing_ok=True)
+        raise Interrupted(useless)
+    return True
+
+
+def start_anew(part: Path, mark: Path, etag: str) -> None:
+    """Empty `part`, and mark whose bytes it will hold where the ETag is a strong one."""
+    # The old mark must not outlive the old bytes.
+    mark.unlink(missing_ok=True)
+    part.write_bytes(b"")
+    if etag.startswith('"'):
+        mark.write_text(etag, encoding="utf-8")
+
+
+def receive(response: requests.Response, part: Path, start: int, total: int | None) -> None:
+    """Append what the server sends to `part`, with a progress bar that begins at `start`."""
+    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
+    with part.open("ab") as file, bar:
+        for block in response.iter_content(CHUNK):
+            file.write(block)
+            bar.update(len(block))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def attempt(url: str, part: Path, mark: Path, timeout: float) -> bool:
-    """One request that fills `part`, from where it ends if the server agrees; True if it began in
-    the middle.
+    """One request that fills `part`, from where it ends if the server agrees; True if it did.
 
     `mark` holds the ETag of what is in `part`. Without a strong ETag nothing proves that the rest
     is of the same file.
     """
     etag = mark.read_text(encoding="utf-8") if mark.exists() else ""
     have = part.stat().st_size if etag and part.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | (
-        {"Range": f"bytes={have}-", "If-Range": etag} if have else {}
-    )
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": etag}
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        status = response.status_code
-        if status == 416:
-            mark.unlink(missing_ok=True)
-            raise Interrupted("the server holds less than what is here already")
-        if status >= 500 or status in BUSY:
-            asked = response.headers.get("Retry-After", "")
-            raise Interrupted(
-                f"the server answers {status}", float(asked) if asked.isdecimal() else 0.0
-            )
-        if status not in (200, 206):
-            raise UserError(
-                f"{url}: the server answers {status}; check the address or give --base-url"
-            )
-        resumed = status == 206
-        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            mark.unlink(missing_ok=True)
-            raise Interrupted("the server sent another part than asked for")
-        if resumed and response.headers.get("ETag") != etag:  # some servers pass over If-Range
-            mark.unlink(missing_ok=True)
-            raise Interrupted("the server sent a part of another file")
-        start = have if resumed else 0
+        check_status(url, response)
+        resumed = goes_on(response, have, etag, mark)
         total = whole_size(url, response)
         if not resumed:
-            # The old mark must not outlive the old bytes.
-            mark.unlink(missing_ok=True)
-            part.write_bytes(b"")
-            found = response.headers.get("ETag", "")
-            if found.startswith('"'):
-                mark.write_text(found, encoding="utf-8")
-        with (
-            part.open("ab") as file,
-            tqdm(
-                total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None
-            ) as bar,
-        ):
-            for block in response.iter_content(CHUNK):
-                file.write(block)
-                bar.update(len(block))
-            file.flush()
-            os.fsync(file.fileno())
+            start_anew(part, mark, response.headers.get("ETag", ""))
+        receive(response, part, have if resumed else 0, total)
     size = part.stat().st_size
     if total is not None and size != total:
         raise Interrupted(f"the connection ended after {size} of {total} bytes")
     return resumed
+
+
+def check_whole(
+    url: str, part: Path, sha256: str | None, check: Callable[[Path], None] | None
+) -> None:
+    """Delete a finished download that is not what it should be, and raise UserError."""
+    try:
+        check_bytes(url, part, sha256)
+        if check is not None:
+            check(part)
+    except UserError:
+        part.unlink()
+        raise
+
+
+def check_bytes(url: str, path: Path, sha256: str | None) -> None:
+    """UserError where a checksum is given and the file has another."""
+    if sha256 is None:
+        return
+    seen = raw_sha256(path)
+    if seen != sha256:
+        raise UserError(f"{url}: checksum is {seen}, expected {sha256}; nothing was saved")
 
 
 def fetch(
@@ -203,7 +248,8 @@ def fetch(
     `retries` further attempts. What arrived of an unfinished download stays in `path.part` for the
     next call; what arrived whole but wrong is deleted.
     """
-    part, mark = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.etag")
+    part = path.with_name(path.name + ".part")
+    mark = path.with_name(path.name + ".part.etag")
     left = retries
     while True:
         try:
@@ -211,33 +257,19 @@ def fetch(
             resumed = attempt(url, part, mark, timeout)
             mark.unlink(missing_ok=True)
             try:
-                if sha256 is not None and (seen := raw_sha256(part)) != sha256:
-                    raise UserError(
-                        f"{url}: checksum is {seen}, expected {sha256}; nothing was saved"
-                    )
-                if check is not None:
-                    check(part)
+                check_whole(url, part, sha256, check)
             except UserError:
-                part.unlink()
                 if resumed and left > 0:
                     raise Interrupted("the pieces do not fit together") from None
                 raise
             os.replace(part, path)
             return
-        except (
-            Interrupted,
-            requests.ConnectionError,
-            requests.Timeout,
-            ChunkedEncodingError,
-        ) as error:
+        except PASSING as error:
             if left <= 0:
-                kind, why = reason(error)
-                raise kind(
-                    f"{url}: {why}; gave up after {retries + 1} attempts, run it again to go on"
-                ) from error
-            time.sleep(
-                min(max(backoff * 2 ** (retries - left), getattr(error, "wait", 0.0)), LONGEST_WAIT)
-            )
+                raise given_up(url, error, retries + 1) from error
+            asked = error.wait if isinstance(error, Interrupted) else 0.0
+            wait = max(backoff * 2 ** (retries - left), asked)
+            time.sleep(min(wait, LONGEST_WAIT))
             left -= 1
         except requests.RequestException as error:
             raise UserError(f"{url}: {' '.join(str(error).split())}") from error
@@ -245,48 +277,52 @@ def fetch(
             raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def reason(error: Exception) -> tuple[type[UserError], str]:
-    """Whether the server was reached at all, and what failed, on one line."""
+def given_up(url: str, error: Exception, attempts: int) -> UserError:
+    """The error after the last attempt; a NoConnection where the server was not reached at all."""
+    kind = UserError
     if isinstance(error, Interrupted):
-        return UserError, str(error)
-    if error.args and isinstance(error.args[0], MaxRetryError):
-        return NoConnection, "no connection"
-    return UserError, "the server fell silent" if "timed out" in str(
-        error
-    ).lower() else "the connection broke"
+        why = str(error)
+    elif error.args and isinstance(error.args[0], MaxRetryError):
+        kind = NoConnection
+        why = "no connection"
+    elif "timed out" in str(error).lower():
+        why = "the server fell silent"
+    else:
+        why = "the connection broke"
+    return kind(f"{url}: {why}; gave up after {attempts} attempts, run it again to go on")
 
 
 def first_line(path: Path) -> str:
     """The first line without its end; bytes that are not UTF-8 become marks."""
     with path.open("rb") as file:
-        return (
-            file.readline(1000)
-            .decode("utf-8", errors="replace")
-            .removeprefix("\ufeff")
-            .rstrip("\r\n")
-        )
+        line = file.readline(1000).decode("utf-8", errors="replace")
+    return line.removeprefix("\ufeff").rstrip("\r\n")
 
 
 def fault(path: Path, name: str, recorded: dict[str, str]) -> str | None:
     """What is wrong with a course file, or None."""
     line = first_line(path)
-    if line != FILES[name].header:
-        page = (
-            "an HTML page"
-            if line.lstrip().lower().startswith(("<!doctype", "<html"))
-            else f"a file that starts with {line[:60]!r}"
-        )
-        return f"{page}, expected the header {FILES[name].header!r}"
+    header = FILES[name].header
+    if line != header:
+        found = f"a file that starts with {line[:60]!r}"
+        if line.lstrip().lower().startswith(("<!doctype", "<html")):
+            found = "an HTML page"
+        return f"{found}, expected the header {header!r}"
     expected = FILES[name].sha256 or recorded.get(name)
-    if expected is not None and (seen := text_sha256(path)) != expected:
+    if expected is None:
+        return None
+    seen = text_sha256(path)
+    if seen != expected:
         return f"a file with checksum {seen}, expected {expected}"
     return None
 
 
 def read_recorded(path: Path) -> dict[str, str]:
-    """The checksums of earlier downloads."""
+    """The checksums of earlier downloads, by file name; none where there is no such file."""
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        recorded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read as JSON ({error}); delete it to start anew"
@@ -298,6 +334,13 @@ def read_recorded(path: Path) -> dict[str, str]:
     return recorded
 
 
+def write_recorded(path: Path, recorded: dict[str, str]) -> None:
+    """Write the checksums, whole or not at all."""
+    fresh = path.with_suffix(".json.part")
+    fresh.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(fresh, path)
+
+
 def get(
     name: str,
     folder: Path,
@@ -307,13 +350,12 @@ def get(
     timeout: float,
     backoff: float,
 ) -> str:
-    """Bring one course file into `folder` unless it is there; a word on what was done, or
-    UserError.
-    """
-    path, record = folder / name, folder / "checksums.json"
+    """Bring one course file into `folder` unless it is there; a word on what was done."""
+    path = folder / name
+    record = folder / "checksums.json"
+    url = f"{base_url.rstrip('/')}/{name}"
     # --force is also how a new version of a file is accepted.
     recorded = {} if force else read_recorded(record)
-    url = f"{base_url.rstrip('/')}/{name}"
     if path.exists() and not force:
         wrong = fault(path, name, recorded)
         if wrong is None:
@@ -321,50 +363,48 @@ def get(
         raise UserError(f"{path}: {wrong}; it was left alone, --force replaces it")
 
     def check(part: Path) -> None:
-        if (wrong := fault(part, name, recorded)) is not None:
+        wrong = fault(part, name, recorded)
+        if wrong is not None:
             raise UserError(f"{url}: the server sent {wrong}; nothing was saved")
 
     fetch(url, path, retries=retries, timeout=timeout, backoff=backoff, check=check)
     if FILES[name].sha256 is None:
-        known = read_recorded(record) | {name: text_sha256(path)}
-        fresh = record.with_suffix(".json.part")
-        fresh.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(fresh, record)
+        write_recorded(record, read_recorded(record) | {name: text_sha256(path)})
     return "downloaded"
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The flags, their numbers in range."""
+    parser = argparse.ArgumentParser(description="Fetch the course's data files.")
+    here = Path(__file__).resolve().parent
+    parser.add_argument("--out", type=Path, default=here, help="folder for the files")
+    parser.add_argument("--base-url", default=BASE_URL, help="folder on the web that holds them")
+    only_help = "these files only"
+    parser.add_argument("--only", nargs="+", choices=list(FILES), metavar="NAME", help=only_help)
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    parser.add_argument("--retries", type=int, default=5, help="further attempts a file")
+    timeout_help = "seconds without a byte before an attempt counts as failed"
+    parser.add_argument("--timeout", type=float, default=30.0, help=timeout_help)
+    backoff_help = "seconds before the second attempt, doubled each time"
+    parser.add_argument("--backoff", type=float, default=1.0, help=backoff_help)
+    args = parser.parse_args(argv)
+    check_number("retries", args.retries, 0, 1000)
+    check_number("timeout", args.timeout, 0.001, 86400)
+    check_number("backoff", args.backoff, 0, 86400)
+    return args
+
+
+def check_number(flag: str, value: float, low: float, high: float) -> None:
+    """UserError where a number is out of range, or nan."""
+    if not low <= value <= high:
+        raise UserError(f"--{flag} {value}: expected {low:g} to {high:g}")
 
 
 def main(argv: list[str]) -> None:
     """The command line: fetch what is missing, then say which files are there."""
-    parser = argparse.ArgumentParser(description="Fetch the course's data files.")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).resolve().parent, help="folder for the files"
-    )
-    parser.add_argument("--base-url", default=BASE_URL, help="folder on the web that holds them")
-    parser.add_argument(
-        "--only", nargs="+", choices=list(FILES), metavar="NAME", help="these files only"
-    )
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
-    parser.add_argument("--retries", type=int, default=5, help="further attempts a file")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=30.0,
-        help="seconds without a byte before an attempt counts as failed",
-    )
-    parser.add_argument(
-        "--backoff",
-        type=float,
-        default=1.0,
-        help="seconds before the second attempt, doubled each time",
-    )
-    args = parser.parse_args(argv)
-    for flag, value, low, high in (
-        ("retries", args.retries, 0, 1000),
-        ("timeout", args.timeout, 0.001, 86400),
-        ("backoff", args.backoff, 0, 86400),
-    ):
-        if not low <= value <= high:  # nor is nan
-            raise UserError(f"--{flag} {value}: expected {low:g} to {high:g}")
+    args = parse(argv)
+
+    # One file's failure does not keep the others away, unless the server can't be reached at all.
     failures = []
     for name in args.only or FILES:
         try:
@@ -378,24 +418,23 @@ def main(argv: list[str]) -> None:
                 backoff=args.backoff,
             )
             print(f"{name}: {done}", flush=True)
+        except NoConnection as error:
+            failures.append(str(error))
+            break
         except UserError as error:
             failures.append(str(error))
-            if isinstance(error, NoConnection):
-                break
         except OSError as error:
             failures.append(f"{error.filename or args.out}: {error.strerror or error}")
+
+    # What is there, and all that went wrong in one line.
     there = [name for name in FILES if os.path.exists(args.out / name)]
-    print(
-        f"{len(there)} of {len(FILES)} course files in {args.out}: {', '.join(there) or 'none'}",
-        flush=True,
-    )
+    listed = ", ".join(there) or "none"
+    print(f"{len(there)} of {len(FILES)} course files in {args.out}: {listed}", flush=True)
+    if len(failures) > 1:
+        more = " | ".join(failures[1:])
+        raise UserError(f"{failures[0]} (and {len(failures) - 1} more: {more})")
     if failures:
-        more = (
-            f" (and {len(failures) - 1} more: {' | '.join(failures[1:])})"
-            if len(failures) > 1
-            else ""
-        )
-        raise UserError(failures[0] + more)
+        raise UserError(failures[0])
 
 
 if __name__ == "__main__":
