@@ -252,9 +252,9 @@ def test_torch_is_pinned_exactly() -> None:
 
 def test_the_embedded_weights_have_one_checksum() -> None:
     pytest.importorskip("torch")
-    import base_bert
+    import pretrained
 
-    assert f"embedded_sha256={base_bert.EMBEDDED_SHA256}\n" in (ROOT / "setup.sh").read_text()
+    assert f"embedded_sha256={pretrained.EMBEDDED_SHA256}\n" in (ROOT / "setup.sh").read_text()
 
 
 def test_every_import_is_in_the_requirements() -> None:
