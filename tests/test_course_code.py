@@ -6,9 +6,13 @@ bert-base-uncased and, since torch 2.6, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for t
 they write and read.
 """
 
+import importlib
+import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -171,6 +175,37 @@ def expected_of(args: SimpleNamespace, split: str) -> dict[str, list]:
         "para": list((gap["para"] > 0).astype(float)),
         "sts": list((gap["sts"] / 3000).astype(np.float32)),
     }
+
+
+PROJECT = Path(evaluation.__file__).parent
+
+
+def in_a_fresh_process(code: str, **environment: str) -> str:
+    """What `code` prints in a new python that finds our modules."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_courses_names_are_where_its_scripts_import_them():
+    for module in ("datasets", "evaluation"):
+        ours = vars(importlib.import_module(f"course.{module}"))
+        fixed = vars(importlib.import_module(module))
+        for name, value in ours.items():
+            defined_here = getattr(value, "__module__", "") == f"course.{module}"
+            if defined_here and not name.startswith("_"):
+                assert fixed[name] is value, f"{module}.{name}"
+
+
+def test_the_course_folder_imports_nothing_that_imports_it():
+    code = "import sys, course.evaluation; print({'datasets', 'evaluation'} & set(sys.modules))"
+    assert in_a_fresh_process(code).strip() == "set()"
+    assert (PROJECT / "course" / "__init__.py").read_text() == ""
 
 
 def test_rows(args):
