@@ -1,10 +1,14 @@
 """The CS224N course's scoring functions, which its scripts import from evaluation.py.
 
 Batches come from the course's DataLoaders (course/datasets.py). A model has predict_sentiment,
-predict_paraphrase and predict_similarity. Tuples are in 2024's order: sentiment, paraphrase,
-similarity.
+predict_paraphrase and predict_similarity.
+
+The handouts differ in the order of what is returned: 2024's has sentiment first, 2023's paraphrase.
+MINBERT_HANDOUT=2023 in the environment, or handout=2023 in the call, chooses 2023's. The order of
+the arguments is the same in both.
 """
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,10 +29,12 @@ from course.datasets import (
     SentencePairTestDataset,
     load_multitask_data,
 )
+from errors import UserError
 from examples import write_predictions
 from tasks import TASKS
 
 Batches = Iterable[dict]
+_announced = False  # whether this process was told the order of what is returned
 
 
 def _pair(batch: dict, device: torch.device) -> list[Tensor]:
@@ -85,6 +91,23 @@ def _answer(dataloader: Batches, model: Any, device: torch.device, task: str) ->
     return y_pred, sent_ids
 
 
+def _paraphrase_first(handout: int | None) -> bool:
+    """Whether 2023's order is wanted, from the argument or else the environment. Prints the order,
+    once a process. UserError for another year.
+    """
+    global _announced
+    year = os.environ.get("MINBERT_HANDOUT", "2024") if handout is None else str(handout)
+    if year not in ("2023", "2024"):
+        raise UserError(
+            f'the handout is "{year}", expected 2023 or 2024; set MINBERT_HANDOUT or handout='
+        )
+    first, other = ("paraphrase", "2024") if year == "2023" else ("sentiment", "2023")
+    if not _announced:
+        print(f"{year}'s order, {first} first; MINBERT_HANDOUT={other} gives {other}'s")
+        _announced = True
+    return year == "2023"
+
+
 def model_eval_sst(dataloader: Batches, model: Any, device: torch.device) -> tuple:
     """Accuracy, macro F1, predictions, labels, sentences, ids."""
     y_pred, y_true, sents, sent_ids = _run(dataloader, model, device, SENTIMENT)
@@ -98,11 +121,17 @@ def model_eval_multitask(
     sts_dataloader: Batches,
     model: Any,
     device: torch.device,
+    handout: int | None = None,
 ) -> tuple:
-    """Score, predictions and ids of sentiment, then of paraphrase, then of similarity."""
+    """Score, predictions and ids of sentiment, of paraphrase and of similarity, nine in all; with
+    handout 2023 of paraphrase, of sentiment and of similarity. UserError for another handout.
+    """
+    paraphrase_first = _paraphrase_first(handout)
     sentiment = _score(sentiment_dataloader, model, device, SENTIMENT)
     paraphrase = _score(paraphrase_dataloader, model, device, PARAPHRASE)
     similarity = _score(sts_dataloader, model, device, SIMILARITY)
+    if paraphrase_first:
+        return paraphrase + sentiment + similarity
     return sentiment + paraphrase + similarity
 
 
@@ -112,11 +141,17 @@ def model_eval_test_multitask(
     sts_dataloader: Batches,
     model: Any,
     device: torch.device,
+    handout: int | None = None,
 ) -> tuple:
-    """Predictions and ids of sentiment, then of paraphrase, then of similarity."""
+    """Predictions and ids of sentiment, of paraphrase and of similarity, six in all; with handout
+    2023 of paraphrase, of sentiment and of similarity. UserError for another handout.
+    """
+    paraphrase_first = _paraphrase_first(handout)
     sentiment = _answer(sentiment_dataloader, model, device, SENTIMENT)
     paraphrase = _answer(paraphrase_dataloader, model, device, PARAPHRASE)
     similarity = _answer(sts_dataloader, model, device, SIMILARITY)
+    if paraphrase_first:
+        return paraphrase + sentiment + similarity
     return sentiment + paraphrase + similarity
 
 

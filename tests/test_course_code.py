@@ -35,6 +35,7 @@ from datasets import (
     load_multitask_test_data,
     preprocess_string,
 )
+from errors import UserError
 from optimizer import AdamW
 from tokenizer import BertTokenizer
 
@@ -372,31 +373,81 @@ def test_model_eval_sst(args):
     assert sents[0] == "a fine film." and sent_ids == [f"iddev{i}" for i in range(7)]
 
 
-def test_2024s_order(args):
-    """Sentiment, paraphrase, similarity. 2023 had paraphrase first; its scripts bring their own
-    evaluation.py.
-    """
-    out = evaluation.model_eval_multitask(*loaders_of(args, "dev"), Model(True), CPU)
-    expected, ids = expected_of(args, "dev"), [f"iddev{i}" for i in range(7)]
+ORDER = {2023: ("para", "sst", "sts"), 2024: ("sst", "para", "sts")}
+
+
+@pytest.mark.parametrize(
+    ("handout", "how"),
+    [
+        (2023, "environment"),
+        (2024, "environment"),
+        (2023, "argument"),
+        (2024, "argument"),
+        (2024, "default"),
+    ],
+)
+def test_the_order_of_each_handout(args, monkeypatch, handout, how):
+    """2023: paraphrase, sentiment, similarity. 2024: sentiment, paraphrase, similarity."""
+    monkeypatch.delenv("MINBERT_HANDOUT", raising=False)
+    given = {}
+    if how == "environment":
+        monkeypatch.setenv("MINBERT_HANDOUT", str(handout))
+    elif how == "argument":
+        monkeypatch.setenv("MINBERT_HANDOUT", str(2023 + 2024 - handout))
+        given = {"handout": handout}
+    model, dev, test = Model(True), loaders_of(args, "dev"), loaders_of(args, "test")
+    expected = expected_of(args, "dev")
     sst, _, para, sts = rows_of(args, "dev", "dev")
-    assert len(out) == 9 and out[2] == out[5] == out[8] == ids
-    for place, name in ((1, "sst"), (4, "para"), (7, "sts")):
-        np.testing.assert_allclose(np.array(out[place], dtype=float), expected[name], rtol=1e-6)
-    assert out[0] == pytest.approx(np.mean(np.array(expected["sst"]) == [r[1] for r in sst]))
-    assert out[3] == pytest.approx(np.mean(np.array(expected["para"]) == [r[2] for r in para]))
-    assert out[6] == pytest.approx(np.corrcoef(expected["sts"], [r[2] for r in sts])[0, 1])
+    score = {
+        "sst": accuracy_score([r[1] for r in sst], expected["sst"]),
+        "para": accuracy_score([r[2] for r in para], expected["para"]),
+        "sts": np.corrcoef(expected["sts"], [r[2] for r in sts])[0, 1],
+    }
+    out = evaluation.model_eval_multitask(*dev, model, CPU, **given)
+    assert len(out) == 9
+    for i, task in enumerate(ORDER[handout]):
+        assert out[3 * i] == pytest.approx(score[task])
+        predictions = np.array(out[3 * i + 1], dtype=float)
+        np.testing.assert_allclose(predictions, expected[task], rtol=1e-6)
+        assert out[3 * i + 2] == [f"iddev{n}" for n in range(7)]
 
-    out = evaluation.model_eval_test_multitask(*loaders_of(args, "test"), Model(True), CPU)
-    expected, ids = expected_of(args, "test"), [f"idtest{i}" for i in range(7)]
-    assert len(out) == 6 and out[1] == out[3] == out[5] == ids
-    for place, name in ((0, "sst"), (2, "para"), (4, "sts")):
-        np.testing.assert_allclose(np.array(out[place], dtype=float), expected[name], rtol=1e-6)
+    expected = expected_of(args, "test")
+    out = evaluation.model_eval_test_multitask(*test, model, CPU, **given)
+    assert len(out) == 6
+    for i, task in enumerate(ORDER[handout]):
+        predictions = np.array(out[2 * i], dtype=float)
+        np.testing.assert_allclose(predictions, expected[task], rtol=1e-6)
+        assert out[2 * i + 1] == [f"idtest{n}" for n in range(7)]
 
 
-def test_2023s_prediction_files(args):
+def test_the_order_is_announced_once(args, monkeypatch, capsys):
+    monkeypatch.delenv("MINBERT_HANDOUT", raising=False)
+    monkeypatch.setattr("course.evaluation._announced", False)
+    for _ in range(2):
+        evaluation.model_eval_multitask(*loaders_of(args, "dev"), Model(True), CPU)
+    line = "2024's order, sentiment first; MINBERT_HANDOUT=2023 gives 2023's"
+    assert capsys.readouterr().out.count(line) == 1
+    monkeypatch.setattr("course.evaluation._announced", False)
+    evaluation.model_eval_test_multitask(*loaders_of(args, "test"), Model(True), CPU, handout=2023)
+    line = "2023's order, paraphrase first; MINBERT_HANDOUT=2024 gives 2024's"
+    assert capsys.readouterr().out.count(line) == 1
+
+
+def test_another_handout_is_refused(args, monkeypatch):
+    for score in (evaluation.model_eval_multitask, evaluation.model_eval_test_multitask):
+        with pytest.raises(UserError, match='handout is "2022", expected 2023 or 2024'):
+            score([], [], [], None, CPU, handout=2022)
+        monkeypatch.setenv("MINBERT_HANDOUT", "later")
+        with pytest.raises(UserError, match='handout is "later", expected 2023 or 2024'):
+            score([], [], [], None, CPU)
+
+
+@pytest.mark.parametrize("handout", ["2023", "2024"])
+def test_2023s_prediction_files(args, monkeypatch, handout):
     """test_model_multitask writes six files: a header, then `{id} , {value} ` a row, dev ids with
     dev predictions.
     """
+    monkeypatch.setenv("MINBERT_HANDOUT", handout)
     evaluation.test_model_multitask(args, Model(True), CPU)
     heads = {
         "sst": "Predicted_Sentiment",
