@@ -4,8 +4,13 @@ from datasets.py.
 Same names, signatures, batch keys and order of what is returned. Two differences, both in the
 reader's favour: files are checked as examples.py does, and similarities stay floats where the 2023
 skeleton cuts 4.6 to 4.
+
+The tokenizer is bert-base-uncased's, which the scripts' models need too. Another one is named by,
+the first that is there: `args.tokenizer_name`; MINBERT_TOKENIZER in the environment; the class
+attribute `tokenizer_name`. Each is a hub id, a folder or the embedded model.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +39,7 @@ def preprocess_string(s: str) -> str:
 class _CourseDataset(Dataset):
     """Rows as tuples: one or two sentences, the label unless it is the test split, the id."""
 
+    tokenizer_name = "bert-base-uncased"
     sentences = 1  # of a row
     labelled = True
 
@@ -41,7 +47,9 @@ class _CourseDataset(Dataset):
         self.dataset = dataset
         self.p = args
         self.isRegression = isRegression
-        self.tokenizer = BertTokenizer.from_pretrained("bert-base-uncased")
+        of_args = getattr(args, "tokenizer_name", None)
+        name = of_args or os.environ.get("MINBERT_TOKENIZER") or self.tokenizer_name
+        self.tokenizer = BertTokenizer.from_pretrained(name)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -297,6 +297,28 @@ def test_batches(args):
         )
 
 
+def test_the_tokenizers_name(args, tiny, embedded, tmp_path, monkeypatch):
+    """args.tokenizer_name, then MINBERT_TOKENIZER, then the class's tokenizer_name."""
+    sst, _, para, _ = rows_of(args, "dev", "dev")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    for n in range(3):
+        (tmp_path / f"words{n}").mkdir()
+        words = [*special, *[f"w{i}" for i in range(n)]]
+        (tmp_path / f"words{n}" / "vocab.txt").write_text("\n".join(words) + "\n")
+
+    class Own(SentencePairDataset):
+        tokenizer_name = str(tmp_path / "words0")
+
+    assert len(SentenceClassificationDataset(sst, args).tokenizer) == 30522
+    assert len(Own(para, args).tokenizer) == 5
+    monkeypatch.setenv("MINBERT_TOKENIZER", str(tmp_path / "words1"))
+    assert len(SentenceClassificationDataset(sst, args).tokenizer) == 6
+    assert len(Own(para, args).tokenizer) == 6
+    args.tokenizer_name = str(tmp_path / "words2")
+    assert len(SentenceClassificationDataset(sst, args).tokenizer) == 7
+    assert len(Own(para, args).tokenizer) == 7
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_train_save_load(args, tmp_path, frozen):
     """The scripts' training loop and checkpoint."""
