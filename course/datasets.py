@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from course.checkpoints import allow_course_checkpoints
 from errors import UserError
 from examples import Example, read_examples
 from tasks import LEADERBOARD, TASKS
 from tokenizer import BertTokenizer
 
 SENTIMENT, PARAPHRASE, SIMILARITY = LEADERBOARD
+
+allow_course_checkpoints()  # the scripts that import this module torch.load theirs
 
 
 def preprocess_string(s: str) -> str:

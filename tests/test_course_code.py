@@ -2,17 +2,19 @@
 order.
 
 No course code is here. The scripts themselves run unchanged on these modules, given a cached
-bert-base-uncased and, since torch 2.6, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for the checkpoints that
-they write and read.
+bert-base-uncased.
 """
 
+import argparse
 import importlib
 import os
+import pickle
 import random
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -352,9 +354,7 @@ def test_train_save_load(args, tmp_path, frozen):
         "torch_rng": torch.random.get_rng_state(),
     }
     torch.save(stored, tmp_path / "model.pt")
-    saved = torch.load(
-        tmp_path / "model.pt", weights_only=False
-    )  # the scripts' own call, before torch 2.6
+    saved = torch.load(tmp_path / "model.pt")  # the scripts' own call
     again = Model()
     again.load_state_dict(saved["model"])
     AdamW(again.parameters(), lr=args.lr).load_state_dict(saved["optim"])
@@ -364,6 +364,85 @@ def test_train_save_load(args, tmp_path, frozen):
         model.eval().predict_paraphrase(*inputs), again.eval().predict_paraphrase(*inputs)
     )
     assert model.predict_paraphrase(*inputs).shape == (3, 1)
+
+
+SAVE = """
+import argparse, random, types, numpy, torch
+torch.save({
+    "args": argparse.Namespace(lr=1e-5, option="finetune"),
+    "model_config": types.SimpleNamespace(hidden_size=768, num_labels={3: 0}),
+    "system_rng": random.getstate(),
+    "numpy_rng": numpy.random.get_state(),
+    "torch_rng": torch.random.get_rng_state(),
+}, "course.pt")
+"""
+LOAD = """
+import torch
+import MODULE
+saved = torch.load("course.pt")
+print(saved["args"].lr, saved["model_config"].num_labels, len(saved["numpy_rng"][1]))
+"""
+
+
+@pytest.mark.parametrize("module", ["datasets", "evaluation", "course.datasets"])
+def test_course_checkpoints_load_in_a_fresh_process(module, tmp_path, monkeypatch):
+    """A plain torch.load, which takes no objects but those that course/checkpoints.py names."""
+    monkeypatch.chdir(tmp_path)
+    in_a_fresh_process(SAVE)
+    assert in_a_fresh_process(LOAD.replace("MODULE", module)).strip() == "1e-05 {3: 0} 624"
+    without = LOAD.replace("MODULE", "bert")
+    with pytest.raises(AssertionError, match="Weights only load failed"):
+        in_a_fresh_process(without)
+
+
+def test_course_checkpoints_of_numpy_1(tmp_path):
+    """Its private modules had other names."""
+    torch.save({"numpy_rng": np.random.get_state()}, tmp_path / "plain")
+    plain, old = zipfile.ZipFile(tmp_path / "plain"), zipfile.ZipFile(tmp_path / "old", "w")
+    with plain, old:
+        for entry in plain.infolist():
+            content = plain.read(entry)
+            content = content.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n")
+            old.writestr(entry, content)
+    assert b"numpy.core.multiarray" in (tmp_path / "old").read_bytes()
+    state = torch.load(tmp_path / "old")["numpy_rng"]
+    assert np.array_equal(state[1], np.random.get_state()[1])
+
+
+def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    for i, value in enumerate((Evil(), argparse.Namespace(x=Evil()), SimpleNamespace(x=[Evil()]))):
+        torch.save({"args": value}, tmp_path / f"{i}.pt")
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            torch.load(tmp_path / f"{i}.pt")
+        assert not (tmp_path / "ran").exists()
+        torch.load(tmp_path / f"{i}.pt", weights_only=False)
+        assert (tmp_path / "ran").exists(), "the trap itself does not work"
+        (tmp_path / "ran").unlink()
+
+
+REGISTERED = """
+import datasets, evaluation, torch
+for known in torch.serialization.get_safe_globals():
+    known = known[0] if isinstance(known, tuple) else known
+    if not known.__module__.startswith("torch."):
+        print(known.__module__, known.__qualname__)
+"""
+
+
+def test_only_plain_data_is_registered():
+    assert sorted(in_a_fresh_process(REGISTERED).splitlines()) == [
+        "argparse Namespace",
+        "numpy dtype",
+        "numpy ndarray",
+        "numpy._core.multiarray _reconstruct",
+        "numpy._core.multiarray _reconstruct",
+        "numpy.dtypes UInt32DType",
+        "types SimpleNamespace",
+    ]
 
 
 def test_sanity_check(tiny):
