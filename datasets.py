@@ -2,7 +2,7 @@
 endless shuffled batches.
 
 Rows are read by examples.py. The course's own classes and functions, which its scripts import from
-here, are in course_datasets.py.
+here, are in course/datasets.py.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_datasets import (  # noqa: F401  (the course's scripts import these from here)
+from course.datasets import (  # noqa: F401  (the course's scripts import these from here)
     SentenceClassificationDataset,
     SentenceClassificationTestDataset,
     SentencePairDataset,

@@ -1,33 +1,25 @@
-"""Scores and prediction files: one loop for any task and split, and the course's functions on top
-of its own batches.
-
-Prediction files are the leaderboard's, byte for byte: a header, then one line an example, in the
-order of the data file.
+"""Scores: one loop for any task and split. The course's own functions, which its scripts import
+from here, are in course/evaluation.py.
 """
 
-import os
-import tempfile
 import warnings
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import confusion_matrix, f1_score
-from tqdm import tqdm
 
-from datasets import (  # for test_model_multitask
-    SentenceClassificationDataset,
-    SentenceClassificationTestDataset,
-    SentencePairDataset,
-    SentencePairTestDataset,
-    Split,
-    load_multitask_data,
+from course.evaluation import (  # the course's scripts import these from here
+    model_eval_multitask,
+    model_eval_sst,
+    model_eval_test_multitask,
+    test_model_multitask,
 )
+from datasets import Split
 from errors import UserError
-from tasks import LEADERBOARD, TASKS, overall
+from examples import write_predictions
+from tasks import TASKS, overall
 
 if TYPE_CHECKING:
     from multitask_classifier import MultitaskBERT
@@ -52,7 +44,8 @@ def predict_logits(model: "MultitaskBERT", split: Split) -> torch.Tensor:
     logits = torch.cat(rows)
     if not logits.isfinite().all():
         raise UserError(
-            f"{split.task}: the model's outputs are not finite, training diverged; lower --lr, or keep --clip"
+            f"{split.task}: the model's outputs are not finite, training diverged; "
+            "lower --lr, or keep --clip"
         )
     return logits[torch.tensor(order).argsort()]
 
@@ -101,148 +94,6 @@ def evaluate(model: "MultitaskBERT", splits: dict[str, Split]) -> dict[str, Any]
     return {**results, "overall": overall({task: results[task]["score"] for task in splits})}
 
 
-def write_predictions(
-    path: str | Path, task: str, ids: list[str], predictions: Iterable[Any]
-) -> None:
-    """A prediction file in the leaderboard's format, written whole or not at all."""
-    path = Path(path)
-    new = ""
-    lines = [
-        f"id \t {TASKS[task].header} \n",
-        *(f"{i} , {p} \n" for i, p in zip(ids, predictions, strict=True)),
-    ]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="\n", dir=path.parent, delete=False
-        ) as file:
-            new = file.name
-            file.writelines(lines)
-        os.chmod(new, 0o644)  # temporary files are the owner's only
-        os.replace(new, path)
-    except OSError as error:
-        if new:
-            Path(new).unlink(missing_ok=True)
-        raise UserError(f"{path}: can't be written ({error.strerror})") from None
-
-
-# The course's functions. Batches come from its DataLoaders; a model has predict_sentiment,
-# predict_paraphrase and predict_similarity. Tuples are in 2024's order: sentiment, paraphrase,
-# similarity.
-
-
-def _run(
-    dataloader: Iterable[dict], model: Any, device: torch.device, name: str
-) -> tuple[list, list, list, list]:
-    """Predictions, labels, sentences and ids of one task's batches."""
-    method = dict(
-        zip(
-            LEADERBOARD,
-            ("predict_sentiment", "predict_paraphrase", "predict_similarity"),
-            strict=True,
-        )
-    )[name]
-    columns = [""] if name == LEADERBOARD[0] else ["_1", "_2"]
-    y_pred: list[Any] = []
-    y_true: list[Any] = []
-    sents: list[str] = []
-    sent_ids: list[str] = []
-    with torch.no_grad():
-        for batch in tqdm(dataloader, desc="eval", disable=None):
-            inputs = [
-                batch[f"{k}{c}"].to(device)
-                for c in columns
-                for k in ("token_ids", "attention_mask")
-            ]
-            out = getattr(model, method)(*inputs)
-            if name == LEADERBOARD[0]:
-                y_pred.extend(out.argmax(dim=-1).flatten().cpu().numpy())
-            else:
-                y_pred.extend(
-                    (out.sigmoid().round() if TASKS[name].whole else out).flatten().cpu().numpy()
-                )
-            y_true.extend(batch["labels"].flatten().cpu().numpy() if "labels" in batch else [])
-            sents.extend(batch.get("sents", []))
-            sent_ids.extend(batch["sent_ids"])
-    return y_pred, y_true, sents, sent_ids
-
-
-def model_eval_sst(dataloader: Iterable[dict], model: Any, device: torch.device) -> tuple:
-    """Accuracy, macro F1, predictions, labels, sentences, ids."""
-    model.eval()
-    y_pred, y_true, sents, sent_ids = _run(dataloader, model, device, LEADERBOARD[0])
-    accuracy = float(np.mean(np.array(y_pred) == np.array(y_true)))
-    return accuracy, f1_score(y_true, y_pred, average="macro"), y_pred, y_true, sents, sent_ids
-
-
-def model_eval_multitask(
-    sentiment_dataloader: Iterable[dict],
-    paraphrase_dataloader: Iterable[dict],
-    sts_dataloader: Iterable[dict],
-    model: Any,
-    device: torch.device,
-) -> tuple:
-    """Score, predictions and ids of sentiment, then of paraphrase, then of similarity."""
-    model.eval()
-    out: list[Any] = []
-    for name, loader in zip(
-        LEADERBOARD, (sentiment_dataloader, paraphrase_dataloader, sts_dataloader), strict=True
-    ):
-        y_pred, y_true, _, sent_ids = _run(loader, model, device, name)
-        score = TASKS[name].metric(np.array(y_pred), np.array(y_true))
-        print(f"{TASKS[name].title} {TASKS[name].metric_name}: {score:.3f}")
-        out += [score, y_pred, sent_ids]
-    return tuple(out)
-
-
-def model_eval_test_multitask(
-    sentiment_dataloader: Iterable[dict],
-    paraphrase_dataloader: Iterable[dict],
-    sts_dataloader: Iterable[dict],
-    model: Any,
-    device: torch.device,
-) -> tuple:
-    """Predictions and ids of sentiment, then of paraphrase, then of similarity."""
-    model.eval()
-    out: list[Any] = []
-    for name, loader in zip(
-        LEADERBOARD, (sentiment_dataloader, paraphrase_dataloader, sts_dataloader), strict=True
-    ):
-        y_pred, _, _, sent_ids = _run(loader, model, device, name)
-        out += [y_pred, sent_ids]
-    return tuple(out)
-
-
-def test_model_multitask(args: Any, model: Any, device: torch.device) -> None:
-    """2023's last step: score the dev files named in `args`, and write the six prediction files it
-    names.
-    """
-    for split in ("dev", "test"):
-        rows = load_multitask_data(
-            *(getattr(args, f"{name}_{split}") for name in LEADERBOARD), split
-        )  # type: ignore[call-arg]
-        labelled = split == "dev"
-        single = SentenceClassificationDataset if labelled else SentenceClassificationTestDataset
-        double = SentencePairDataset if labelled else SentencePairTestDataset
-        sets = [
-            single(rows[0], args),
-            double(rows[2], args),
-            double(rows[3], args, isRegression=True),
-        ]
-        loaders = [
-            torch.utils.data.DataLoader(
-                s, shuffle=False, batch_size=args.batch_size, collate_fn=s.collate_fn
-            )
-            for s in sets
-        ]
-        score = model_eval_multitask if labelled else model_eval_test_multitask
-        out = score(loaders[0], loaders[1], loaders[2], model, device)
-        for i, name in enumerate(LEADERBOARD):
-            predictions, ids = out[i * len(out) // 3 :][labelled : labelled + 2]
-            write_predictions(getattr(args, f"{name}_{split}_out"), name, ids, predictions)
-
-
-test_model_multitask.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test
 __all__ = [
     "evaluate",
     "measure",

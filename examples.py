@@ -1,19 +1,26 @@
-"""Reading the course's tab-separated files as they really are, one Example a row.
+"""Files in, prediction files out: reading the course's tab-separated files as they really are, one
+Example a row, and writing the leaderboard's.
 
 Extra unnamed index columns, rows without a label (skipped and counted in train and dev), quoted
 fields, CRLF and a byte order mark all occur. What can't be right is one line: file, line, what was
 expected. No test row is dropped.
+
+Prediction files are the leaderboard's, byte for byte: a header, then one line an example, in the
+order of the data file.
 """
 
 import csv
 import io
 import math
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from errors import UserError
-from tasks import Task
+from tasks import TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -183,3 +190,28 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     if unlabelled:
         print(f"{path}: skipped {unlabelled} rows without a label")
     return examples
+
+
+def write_predictions(
+    path: str | Path, task: str, ids: list[str], predictions: Iterable[Any]
+) -> None:
+    """A prediction file in the leaderboard's format, written whole or not at all."""
+    path = Path(path)
+    new = ""
+    lines = [
+        f"id \t {TASKS[task].header} \n",
+        *(f"{i} , {p} \n" for i, p in zip(ids, predictions, strict=True)),
+    ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", newline="\n", dir=path.parent, delete=False
+        ) as file:
+            new = file.name
+            file.writelines(lines)
+        os.chmod(new, 0o644)  # temporary files are the owner's only
+        os.replace(new, path)
+    except OSError as error:
+        if new:
+            Path(new).unlink(missing_ok=True)
+        raise UserError(f"{path}: can't be written ({error.strerror})") from None

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from base_bert import default_pretrained
 from checkpoint import replace_folder, seed_everything
 from datasets import SPLITS, Split, find_files, load_split
 from errors import Interrupted, UserError, run
@@ -29,6 +28,7 @@ from losses import EXTRAS
 from multitask_bert import MultitaskBERT, build, pick_device, pick_dtype
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from options import Options, parse, pick
+from pretrained import default_pretrained
 from runs import Run, check_writable, checksums, keep_freed_memory, resumed, typed
 from samplers import SAMPLERS, epoch_steps
 from surgery import COMBINERS, backward

@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from torch import Tensor
 
-from base_bert import default_pretrained
 from benchmarks import common, course_loop, race, reference
 from benchmarks.train_speed import agreement
 from checkpoint import seed_everything
@@ -32,6 +31,7 @@ from errors import run
 from evaluation import predict_logits
 from multitask_bert import build, pick_device, pick_dtype
 from options import Options
+from pretrained import default_pretrained
 from tokenizer import BertTokenizer
 
 Side = Callable[[dict[str, Split]], dict[str, Tensor]]  # {task: examples} -> {task: logits}

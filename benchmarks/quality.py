@@ -20,11 +20,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from base_bert import default_pretrained
 from benchmarks import common
 from errors import UserError, run
 from multitask_classifier import train
 from options import Options
+from pretrained import default_pretrained
 from tasks import TASKS
 
 SETS: dict[str, dict[str, Any]] = {

@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from base_bert import default_pretrained, find_pretrained
 from benchmarks.common import (
     append,
     arguments,
@@ -45,6 +44,7 @@ from evaluation import measure
 from multitask_bert import pick_device, pick_dtype
 from optimizer import SCHEDULES, parameter_groups
 from options import Options, pick
+from pretrained import default_pretrained, find_pretrained
 from samplers import epoch_steps
 from tasks import TASKS, overall
 from tokenizer import BertTokenizer

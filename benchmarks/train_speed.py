@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
-from base_bert import default_pretrained
 from benchmarks import common, course_loop, race
 from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
@@ -39,6 +38,7 @@ from errors import run
 from multitask_bert import build, pick_device, pick_dtype
 from optimizer import SCHEDULES, AdamW, parameter_groups
 from options import Options, pick
+from pretrained import default_pretrained
 from samplers import epoch_steps
 from surgery import COMBINERS, backward
 from tasks import TASKS

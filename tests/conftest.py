@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from base_bert import BertConfig, find_embedded
+from base_bert import BertConfig
 from bert import BertModel
 from errors import UserError
 from options import Options
+from pretrained import find_embedded
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

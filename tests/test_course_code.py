@@ -2,13 +2,19 @@
 order.
 
 No course code is here. The scripts themselves run unchanged on these modules, given a cached
-bert-base-uncased and, since torch 2.6, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for the checkpoints that
-they write and read.
+bert-base-uncased.
 """
 
+import argparse
+import importlib
+import os
+import pickle
 import random
 import re
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +37,7 @@ from datasets import (
     load_multitask_test_data,
     preprocess_string,
 )
+from errors import UserError
 from optimizer import AdamW
 from tokenizer import BertTokenizer
 
@@ -173,6 +180,37 @@ def expected_of(args: SimpleNamespace, split: str) -> dict[str, list]:
     }
 
 
+PROJECT = Path(evaluation.__file__).parent
+
+
+def in_a_fresh_process(code: str, **environment: str) -> str:
+    """What `code` prints in a new python that finds our modules."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_courses_names_are_where_its_scripts_import_them():
+    for module in ("datasets", "evaluation"):
+        ours = vars(importlib.import_module(f"course.{module}"))
+        fixed = vars(importlib.import_module(module))
+        for name, value in ours.items():
+            defined_here = getattr(value, "__module__", "") == f"course.{module}"
+            if defined_here and not name.startswith("_"):
+                assert fixed[name] is value, f"{module}.{name}"
+
+
+def test_the_course_folder_imports_nothing_that_imports_it():
+    code = "import sys, course.evaluation; print({'datasets', 'evaluation'} & set(sys.modules))"
+    assert in_a_fresh_process(code).strip() == "set()"
+    assert (PROJECT / "course" / "__init__.py").read_text() == ""
+
+
 def test_rows(args):
     sst, num_labels, para, sts = rows_of(args, "train", "train")
     assert sst[0] == ("a fine film.", 3, "idtrain0") and isinstance(sst[0][1], int)
@@ -261,6 +299,28 @@ def test_batches(args):
         )
 
 
+def test_the_tokenizers_name(args, tiny, embedded, tmp_path, monkeypatch):
+    """args.tokenizer_name, then MINBERT_TOKENIZER, then the class's tokenizer_name."""
+    sst, _, para, _ = rows_of(args, "dev", "dev")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    for n in range(3):
+        (tmp_path / f"words{n}").mkdir()
+        words = [*special, *[f"w{i}" for i in range(n)]]
+        (tmp_path / f"words{n}" / "vocab.txt").write_text("\n".join(words) + "\n")
+
+    class Own(SentencePairDataset):
+        tokenizer_name = str(tmp_path / "words0")
+
+    assert len(SentenceClassificationDataset(sst, args).tokenizer) == 30522
+    assert len(Own(para, args).tokenizer) == 5
+    monkeypatch.setenv("MINBERT_TOKENIZER", str(tmp_path / "words1"))
+    assert len(SentenceClassificationDataset(sst, args).tokenizer) == 6
+    assert len(Own(para, args).tokenizer) == 6
+    args.tokenizer_name = str(tmp_path / "words2")
+    assert len(SentenceClassificationDataset(sst, args).tokenizer) == 7
+    assert len(Own(para, args).tokenizer) == 7
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_train_save_load(args, tmp_path, frozen):
     """The scripts' training loop and checkpoint."""
@@ -294,9 +354,7 @@ def test_train_save_load(args, tmp_path, frozen):
         "torch_rng": torch.random.get_rng_state(),
     }
     torch.save(stored, tmp_path / "model.pt")
-    saved = torch.load(
-        tmp_path / "model.pt", weights_only=False
-    )  # the scripts' own call, before torch 2.6
+    saved = torch.load(tmp_path / "model.pt")  # the scripts' own call
     again = Model()
     again.load_state_dict(saved["model"])
     AdamW(again.parameters(), lr=args.lr).load_state_dict(saved["optim"])
@@ -306,6 +364,85 @@ def test_train_save_load(args, tmp_path, frozen):
         model.eval().predict_paraphrase(*inputs), again.eval().predict_paraphrase(*inputs)
     )
     assert model.predict_paraphrase(*inputs).shape == (3, 1)
+
+
+SAVE = """
+import argparse, random, types, numpy, torch
+torch.save({
+    "args": argparse.Namespace(lr=1e-5, option="finetune"),
+    "model_config": types.SimpleNamespace(hidden_size=768, num_labels={3: 0}),
+    "system_rng": random.getstate(),
+    "numpy_rng": numpy.random.get_state(),
+    "torch_rng": torch.random.get_rng_state(),
+}, "course.pt")
+"""
+LOAD = """
+import torch
+import MODULE
+saved = torch.load("course.pt")
+print(saved["args"].lr, saved["model_config"].num_labels, len(saved["numpy_rng"][1]))
+"""
+
+
+@pytest.mark.parametrize("module", ["datasets", "evaluation", "course.datasets"])
+def test_course_checkpoints_load_in_a_fresh_process(module, tmp_path, monkeypatch):
+    """A plain torch.load, which takes no objects but those that course/checkpoints.py names."""
+    monkeypatch.chdir(tmp_path)
+    in_a_fresh_process(SAVE)
+    assert in_a_fresh_process(LOAD.replace("MODULE", module)).strip() == "1e-05 {3: 0} 624"
+    without = LOAD.replace("MODULE", "bert")
+    with pytest.raises(AssertionError, match="Weights only load failed"):
+        in_a_fresh_process(without)
+
+
+def test_course_checkpoints_of_numpy_1(tmp_path):
+    """Its private modules had other names."""
+    torch.save({"numpy_rng": np.random.get_state()}, tmp_path / "plain")
+    plain, old = zipfile.ZipFile(tmp_path / "plain"), zipfile.ZipFile(tmp_path / "old", "w")
+    with plain, old:
+        for entry in plain.infolist():
+            content = plain.read(entry)
+            content = content.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n")
+            old.writestr(entry, content)
+    assert b"numpy.core.multiarray" in (tmp_path / "old").read_bytes()
+    state = torch.load(tmp_path / "old")["numpy_rng"]
+    assert np.array_equal(state[1], np.random.get_state()[1])
+
+
+def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    for i, value in enumerate((Evil(), argparse.Namespace(x=Evil()), SimpleNamespace(x=[Evil()]))):
+        torch.save({"args": value}, tmp_path / f"{i}.pt")
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            torch.load(tmp_path / f"{i}.pt")
+        assert not (tmp_path / "ran").exists()
+        torch.load(tmp_path / f"{i}.pt", weights_only=False)
+        assert (tmp_path / "ran").exists(), "the trap itself does not work"
+        (tmp_path / "ran").unlink()
+
+
+REGISTERED = """
+import datasets, evaluation, torch
+for known in torch.serialization.get_safe_globals():
+    known = known[0] if isinstance(known, tuple) else known
+    if not known.__module__.startswith("torch."):
+        print(known.__module__, known.__qualname__)
+"""
+
+
+def test_only_plain_data_is_registered():
+    assert sorted(in_a_fresh_process(REGISTERED).splitlines()) == [
+        "argparse Namespace",
+        "numpy dtype",
+        "numpy ndarray",
+        "numpy._core.multiarray _reconstruct",
+        "numpy._core.multiarray _reconstruct",
+        "numpy.dtypes UInt32DType",
+        "types SimpleNamespace",
+    ]
 
 
 def test_sanity_check(tiny):
@@ -337,31 +474,81 @@ def test_model_eval_sst(args):
     assert sents[0] == "a fine film." and sent_ids == [f"iddev{i}" for i in range(7)]
 
 
-def test_2024s_order(args):
-    """Sentiment, paraphrase, similarity. 2023 had paraphrase first; its scripts bring their own
-    evaluation.py.
-    """
-    out = evaluation.model_eval_multitask(*loaders_of(args, "dev"), Model(True), CPU)
-    expected, ids = expected_of(args, "dev"), [f"iddev{i}" for i in range(7)]
+ORDER = {2023: ("para", "sst", "sts"), 2024: ("sst", "para", "sts")}
+
+
+@pytest.mark.parametrize(
+    ("handout", "how"),
+    [
+        (2023, "environment"),
+        (2024, "environment"),
+        (2023, "argument"),
+        (2024, "argument"),
+        (2024, "default"),
+    ],
+)
+def test_the_order_of_each_handout(args, monkeypatch, handout, how):
+    """2023: paraphrase, sentiment, similarity. 2024: sentiment, paraphrase, similarity."""
+    monkeypatch.delenv("MINBERT_HANDOUT", raising=False)
+    given = {}
+    if how == "environment":
+        monkeypatch.setenv("MINBERT_HANDOUT", str(handout))
+    elif how == "argument":
+        monkeypatch.setenv("MINBERT_HANDOUT", str(2023 + 2024 - handout))
+        given = {"handout": handout}
+    model, dev, test = Model(True), loaders_of(args, "dev"), loaders_of(args, "test")
+    expected = expected_of(args, "dev")
     sst, _, para, sts = rows_of(args, "dev", "dev")
-    assert len(out) == 9 and out[2] == out[5] == out[8] == ids
-    for place, name in ((1, "sst"), (4, "para"), (7, "sts")):
-        np.testing.assert_allclose(np.array(out[place], dtype=float), expected[name], rtol=1e-6)
-    assert out[0] == pytest.approx(np.mean(np.array(expected["sst"]) == [r[1] for r in sst]))
-    assert out[3] == pytest.approx(np.mean(np.array(expected["para"]) == [r[2] for r in para]))
-    assert out[6] == pytest.approx(np.corrcoef(expected["sts"], [r[2] for r in sts])[0, 1])
+    score = {
+        "sst": accuracy_score([r[1] for r in sst], expected["sst"]),
+        "para": accuracy_score([r[2] for r in para], expected["para"]),
+        "sts": np.corrcoef(expected["sts"], [r[2] for r in sts])[0, 1],
+    }
+    out = evaluation.model_eval_multitask(*dev, model, CPU, **given)
+    assert len(out) == 9
+    for i, task in enumerate(ORDER[handout]):
+        assert out[3 * i] == pytest.approx(score[task])
+        predictions = np.array(out[3 * i + 1], dtype=float)
+        np.testing.assert_allclose(predictions, expected[task], rtol=1e-6)
+        assert out[3 * i + 2] == [f"iddev{n}" for n in range(7)]
 
-    out = evaluation.model_eval_test_multitask(*loaders_of(args, "test"), Model(True), CPU)
-    expected, ids = expected_of(args, "test"), [f"idtest{i}" for i in range(7)]
-    assert len(out) == 6 and out[1] == out[3] == out[5] == ids
-    for place, name in ((0, "sst"), (2, "para"), (4, "sts")):
-        np.testing.assert_allclose(np.array(out[place], dtype=float), expected[name], rtol=1e-6)
+    expected = expected_of(args, "test")
+    out = evaluation.model_eval_test_multitask(*test, model, CPU, **given)
+    assert len(out) == 6
+    for i, task in enumerate(ORDER[handout]):
+        predictions = np.array(out[2 * i], dtype=float)
+        np.testing.assert_allclose(predictions, expected[task], rtol=1e-6)
+        assert out[2 * i + 1] == [f"idtest{n}" for n in range(7)]
 
 
-def test_2023s_prediction_files(args):
+def test_the_order_is_announced_once(args, monkeypatch, capsys):
+    monkeypatch.delenv("MINBERT_HANDOUT", raising=False)
+    monkeypatch.setattr("course.evaluation._announced", False)
+    for _ in range(2):
+        evaluation.model_eval_multitask(*loaders_of(args, "dev"), Model(True), CPU)
+    line = "2024's order, sentiment first; MINBERT_HANDOUT=2023 gives 2023's"
+    assert capsys.readouterr().out.count(line) == 1
+    monkeypatch.setattr("course.evaluation._announced", False)
+    evaluation.model_eval_test_multitask(*loaders_of(args, "test"), Model(True), CPU, handout=2023)
+    line = "2023's order, paraphrase first; MINBERT_HANDOUT=2024 gives 2024's"
+    assert capsys.readouterr().out.count(line) == 1
+
+
+def test_another_handout_is_refused(args, monkeypatch):
+    for score in (evaluation.model_eval_multitask, evaluation.model_eval_test_multitask):
+        with pytest.raises(UserError, match='handout is "2022", expected 2023 or 2024'):
+            score([], [], [], None, CPU, handout=2022)
+        monkeypatch.setenv("MINBERT_HANDOUT", "later")
+        with pytest.raises(UserError, match='handout is "later", expected 2023 or 2024'):
+            score([], [], [], None, CPU)
+
+
+@pytest.mark.parametrize("handout", ["2023", "2024"])
+def test_2023s_prediction_files(args, monkeypatch, handout):
     """test_model_multitask writes six files: a header, then `{id} , {value} ` a row, dev ids with
     dev predictions.
     """
+    monkeypatch.setenv("MINBERT_HANDOUT", handout)
     evaluation.test_model_multitask(args, Model(True), CPU)
     heads = {
         "sst": "Predicted_Sentiment",

