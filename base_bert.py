@@ -12,6 +12,7 @@ accounted for. Left out: other architectures.
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +23,6 @@ from torch import Tensor, nn
 
 from errors import UserError, run
 from pretrained import TOKENIZER_FILES, find_pretrained, read_weights
-from rmsnorm import RMSNorm
-from swiglu import start_from_gelu
 
 # Hugging Face's names and the course's, in the order in which they must be replaced.
 NAMES = [
@@ -115,6 +114,22 @@ class BertConfig:
         )
 
 
+def same_width(width: int) -> int:
+    """The width of a feed-forward that starts afresh: by default the pretrained one's."""
+    return width
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """The first half of a layer's feed-forward, before the linear that leads back to H."""
+
+    up: Callable[[int, int], nn.Module]  # (H, width) -> module [..., H] -> [..., width]
+    activation: Callable[[Tensor], Tensor]  # [..., width] -> [..., width]
+    # Turns a pretrained layer's weights, named (up, down), into this one's in place; None: as BERT.
+    translate: Callable[[dict[str, Tensor], str, str], None] | None = None
+    width_afresh: Callable[[int], int] = same_width
+
+
 def course_name(name: str) -> str:
     """A parameter's name in the course's form, from Hugging Face's (old or new) or the course's,
     `bert.` dropped.
@@ -192,9 +207,7 @@ class BertPreTrainedModel(nn.Module):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
-            if isinstance(module, nn.LayerNorm | RMSNorm):
-                nn.init.ones_(module.weight)
-            if isinstance(module, nn.Linear | nn.LayerNorm | RMSNorm) and module.bias is not None:
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     @classmethod
@@ -202,32 +215,22 @@ class BertPreTrainedModel(nn.Module):
         cls: type[Model],
         name: str | Path,
         config: BertConfig | None = None,
-        start_swiglu: bool = True,
+        afresh: bool = False,
     ) -> Model:
         """The model with the weights of a hub id or folder, in eval mode.
 
-        `config` may change the dropouts, norm and feed-forward. A SwiGLU feed-forward starts as the
-        pretrained GELU one unless the weights hold SwiGLU already or `start_swiglu` is false: then
-        it stays as initialised.
+        `config` may change the dropouts, norm and feed-forward. A feed-forward of another shape than
+        BERT's starts as the pretrained one unless the weights hold its shape already or `afresh`
+        is true: then it stays as initialised.
         """
         folder = find_pretrained(name)
         config = config or BertConfig.from_pretrained(folder)
         model = cls(config)
         state = {course_name(k): v.float() for k, v in read_weights(folder).items()}
         new: set[str] = set()
-        if config.feed_forward == "swiglu" and "bert_layers.0.interm_dense.weight" in state:
-            for layer in range(config.num_hidden_layers):
-                up, down = f"bert_layers.{layer}.interm_dense", f"bert_layers.{layer}.out_dense"
-                if start_swiglu:
-                    start_from_gelu(state, up, down)
-                else:
-                    new |= {
-                        f"{x}.{p}"
-                        for x in (f"{up}.gate", f"{up}.value", down)
-                        for p in ("weight", "bias")
-                    }
-                    for lost in [k for k in state if k.startswith((up + ".", down + "."))]:
-                        del state[lost]
+        for prefix, module in model.named_modules():
+            if translate := getattr(module, "translate", None):
+                new |= translate(state, prefix, afresh)
         load_weights(model, state, new, str(name))
         model.name_or_path = str(name)
         return model.eval()

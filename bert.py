@@ -1,42 +1,33 @@
-"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): embeddings, attention, layer,
-encoder.
+"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): embeddings, attention, layers.
 
-Names follow the Stanford CS224N default project, so its code and checkpoints drop in. The encoder
-knows nothing of adapters, heads or tasks. Two faces share all the code: `forward(input_ids,
-attention_mask)` on a padded batch, and `encode(packed)` on packed rows (packing.py), which is what
-training uses.
+Names and signatures follow the Stanford CS224N default project, so its code and checkpoints drop
+in. The encoder knows nothing of adapters, heads or tasks. Two faces share all the code: padded
+batches, `forward(input_ids, attention_mask)`, and packed rows (packing.py), which training uses.
+
+Extensions plug into slots that are empty by default: `BertSelfAttention.prefix` (further keys and
+values), `BertLayer.side` (a branch beside the feed-forward) and the `extra` of `BertModel.embed`.
 
 Dimensions in the comments: B sequences, T tokens of a padded sequence, N tokens of a whole batch
-laid flat, H hidden size, A attention heads, D = H / A, R rows of width W in a group of packed rows.
+laid flat, H hidden size, A attention heads, D = H / A, R rows of width W in a group of rows, P keys
+of a prefix, K tokens that are wanted of the last layer. [..., H] is [N, H] or [B, T, H].
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from base_bert import BertConfig, BertPreTrainedModel
+from base_bert import BertConfig, BertPreTrainedModel, FeedForward
 from dropout import Dropout
-from packing import Group, Packed, pad
+from packing import Group, Packed
 from rmsnorm import RMSNorm
-from swiglu import SwiGLU
-
-
-class Linear(nn.Linear):
-    """nn.Linear that computes in the dtype of its input: bf16 activations meet fp32 master weights,
-    cast once a call.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
-        return F.linear(
-            input,
-            self.weight.to(input.dtype),
-            None if self.bias is None else self.bias.to(input.dtype),
-        )
+from swiglu import SWIGLU
 
 
 class LayerNorm(nn.LayerNorm):
@@ -50,148 +41,332 @@ class LayerNorm(nn.LayerNorm):
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
-FEED_FORWARDS: dict[str, tuple[Callable[[int, int], nn.Module], Callable[[Tensor], Tensor]]] = {
-    "gelu": (Linear, F.gelu),
-    "swiglu": (lambda size, width: SwiGLU(size, width, Linear), nn.Identity()),
+FEED_FORWARDS: dict[str, FeedForward] = {
+    "gelu": FeedForward(nn.Linear, F.gelu),
+    "swiglu": SWIGLU,
 }
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What attention needs to know of the tokens that it gets: which of them see which, and how to
+    compute it.
+
+    The kernel "softmax" writes attention out and "sdpa" is torch's fused one. On the CPU the fused
+    one's backward pass costs several times the plain one's; second derivatives need the plain one.
+    """
+
+    groups: list[Group]
+    masks: list[
+        Tensor
+    ]  # of each group, [R, 1, W or 1, W]: addends (softmax) or True at seen (sdpa)
+    kernel: str
+
+
+def choose_kernel(device: torch.device) -> str:
+    """The faster attention for what follows: see Rows."""
+    if device.type == "cpu" and torch.is_grad_enabled():
+        return "softmax"
+    return "sdpa"
+
+
+def addends(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as numbers to be added to attention scores: 0 where `seen`, else very low.
+
+    Not -inf but the lowest finite number: a row that is all padding must not become NaN.
+    """
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def packed_rows(groups: list[Group], kernel: str, dtype: torch.dtype) -> Rows:
+    """Rows of a packed batch, its masks made once for all layers."""
+    if kernel == "softmax":
+        return Rows(groups, [addends(group.mask, dtype) for group in groups], kernel)
+    return Rows(groups, [group.mask for group in groups], kernel)
+
+
+def padded_rows(attention_mask: Tensor, kernel: str, dtype: torch.dtype) -> Rows:
+    """Rows of a padded batch: B rows, each with one sequence.
+
+    attention_mask is [B, T], 1 or True at tokens; or the course's extended one, [B, 1, 1 or T, T],
+    to be added to the scores.
+    """
+    batch, width = attention_mask.shape[0], attention_mask.shape[-1]
+    if attention_mask.ndim == 4 and attention_mask.is_floating_point():
+        mask = attention_mask.to(dtype)
+        return Rows([Group(batch, width, 0, mask, {})], [mask], kernel)
+    seen = attention_mask.bool()
+    if seen.ndim == 2:
+        seen = seen[:, None, None, :]  # [B, 1, 1, T]
+    return packed_rows([Group(batch, width, 0, seen, {})], kernel, dtype)
+
+
+def as_rows(attention_mask: Rows | Tensor, hidden: Tensor) -> Rows:
+    """The rows that attention gets; course code calls layers with the mask of a padded batch."""
+    if isinstance(attention_mask, Rows):
+        return attention_mask
+    return padded_rows(attention_mask, choose_kernel(hidden.device), hidden.dtype)
 
 
 class BertSelfAttention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al. 2017, equation 1), before the output
     projection.
+
+    `prefix`, an empty slot: a module `prefix(group) -> (keys [R, P, H], values [R, P, H])` whose
+    keys every token of a row sees, as prefix-tuning needs it.
     """
 
     def __init__(self, config: BertConfig):
         super().__init__()
         self.num_attention_heads = config.num_attention_heads
         self.attention_head_size = config.hidden_size // config.num_attention_heads
-        self.query = Linear(config.hidden_size, config.hidden_size)
-        self.key = Linear(config.hidden_size, config.hidden_size)
-        self.value = Linear(config.hidden_size, config.hidden_size)
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
+        self.prefix: nn.Module | None = None
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: int, mask: Tensor) -> Tensor:
-        """Attention inside each row: three times [R*W, H] and BertModel.mask's [R, 1, W or 1, W] ->
-        [R*W, H].
-        """
-        q, k, v = (
-            x.view(rows, -1, self.num_attention_heads, self.attention_head_size)
-            .transpose(1, 2)
-            .contiguous()
-            for x in (query, key, value)
-        )  # [R, A, W, D]
-        if mask.dtype != torch.bool:
-            scores = (q / math.sqrt(self.attention_head_size)) @ k.transpose(
-                2, 3
-            ) + mask  # [R, A, W, W]
+    def split_heads(self, x: Tensor, rows: int) -> Tensor:
+        """[R*W, H] or [R, W, H] -> [R, A, W, D]."""
+        heads = x.reshape(rows, -1, self.num_attention_heads, self.attention_head_size)
+        return heads.transpose(1, 2).contiguous()
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, group: Group, mask: Tensor, kernel: str
+    ) -> Tensor:
+        """Attention inside each row of a group: three times [R*W, H] -> [R*W, H]."""
+        q = self.split_heads(query, group.rows)  # [R, A, W, D]
+        k = self.split_heads(key, group.rows)
+        v = self.split_heads(value, group.rows)
+
+        # Every token sees the prefix.
+        if self.prefix is not None:
+            keys, values = self.prefix(group)
+            k = torch.cat([self.split_heads(keys.to(k.dtype), group.rows), k], dim=2)
+            v = torch.cat([self.split_heads(values.to(v.dtype), group.rows), v], dim=2)
+            seen = 0.0 if mask.is_floating_point() else True
+            before = mask.new_full((*mask.shape[:-1], keys.shape[1]), seen)
+            mask = torch.cat([before, mask], dim=-1)  # [R, 1, W or 1, P + W]
+
+        if kernel == "softmax":
+            scores = (q / math.sqrt(self.attention_head_size)) @ k.transpose(2, 3) + mask
             out = self.dropout(scores.softmax(-1)) @ v  # [R, A, W, D]
         else:
             p = self.dropout.p if self.training else 0.0
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return out.transpose(1, 2).reshape(query.shape)
 
-    def forward(self, hidden: Tensor, groups: list[Group], masks: list[Tensor]) -> Tensor:
-        """[N, H] -> [N, H], each group of rows on its own."""
-        sizes = [group.rows * group.width for group in groups]
-        qkv = [linear(hidden).split(sizes) for linear in (self.query, self.key, self.value)]
+    def forward(self, hidden_states: Tensor, attention_mask: Rows | Tensor) -> Tensor:
+        """[..., H] -> [..., H], each group of rows on its own."""
+        rows = as_rows(attention_mask, hidden_states)
+        sizes = [group.rows * group.width for group in rows.groups]
+        flat = hidden_states.reshape(-1, hidden_states.shape[-1])  # [N, H]
+        queries = self.query(flat).split(sizes)
+        keys = self.key(flat).split(sizes)
+        values = self.value(flat).split(sizes)
         out = [
-            self.attend(q, k, v, g.rows, mask)
-            for q, k, v, g, mask in zip(*qkv, groups, masks, strict=True)
+            self.attend(q, k, v, group, mask, rows.kernel)
+            for q, k, v, group, mask in zip(
+                queries, keys, values, rows.groups, rows.masks, strict=True
+            )
         ]
-        return out[0] if len(out) == 1 else torch.cat(out)
+        joined = out[0] if len(out) == 1 else torch.cat(out)
+        return joined.view(hidden_states.shape)
 
 
 class BertLayer(nn.Module):
     """One post-norm transformer layer: LN(x + dropout(dense(f(x)))) around attention, then around
     the feed-forward.
+
+    `side`, an empty slot: a module `side(hidden [N, H], rows) -> [N, H]` whose output is added
+    before the last norm, as projected attention layers (PALs) need it.
     """
 
     def __init__(self, config: BertConfig):
         super().__init__()
         norm = NORMS[config.norm]
-        up, self.interm_af = FEED_FORWARDS[config.feed_forward]
+        self.feed_forward = FEED_FORWARDS[config.feed_forward]
         self.self_attention = BertSelfAttention(config)
-        self.attention_dense = Linear(config.hidden_size, config.hidden_size)
+        self.attention_dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.attention_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention_dropout = Dropout(config.hidden_dropout_prob)
-        self.interm_dense = up(config.hidden_size, config.intermediate_size)
-        self.out_dense = Linear(config.intermediate_size, config.hidden_size)
+        self.interm_dense = self.feed_forward.up(config.hidden_size, config.intermediate_size)
+        self.interm_af = self.feed_forward.activation
+        self.out_dense = nn.Linear(config.intermediate_size, config.hidden_size)
         self.out_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.out_dropout = Dropout(config.hidden_dropout_prob)
+        self.side: nn.Module | None = None
+
+    def translate(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
+        """Turn a pretrained BERT's weights of this layer (names begin with `prefix`) into this
+        layer's, in place, where its feed-forward has another shape.
+
+        `afresh`: leave the feed-forward as it was initialised. Returns the names that may be
+        missing from the weights therefore.
+        """
+        up, down = f"{prefix}.interm_dense", f"{prefix}.out_dense"
+        if self.feed_forward.translate is None or f"{up}.weight" not in state:
+            return set()  # BERT's own shape, or weights that have this layer's already
+        if not afresh:
+            self.feed_forward.translate(state, up, down)
+            return set()
+        for lost in [name for name in state if name.startswith((up + ".", down + "."))]:
+            del state[lost]
+        own = {f"{prefix}.{name}" for name in self.state_dict()}
+        return {name for name in own if name.startswith((up + ".", down + "."))}
+
+    def add_norm(
+        self,
+        input: Tensor,
+        output: Tensor,
+        dense_layer: nn.Module,
+        dropout: nn.Module,
+        ln_layer: nn.Module,
+    ) -> Tensor:
+        """LN(input + dropout(dense(output))), under the course's name."""
+        return ln_layer(input + dropout(dense_layer(output)))
 
     def forward(
-        self, hidden: Tensor, groups: list[Group], masks: list[Tensor], wanted: Tensor | None = None
+        self, hidden_states: Tensor, attention_mask: Rows | Tensor, wanted: Tensor | None = None
     ) -> Tensor:
-        """[N, H] -> [N, H]; or only the wanted tokens, [K] -> [K, H]."""
-        attended = self.self_attention(hidden, groups, masks)
+        """[..., H] -> [..., H]; or, of packed rows, only the wanted tokens: [K] -> [K, H]."""
+        rows = as_rows(attention_mask, hidden_states)
+        attended = self.self_attention(hidden_states, rows)
+        beside = None if self.side is None else self.side(hidden_states, rows)
+
+        # All that follows works token by token: tokens that nobody wants are left out here.
+        hidden = hidden_states
         if wanted is not None:
-            attended, hidden = attended.index_select(0, wanted), hidden.index_select(0, wanted)
-        attended = self.attention_dense(attended)
-        hidden = self.attention_layer_norm(hidden + self.attention_dropout(attended))
-        transformed = self.out_dense(self.interm_af(self.interm_dense(hidden)))
-        return self.out_layer_norm(hidden + self.out_dropout(transformed))
+            attended = attended.index_select(0, wanted)
+            hidden = hidden.index_select(0, wanted)
+            beside = None if beside is None else beside.index_select(0, wanted)
+
+        hidden = self.add_norm(
+            hidden,
+            attended,
+            self.attention_dense,
+            self.attention_dropout,
+            self.attention_layer_norm,
+        )
+        residual = hidden if beside is None else hidden + beside
+        inner = self.interm_af(self.interm_dense(hidden))
+        return self.add_norm(residual, inner, self.out_dense, self.out_dropout, self.out_layer_norm)
+
+
+def cast_linears(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The parameters of a module's linears in another dtype, by name, for functional_call.
+
+    The linears themselves stay nn.Linear with fp32 master weights; gradients reach those. Nothing
+    is to be replaced in fp32.
+    """
+    cast: dict[str, Tensor] = {}
+    if dtype == torch.float32:
+        return cast
+    for name, linear in module.named_modules():
+        if isinstance(linear, nn.Linear):
+            for key, parameter in linear.named_parameters(recurse=False):
+                cast[f"{name}.{key}"] = parameter.to(dtype)
+    return cast
 
 
 class BertModel(BertPreTrainedModel):
-    """The encoder with its embeddings and pooler."""
+    """The encoder with its embeddings and pooler.
+
+    `kernel` chooses the attention of all layers: "softmax", "sdpa", or "auto" for the faster one.
+    """
 
     def __init__(self, config: BertConfig):
         super().__init__(config)
-        self.word_embedding = nn.Embedding(
-            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
-        )
-        self.pos_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.tk_type_embedding = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.embed_layer_norm = NORMS[config.norm](config.hidden_size, eps=config.layer_norm_eps)
+        size = config.hidden_size
+        self.word_embedding = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        self.pos_embedding = nn.Embedding(config.max_position_embeddings, size)
+        self.tk_type_embedding = nn.Embedding(config.type_vocab_size, size)
+        self.embed_layer_norm = NORMS[config.norm](size, eps=config.layer_norm_eps)
         self.embed_dropout = Dropout(config.hidden_dropout_prob)
         # The course's checkpoints hold this buffer.
-        self.register_buffer(
-            "position_ids", torch.arange(config.max_position_embeddings).unsqueeze(0)
-        )
+        positions = torch.arange(config.max_position_embeddings)
+        self.register_buffer("position_ids", positions.unsqueeze(0))
         self.bert_layers = nn.ModuleList(
             [BertLayer(config) for _ in range(config.num_hidden_layers)]
         )
-        self.pooler_dense = Linear(config.hidden_size, config.hidden_size)
+        self.pooler_dense = nn.Linear(size, size)
         self.pooler_af = nn.Tanh()
+        self.kernel = "auto"
         self.init_weights()
 
-    def embed(self, packed: Packed) -> Tensor:
-        """Word, position and token type embeddings, summed and normalised: [N, H]."""
-        summed = self.word_embedding(packed.input_ids)
-        summed = (
-            summed
-            + self.pos_embedding(packed.position_ids)
-            + self.tk_type_embedding(packed.token_type_ids)
-        )
+    def embed(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        extra: Tensor | None = None,
+    ) -> Tensor:
+        """Word, position and token type embeddings, summed and normalised.
+
+        input_ids is [B, T] or [N]; token types default to 0 and positions to 0 .. T - 1, which
+        packed tokens [N] must give. `extra`, [..., H], is added to the sum. Returns [..., H].
+        """
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device)
+        summed = self.word_embedding(input_ids)
+        summed = summed + self.pos_embedding(position_ids) + self.tk_type_embedding(token_type_ids)
+        if extra is not None:
+            summed = summed + extra
         return self.embed_dropout(self.embed_layer_norm(summed))
 
-    def mask(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
-        """A group's mask, made once for all layers: as it is for torch's fused attention, as
-        addends for a plain softmax.
+    def embed_packed(self, packed: Packed, extra: Tensor | None = None) -> Tensor:
+        """The embeddings of packed rows: [N, H]."""
+        return self.embed(packed.input_ids, packed.token_type_ids, packed.position_ids, extra)
 
-        On the CPU the backward pass of the fused attention costs several times the plain one's. The
-        addend is the lowest finite number, not -inf: a row that is all padding must not become NaN.
-        """
-        if seen.device.type != "cpu" or not torch.is_grad_enabled():
-            return seen
-        return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+    @contextlib.contextmanager
+    def plain_attention(self) -> Iterator[None]:
+        """Attention written out, as second derivatives need it."""
+        before = self.kernel
+        self.kernel = "softmax"
+        try:
+            yield
+        finally:
+            self.kernel = before
 
-    def encode(
-        self, packed: Packed, dtype: torch.dtype = torch.float32, wanted: Tensor | None = None
+    def pick_kernel(self) -> str:
+        """What Rows calls kernel, for this model where it is now."""
+        if self.kernel == "auto":
+            return choose_kernel(self.word_embedding.weight.device)
+        return self.kernel
+
+    def encode_layers(
+        self, hidden: Tensor, rows: Rows, dtype: torch.dtype, wanted: Tensor | None = None
     ) -> list[Tensor]:
-        """All hidden states, the embeddings first: (layers + 1) tensors [N, H], computed in
-        `dtype`.
+        """All hidden states, the embeddings first: (layers + 1) of [..., H], computed in `dtype`.
 
         `wanted` [K]: of the last layer only these tokens, [K, H], so that all after its attention
-        costs next to nothing.
+        costs next to nothing. The rows' masks must be of this dtype.
         """
-        hidden = self.embed(packed).to(dtype)
-        masks = [self.mask(group.mask, dtype) for group in packed.groups]
-        states = [hidden]
-        for layer in self.bert_layers[:-1]:
-            states.append(layer(states[-1], packed.groups, masks))
-        states.append(self.bert_layers[-1](states[-1], packed.groups, masks, wanted))
+        states = [hidden.to(dtype)]
+        last = len(self.bert_layers) - 1
+        for i, layer in enumerate(self.bert_layers):
+            inputs = (states[-1], rows, wanted if i == last else None)
+            states.append(functional_call(layer, cast_linears(layer, dtype), inputs))
         return states
+
+    def encode_packed(
+        self,
+        packed: Packed,
+        dtype: torch.dtype = torch.float32,
+        wanted: Tensor | None = None,
+        embeddings: Tensor | None = None,
+    ) -> list[Tensor]:
+        """encode_layers() of packed rows, of their own embeddings unless others [N, H] are given."""
+        hidden = self.embed_packed(packed) if embeddings is None else embeddings
+        rows = packed_rows(packed.groups, self.pick_kernel(), dtype)
+        return self.encode_layers(hidden, rows, dtype, wanted)
+
+    def encode(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embeddings [B, T, H] and mask [B, T], 1 at tokens -> the last layer's states [B, T, H]."""
+        rows = padded_rows(attention_mask, self.pick_kernel(), hidden_states.dtype)
+        return self.encode_layers(hidden_states, rows, hidden_states.dtype)[-1]
 
     def pool(self, first: Tensor) -> Tensor:
         """BERT's pooler, tanh(dense(h_CLS)): [B, H] -> [B, H]."""
@@ -210,9 +385,13 @@ class BertModel(BertPreTrainedModel):
         are [B, T]. Returns last_hidden_state [B, T, H], pooler_output [B, H] and, on request,
         hidden_states: (layers + 1) of [B, T, H].
         """
-        states = [
-            x.view(*input_ids.shape, -1)
-            for x in self.encode(pad(input_ids, attention_mask, token_type_ids))
-        ]
-        output = {"last_hidden_state": states[-1], "pooler_output": self.pool(states[-1][:, 0])}
-        return {**output, "hidden_states": tuple(states)} if output_hidden_states else output
+        hidden = self.embed(input_ids, token_type_ids)
+        rows = padded_rows(attention_mask, self.pick_kernel(), hidden.dtype)
+        states = self.encode_layers(hidden, rows, hidden.dtype)
+        output: dict[str, Any] = {
+            "last_hidden_state": states[-1],
+            "pooler_output": self.pool(states[-1][:, 0]),
+        }
+        if output_hidden_states:
+            output["hidden_states"] = tuple(states)
+        return output

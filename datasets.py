@@ -1,4 +1,4 @@
-"""The data: the course's tab-separated files to examples, token ids (computed once, cached), and
+"""The data: the course's tab-separated files to examples, token ids (computed once, cached) and
 endless shuffled batches.
 
 Rows are read by examples.py. The course's own classes and functions, which its scripts import from
@@ -7,7 +7,6 @@ here, are in course/datasets.py.
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 import zipfile
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from course.datasets import (  # noqa: F401  (the course's scripts import these from here)
     SentenceClassificationDataset,
@@ -30,22 +28,12 @@ from course.datasets import (  # noqa: F401  (the course's scripts import these 
 from errors import UserError
 from examples import Example, read_examples
 from options import Options
-from tasks import TASKS
+from packing import Batch, Tokens
+from tasks import TASKS, Task
 from tokenizer import BertTokenizer
 
 BUILT_IN = Path(__file__).parent / "data" / "builtin"
 SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
-Sequence = tuple[np.ndarray, np.ndarray]  # token ids and token types of one sequence, unpadded
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some examples of one task. A cross-encoded pair is one sequence, a bi-encoded one two in
-    turn.
-    """
-
-    sequences: list[Sequence]
-    labels: Tensor  # [B], float; NaN without labels
 
 
 @dataclass
@@ -56,10 +44,10 @@ class Split:
     is a permutation seeded by (seed, task, k).
     """
 
-    task: str
+    task: Task
     examples: list[Example]
-    sequences: list[Sequence]
-    per_example: int  # sequences an example
+    tokens: list[Tokens]  # of all sequences, example after example
+    bounds: list[int]  # example i has the sequences bounds[i] to bounds[i + 1]
     seed: int = 0
     drawn: int = 0
     _order: dict[int, np.ndarray] = field(default_factory=dict)
@@ -67,49 +55,65 @@ class Split:
     def __len__(self) -> int:
         return len(self.examples)
 
+    def sequences(self, index: int) -> list[Tokens]:
+        """The sequences of one example."""
+        return self.tokens[self.bounds[index] : self.bounds[index + 1]]
+
+    def length(self, index: int) -> int:
+        """The tokens of one example, all of its sequences together."""
+        return sum(len(tokens) for tokens in self.sequences(index))
+
     def batch(self, indices: list[int]) -> Batch:
         """The examples with these indices, in this order."""
-        k = self.per_example
-        labels = [math.nan if (label := self.examples[i].label) is None else label for i in indices]
-        return Batch(
-            [s for i in indices for s in self.sequences[k * i : k * i + k]], torch.tensor(labels)
-        )
+        tokens: list[Tokens] = []
+        owners: list[int] = []
+        for place, index in enumerate(indices):
+            own = self.sequences(index)
+            tokens += own
+            owners += [place] * len(own)
+        labels = [self.examples[index].label for index in indices]
+        lengths = [len(self.tokens[self.bounds[index]]) for index in indices]
+        values = self.task.labels.tensor(labels, lengths)
+        return Batch(self.task.name, tokens, torch.tensor(owners), values)
+
+    def permutation(self, turn: int) -> np.ndarray:
+        """The order of one pass over the data; the last one asked for is kept."""
+        if turn not in self._order:
+            name = hashlib.sha256(self.task.name.encode()).digest()
+            seeds = [self.seed, int.from_bytes(name[:4], "big"), turn]
+            self._order = {turn: np.random.default_rng(seeds).permutation(len(self))}
+        return self._order[turn]
 
     def draw(self, count: int) -> list[int]:
         """The indices of the next `count` examples; every pass over the data is shuffled anew."""
         indices = []
         for position in range(self.drawn, self.drawn + count):
             turn, place = divmod(position, len(self))
-            if turn not in self._order:
-                name = int.from_bytes(hashlib.sha256(self.task.encode()).digest()[:4], "big")
-                self._order = {
-                    turn: np.random.default_rng([self.seed, name, turn]).permutation(len(self))
-                }
-            indices.append(int(self._order[turn][place]))
+            indices.append(int(self.permutation(turn)[place]))
         self.drawn += count
         return indices
 
-    def take(self, count: int) -> Batch:
-        """The next `count` examples."""
-        return self.batch(self.draw(count))
-
     def by_length(self, tokens: int) -> list[list[int]]:
-        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one
-        example).
-        """
-        k = self.per_example
-        sizes = [
-            sum(len(ids) for ids, _ in self.sequences[k * i : k * i + k]) for i in range(len(self))
-        ]
+        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one example)."""
+        sizes = [self.length(index) for index in range(len(self))]
         lists: list[list[int]] = []
         room = 0
-        for i in sorted(range(len(self)), key=lambda i: -sizes[i]):
-            if sizes[i] > room or not lists:
+        for index in sorted(range(len(self)), key=lambda index: -sizes[index]):
+            if sizes[index] > room or not lists:
                 lists.append([])
                 room = tokens
-            lists[-1].append(i)
-            room -= sizes[i]
+            lists[-1].append(index)
+            room -= sizes[index]
         return lists
+
+
+def make_split(
+    task: Task, examples: list[Example], encoded: list[Tokens], options: Options
+) -> Split:
+    """A reader of examples whose sequences are `encoded`, one or two an example."""
+    each = 2 if task.is_bi(options) else 1
+    bounds = list(range(0, each * len(examples) + 1, each))
+    return Split(task, examples, encoded, bounds, options.seed)
 
 
 def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
@@ -118,22 +122,29 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     The default data folder may hold no task's files: then all are the built-in ones. Some present
     and some not is an error.
     """
-    paths, default = {}, []
+    folder = Path(options.data_dir)
+    paths: dict[tuple[str, str], Path] = {}
+    given = 0
     for task in options.tasks:
         for split, suffix in SPLITS.items():
-            given = getattr(options, f"{task}_{split}", None)
-            paths[task, split] = Path(
-                given or Path(options.data_dir) / TASKS[task].files.format(suffix)
-            )
-            default += [] if given else [(task, split)]
+            named = options.file(f"{task}_{split}")
+            given += named is not None
+            paths[task, split] = Path(named or folder / TASKS[task].files.format(suffix))
     missing = [path for path in paths.values() if not os.path.exists(path)]
     if not missing:
         return paths, False
-    usual = Path(options.data_dir) == Path(Options.data_dir)
+
+    # Only where nobody asked for other data, and none is there, does the built-in corpus stand in.
+    usual = folder == Path(Options.data_dir)
     names = [task.files.format(suffix) for task in TASKS.values() for suffix in SPLITS.values()]
-    there = [name for name in names if os.path.exists(Path(options.data_dir) / name)]
-    if usual and len(default) == len(paths) and not there:
-        return {(t, s): BUILT_IN / TASKS[t].files.format(SPLITS[s]) for t, s in paths}, True
+    there = [name for name in names if os.path.exists(folder / name)]
+    if usual and not given and not there:
+        built_in = {
+            (task, split): BUILT_IN / TASKS[task].files.format(SPLITS[split])
+            for task, split in paths
+        }
+        return built_in, True
+
     absent = ", ".join(map(str, missing))
     if usual and there and len(missing) == len(paths):  # as if none were there
         absent += f" ({there[0]} is there, so the built-in corpus is not used)"
@@ -145,34 +156,28 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
 
 def tokenize(
     texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int, cache: Path
-) -> list[Sequence]:
+) -> list[Tokens]:
     """Token ids and types of sentences or pairs, from the cache where the same were tokenised
     before.
     """
-    key = json.dumps(
-        [tokenizer.backend.to_str(), max_length, texts]
-    )  # quotes the texts: none runs into the next
+    # The key quotes the texts: none runs into the next.
+    key = json.dumps([tokenizer.backend.to_str(), max_length, texts])
     path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
             ids, types, ends = stored["ids"], stored["types"], stored["ends"]
         if len(ends) != len(texts):
             raise ValueError("of other texts")
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        RuntimeError,
-        zipfile.BadZipFile,
-    ):  # not there, or torn: made anew
-        sequences = tokenizer.encode(texts, max_length)
-        ids, types = (np.concatenate(x) for x in zip(*sequences, strict=True))
-        ends = np.cumsum([len(x) for x, _ in sequences])
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+        # Not there, or torn: made anew.
+        sequences = tokenizer.encode_batch(texts, max_length)
+        ids = np.concatenate([own for own, _ in sequences])
+        types = np.concatenate([own for _, own in sequences])
+        ends = np.cumsum([len(own) for own, _ in sequences])
         ids = ids.astype(np.uint16 if ids.max() < 2**16 else np.int32)
         save_cache(path, ids=ids, types=types.astype(np.uint8), ends=ends)
     starts = np.concatenate([[0], ends[:-1]])
-    return [(ids[a:b], types[a:b]) for a, b in zip(starts, ends, strict=True)]
+    return [Tokens(ids[a:b], types[a:b]) for a, b in zip(starts, ends, strict=True)]
 
 
 def save_cache(path: Path, **arrays: np.ndarray) -> None:
@@ -188,14 +193,20 @@ def save_cache(path: Path, **arrays: np.ndarray) -> None:
         print(f"{path.parent}: token ids not cached ({error.strerror})")
 
 
+def texts_to_encode(
+    task: Task, texts: list[tuple[str, ...]], options: Options
+) -> list[tuple[str, ...]]:
+    """What the tokenizer gets: a text an example, or each sentence of a pair on its own."""
+    if not task.is_bi(options):
+        return texts
+    return [(sentence,) for text in texts for sentence in text]
+
+
 def load_split(
-    path: Path, name: str, split: str, options: Options, tokenizer: BertTokenizer
+    path: Path, task: Task, split: str, options: Options, tokenizer: BertTokenizer
 ) -> Split:
     """Read and tokenise one file."""
-    examples = read_examples(path, TASKS[name], split)
-    bi = TASKS[name].pair and options.pair_encoding == "bi"
-    texts: list[tuple[str, ...]] = (
-        [(t,) for e in examples for t in e.texts] if bi else [e.texts for e in examples]
-    )
-    sequences = tokenize(texts, tokenizer, options.max_length, Path(".cache"))
-    return Split(name, examples, sequences, 2 if bi else 1, options.seed)
+    examples = read_examples(path, task, split)
+    texts = texts_to_encode(task, [example.texts for example in examples], options)
+    encoded = tokenize(texts, tokenizer, options.max_length, Path(".cache"))
+    return make_split(task, examples, encoded, options)

@@ -1,16 +1,21 @@
-"""Scores: one loop for any task and split. The course's own functions, which its scripts import
-from here, are in course/evaluation.py.
+"""Scores: one loop for any task and split.
+
+The course's functions, which its scripts import from here, are in course/evaluation.py; prediction
+files are written by examples.py.
 """
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.stats import spearmanr
 from sklearn.metrics import confusion_matrix, f1_score
+from torch import Tensor
 
-from course.evaluation import (  # the course's scripts import these from here
+from course.evaluation import (  # noqa: F401  (the course's scripts import these from here)
     model_eval_multitask,
     model_eval_sst,
     model_eval_test_multitask,
@@ -18,80 +23,109 @@ from course.evaluation import (  # the course's scripts import these from here
 )
 from datasets import Split
 from errors import UserError
-from examples import write_predictions
-from tasks import TASKS, overall
-
-if TYPE_CHECKING:
-    from multitask_classifier import MultitaskBERT
+from examples import write_predictions  # noqa: F401  (written once, read from both places)
+from packing import Batch
+from tasks import Task, overall
 
 EVALUATION_TOKENS = 8192  # of a forward pass without gradients
 
 
+class Model(Protocol):
+    """What is scored: MultitaskBERT, or what has its methods."""
+
+    training: bool
+
+    def train(self, mode: bool = True) -> Any:
+        """Into train or eval mode."""
+
+    def logits(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        """{task: [B, ...]}."""
+
+
+def same_width(logits: list[Tensor]) -> list[Tensor]:
+    """Logits [B, T, outputs] of batches whose T differ, filled up with zeros to the longest T;
+    others as they are.
+    """
+    if logits[0].ndim < 3:
+        return logits
+    longest = max(x.shape[1] for x in logits)
+    return [F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in logits]
+
+
 @torch.no_grad()
-def predict_logits(model: "MultitaskBERT", split: Split) -> torch.Tensor:
-    """The logits of all examples, in file order, the model in eval mode: [examples, outputs], fp32,
-    on the CPU.
+def predict_logits(model: Model, split: Split) -> Tensor:
+    """The logits of all examples, in file order, the model in eval mode: [examples, outputs] (or
+    [examples, T, outputs] where each token has some), fp32, on the CPU.
 
     UserError where they are not finite: no score, best model or prediction file may come from them.
     """
+    name = split.task.name
     was_training = model.training
-    model.eval()
-    rows, order = [], []
+    model.train(False)
+    parts: list[Tensor] = []
+    order: list[int] = []
     for indices in split.by_length(EVALUATION_TOKENS):
-        rows.append(model.logits({split.task: split.batch(indices)})[split.task].float().cpu())
+        logits = model.logits({name: split.batch(indices)})[name]
+        parts.append(logits.float().cpu())
         order += indices
     model.train(was_training)
-    logits = torch.cat(rows)
-    if not logits.isfinite().all():
+
+    together = torch.cat(same_width(parts))
+    if not together.isfinite().all():
         raise UserError(
-            f"{split.task}: the model's outputs are not finite, training diverged; "
+            f"{name}: the model's outputs are not finite, training diverged; "
             "lower --lr, or keep --clip"
         )
-    return logits[torch.tensor(order).argsort()]
+    return together[torch.tensor(order).argsort()]
 
 
-def predict(model: "MultitaskBERT", split: Split) -> np.ndarray:
-    """The predictions of all examples, in file order: classes, 0.0 / 1.0 or similarities."""
-    return TASKS[split.task].predict(predict_logits(model, split)).numpy()
+def predict(model: Model, split: Split) -> Sequence[Any]:
+    """The predictions of all examples, in file order: classes, 0.0 / 1.0 or similarities, as an
+    array; or a list of arrays where each token has one.
+    """
+    predictions = split.task.predict(predict_logits(model, split)).numpy()
+    lengths = [len(split.sequences(index)[0]) for index in range(len(split))]
+    return split.task.labels.unpad(predictions, lengths)
 
 
-def measure(task: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def measure(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """The task's score, and what else is worth a look: macro F1 and confusion matrix, or Spearman's
     rho.
     """
     constant = np.ptp(predictions) == 0
     if constant:
-        warnings.warn(f"{task}: all predictions are {predictions[0]:g}", stacklevel=2)
-    score = {
-        "score": TASKS[task].metric(predictions, labels),
-        "metric": TASKS[task].metric_name,
+        warnings.warn(f"{task.name}: all predictions are {predictions[0]:g}", stacklevel=2)
+    results: dict[str, Any] = {
+        "score": task.metric(predictions, labels),
+        "metric": task.metric_name,
         "count": len(labels),
     }
-    if not TASKS[task].whole:
-        undefined = constant or np.ptp(labels) == 0
-        return {
-            **score,
-            "spearman": 0.0 if undefined else float(spearmanr(predictions, labels).statistic),
-        }
-    matrix = confusion_matrix(
-        labels, predictions, labels=np.arange(TASKS[task].low, TASKS[task].high + 1)
-    )
-    return {
-        **score,
-        "macro_f1": float(f1_score(labels, predictions, average="macro")),
-        "confusion": matrix.tolist(),
-    }
+    if task.labels.whole:
+        classes = np.arange(task.labels.low, task.labels.high + 1)
+        results["macro_f1"] = float(f1_score(labels, predictions, average="macro"))
+        results["confusion"] = confusion_matrix(labels, predictions, labels=classes).tolist()
+    elif constant or np.ptp(labels) == 0:
+        results["spearman"] = 0.0
+    else:
+        results["spearman"] = float(spearmanr(predictions, labels).statistic)
+    return results
 
 
-def evaluate(model: "MultitaskBERT", splits: dict[str, Split]) -> dict[str, Any]:
+def flat(values: Sequence[Any]) -> np.ndarray:
+    """One number an example, or several each, in one array."""
+    return np.concatenate([np.atleast_1d(value) for value in values])
+
+
+def evaluate(model: Model, splits: dict[str, Split]) -> dict[str, Any]:
     """{task: measure(...), "overall": the mean of the scores as they count}. The splits must have
     labels.
     """
     results: dict[str, Any] = {}
-    for task, split in splits.items():
-        labels = np.array([example.label for example in split.examples])
-        results[task] = measure(task, predict(model, split), labels)
-    return {**results, "overall": overall({task: results[task]["score"] for task in splits})}
+    for name, split in splits.items():
+        labels = flat([example.label for example in split.examples])
+        results[name] = measure(split.task, flat(predict(model, split)), labels)
+    results["overall"] = overall({name: results[name]["score"] for name in splits})
+    return results
 
 
 __all__ = [

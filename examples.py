@@ -11,13 +11,14 @@ order of the data file.
 
 import csv
 import io
-import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from errors import UserError
 from tasks import TASKS, Task
@@ -29,7 +30,7 @@ class Example:
 
     id: str
     texts: tuple[str, ...]
-    label: float | None
+    label: Any  # a number, or what the task's labels are
 
 
 def read_text(path: Path) -> str:
@@ -140,20 +141,12 @@ def parse_texts(row: dict[str, str], task: Task, where: str) -> tuple[str, tuple
     return identity, texts
 
 
-def parse_label(text: str, task: Task, where: str) -> float:
-    """A label in range, or UserError."""
-    kind = "a whole number" if task.whole else "a number"
+def parse_label(text: str, task: Task, where: str) -> Any:
+    """A legal label, or UserError."""
     try:
-        label = float(text)
-    except ValueError:
-        label = math.nan
-    # A comparison with nan is false: it is never in range.
-    in_range = task.low <= label <= task.high
-    if not in_range or (task.whole and label != int(label)):
-        raise UserError(
-            f'{where}: {task.label} is "{text}", expected {kind} from {task.low:g} to {task.high:g}'
-        )
-    return label
+        return task.labels.parse(text)
+    except ValueError as error:
+        raise UserError(f'{where}: {task.label} is "{text}", {error}') from None
 
 
 def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
@@ -192,6 +185,13 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     return examples
 
 
+def as_text(prediction: Any) -> str:
+    """A prediction as it stands in a file: one number, or several with spaces between."""
+    if isinstance(prediction, np.ndarray):
+        return " ".join(str(number) for number in prediction)
+    return str(prediction)
+
+
 def write_predictions(
     path: str | Path, task: str, ids: list[str], predictions: Iterable[Any]
 ) -> None:
@@ -200,7 +200,7 @@ def write_predictions(
     new = ""
     lines = [
         f"id \t {TASKS[task].header} \n",
-        *(f"{i} , {p} \n" for i, p in zip(ids, predictions, strict=True)),
+        *(f"{i} , {as_text(p)} \n" for i, p in zip(ids, predictions, strict=True)),
     ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

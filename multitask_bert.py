@@ -1,40 +1,39 @@
-"""MultitaskBERT: one encoder, one head a task. Built here from options, or loaded from a run
-folder.
+"""MultitaskBERT: one encoder, one pipeline a task. Built here from options, or loaded from a run.
 
-from multitask_classifier import MultitaskBERT
-model = MultitaskBERT.load("runs/2026-11-20-multitask")
-model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
+    from multitask_classifier import MultitaskBERT
+    model = MultitaskBERT.load("runs/2026-11-20-multitask")
+    model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lora
-from bert import BertConfig, BertModel
-from checkpoint import read_json, read_tensors
-from datasets import Batch, Sequence, Split
+from adapters.wrap import Adapter, fits, partial_state
+from base_bert import BertConfig
+from bert import FEED_FORWARDS, BertModel
+from course.faces import CourseFaces
+from datasets import Split, make_split, texts_to_encode
 from errors import UserError
 from evaluation import predict_logits
 from examples import Example
-from heads import HEADS, POOLINGS, Encoded, cls_pooling, pair_features
-from options import Options, pick
-from packing import Packed, pack
-from swiglu import two_thirds
-from tasks import LEADERBOARD, TASKS
+from forward import Encoded, Forward
+from heads.pipeline import Pipeline
+from options import Options
+from packing import Batch, Packed, Tokens, pack
+from tasks import Task, tasks_of
 from tokenizer import BertTokenizer
+from training.checkpoint import read_json, read_tensors
 
-SENTIMENT, PARAPHRASE, SIMILARITY = LEADERBOARD
-
-# What may wrap linears of the loaded encoder and freeze the rest of it; each reads from the options
-# whether to.
-ADAPTERS: dict[str, Callable[[nn.Module, Options], None]] = {"lora": lora.adapt_from_options}
+# What may change the loaded encoder, from inside, each with the options that ask for it.
+ADAPTERS: dict[str, Adapter] = {"lora": lora.ADAPTER}
+CUDA_ROW_MULTIPLE = 8  # rows of a group come in multiples of this, so that few shapes occur
 
 
 def pick_device(use_gpu: bool) -> torch.device:
@@ -47,64 +46,54 @@ def pick_device(use_gpu: bool) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it
-    faster than fp32.
+    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it faster
+    than fp32.
     """
     if precision == "auto" and device.type == "cuda":
-        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif precision == "auto":
-        precision = (
-            "bf16"
-            if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-            else "fp32"
-        )
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        fast = precision == "bf16"
+    return torch.bfloat16 if fast else torch.float32
 
 
-def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Sequence:
-    """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]` of at most `limit` tokens, the
-    longer cut first.
-
-    The tokenizer's own pairs are cut in the same way: of an odd number of places the longer text,
-    or else b, gets the one that is left over.
+def peak_rate(options: Options, hidden_size: int) -> float:
+    """The highest learning rate of a run: --lr; or 1e-3 for heads alone; or 5e-5 for bert-base and
+    more for narrower encoders (2e-4 for MiniLM), times what adapters take.
     """
-    a, b, room = first[1:-1], second[1:-1], limit - 3
-    if len(a) + len(b) > room:
-        short = min(len(a), len(b), room // 2)
-        a, b = (a[: room - short], b[:short]) if len(a) > len(b) else (a[:short], b[: room - short])
-    ids = np.concatenate([first[:1], a, first[-1:], b, second[-1:]])
-    return ids, (np.arange(len(ids)) > len(a) + 1).astype(np.int64)
+    if options.lr is not None:
+        return options.lr
+    if options.option == "pretrain":
+        return 1e-3
+    rate = min(3e-4, 5e-5 * (768 / hidden_size) ** 2)
+    for adapter in ADAPTERS.values():
+        if adapter.wanted(options):
+            rate = adapter.rate_factor * rate
+    return rate
 
 
-class MultitaskBERT(nn.Module):
-    """The encoder, and a head for each of options.tasks."""
+class MultitaskBERT(CourseFaces, nn.Module):
+    """The encoder, and a pipeline for each of options.tasks.
+
+    `trained` is the set of parameter names that the options let train, fixed when the model is
+    built: what is saved does not depend on what happens to be frozen at the moment.
+    """
 
     def __init__(self, bert: BertModel, options: Options):
         super().__init__()
-        self.bert, self.options = bert, options
-        self.pool = pick(POOLINGS, options.pooling, "--pooling")
+        self.bert = bert
+        self.options = options
+        self.tasks: dict[str, Task] = tasks_of(options)
         self.compute_dtype = torch.float32
+        self.trained: frozenset[str] = frozenset()
         self._tokenizer: BertTokenizer | None = None
-        hidden, head = bert.config.hidden_size, pick(HEADS, options.head, "--head")
-        norm = "rmsnorm" if options.rmsnorm in ("heads", "all") else "layernorm"
-        gated = options.swiglu in ("heads", "all")
-        self.heads = nn.ModuleDict(
-            {
-                name: head(
-                    4 * hidden if self.is_bi(name) else hidden,
-                    hidden,
-                    pick(TASKS, name, "--tasks").outputs,
-                    options.hidden_dropout_prob,
-                    norm,
-                    gated,
-                )
-                for name in options.tasks
-            }
-        )
-
-    def is_bi(self, task: str) -> bool:
-        """Whether an example of the task is two sequences."""
-        return pick(TASKS, task, "--tasks").pair and self.options.pair_encoding == "bi"
+        # Modules that adapters add: each turns packed rows into a summand of the embeddings [N, H].
+        self.embedding_terms = nn.ModuleDict()
+        self.pipelines = nn.ModuleDict()
+        for name, task in self.tasks.items():
+            make = task.pipeline or Pipeline
+            self.pipelines[name] = make(task, bert, options)
 
     @property
     def device(self) -> torch.device:
@@ -118,152 +107,117 @@ class MultitaskBERT(nn.Module):
             self._tokenizer = BertTokenizer.from_pretrained(self.bert.name_or_path)
         return self._tokenizer
 
-    def encode(self, packed: Packed) -> tuple[Tensor, Tensor]:
-        """The last states [N, H] and where sequences start in them [B]; only the [CLS] states where
-        no more is pooled.
-        """
-        if self.pool is not cls_pooling:
-            return self.bert.encode(packed, self.compute_dtype)[-1], packed.starts
-        first = self.bert.encode(packed, self.compute_dtype, packed.starts)[-1]
-        return first, torch.arange(len(first), device=first.device)
+    # ---- from batches to logits
 
-    def logits(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
-        """All sentences of all tasks through the encoder at once: {task: [examples, outputs]},
-        fp32.
+    def pack(self, batches: Mapping[str, Batch]) -> Packed:
+        """{task: batch} as packed rows, on the model's device."""
+        multiple = CUDA_ROW_MULTIPLE if self.device.type == "cuda" else 1
+        return pack(batches, multiple).to(self.device)
+
+    def embed(self, packed: Packed) -> Tensor:
+        """The embeddings of packed rows, as the first layer gets them: [N, H], fp32."""
+        extra = None
+        for term in self.embedding_terms.values():
+            extra = term(packed) if extra is None else extra + term(packed)
+        return self.bert.embed_packed(packed, extra)
+
+    def forward(self, packed: Packed, embeddings: Tensor | None = None) -> Forward:
+        """One encoder call for all tasks in `packed`, then each task's pipeline.
+
+        `embeddings` [N, H] stand in for the rows' own, for noise on them.
         """
-        packed = pack({task: batch.sequences for task, batch in batches.items()}).to(self.device)
-        states, starts = self.encode(packed)
-        out, begin = {}, 0
-        for task, batch in batches.items():
-            end = begin + len(batch.sequences)
-            longest = max(len(ids) for ids, _ in batch.sequences)
-            pooled = self.pool(
-                Encoded(states, starts[begin:end], packed.lengths[begin:end], longest)
+        if embeddings is None:
+            embeddings = self.embed(packed)
+
+        # Where every pipeline reads only [CLS], no more of the last layer is computed.
+        only_first = all(self.pipelines[name].needs == "cls" for name in packed.tasks)
+        wanted = packed.starts if only_first else None
+        states = self.bert.encode_packed(packed, self.compute_dtype, wanted, embeddings)
+
+        pooled: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        for name, part in packed.tasks.items():
+            encoded = Encoded(
+                layers=states,
+                starts=packed.starts[part],
+                lengths=packed.lengths[part],
+                longest=packed.longest[name],
+                last_first=states[-1][part] if only_first else None,
             )
-            out[task] = self.heads[task](pair_features(pooled) if self.is_bi(task) else pooled)
-            begin = end
-        return out
+            pooled[name], logits[name] = self.pipelines[name](encoded, packed.owners[part])
+        return Forward(packed, embeddings, states, pooled, logits)
 
-    def predict(self, task: str, texts: Iterable[str | tuple[str, ...]]) -> list[float]:
+    def logits(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
+        """All sentences of all tasks through the encoder at once: {task: [B, outputs]}, fp32."""
+        return self(self.pack(batches)).logits
+
+    def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[float]:
         """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences."""
-        if task not in self.heads:
+        if name not in self.tasks:
             raise UserError(
-                f"{task}: this model has no head for it, only for {', '.join(self.heads)}"
+                f"{name}: this model has no head for it, only for {', '.join(self.tasks)}"
             )
-        width = 2 if TASKS[task].pair else 1
+        task = self.tasks[name]
         texts = [texts] if isinstance(texts, str) else texts
         tuples = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        if any(len(text) != width for text in tuples):
-            raise UserError(
-                f"{task} takes a list of {'pairs (first, second)' if width == 2 else 'sentences'}"
-            )
+        if any(len(text) != len(task.columns) for text in tuples):
+            kind = "pairs (first, second)" if task.pair else "sentences"
+            raise UserError(f"{name} takes a list of {kind}")
         if not tuples:
             return []
-        flat = [(t,) for text in tuples for t in text] if self.is_bi(task) else tuples
         examples = [Example("", text, None) for text in tuples]
-        split = Split(
-            task,
-            examples,
-            self.tokenizer.encode(flat, self.options.max_length),
-            width if self.is_bi(task) else 1,
-        )
-        return TASKS[task].predict(predict_logits(self, split)).tolist()
+        to_encode = texts_to_encode(task, tuples, self.options)
+        encoded = self.tokenizer.encode_batch(to_encode, self.options.max_length)
+        tokens = [Tokens(ids, types) for ids, types in encoded]
+        split: Split = make_split(task, examples, tokens, self.options)
+        return task.predict(predict_logits(self, split)).tolist()
 
-    # The course's faces: padded batches [B, T], masks 1 at tokens.
+    # ---- saving and loading
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """A batch of sentences to their pooled embeddings: [B, H]."""
-        sequences = unpad(input_ids, attention_mask, self.options.max_length)
-        packed = pack({"": sequences}).to(self.device)
-        longest = max(len(ids) for ids, _ in sequences)
-        states, starts = self.encode(packed)
-        return self.pool(Encoded(states, starts, packed.lengths, longest))
+    @property
+    def whole(self) -> bool:
+        """Whether all of the encoder trains, so that all of it has to be saved."""
+        return all(f"bert.{name}" in self.trained for name, _ in self.bert.named_parameters())
 
-    def predict_sentiment(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits of the five grades: [B, 5]."""
-        sequences = unpad(input_ids, attention_mask, self.options.max_length)
-        return self.logits({SENTIMENT: Batch(sequences, torch.empty(0))})[SENTIMENT]
-
-    def predict_pair(
-        self, task: str, ids_1: Tensor, mask_1: Tensor, ids_2: Tensor, mask_2: Tensor
-    ) -> Tensor:
-        """Logits of pairs that come as two padded batches: [B, outputs]."""
-        limit = (
-            self.options.max_length if self.is_bi(task) else ids_1.shape[1] + ids_2.shape[1]
-        )  # join_pair cuts later
-        pairs = zip(unpad(ids_1, mask_1, limit), unpad(ids_2, mask_2, limit), strict=True)
-        if self.is_bi(task):
-            sequences = [sequence for pair in pairs for sequence in pair]
-        else:
-            sequences = [join_pair(a, b, self.options.max_length) for (a, _), (b, _) in pairs]
-        return self.logits({task: Batch(sequences, torch.empty(0))})[task]
-
-    def predict_paraphrase(
-        self,
-        input_ids_1: Tensor,
-        attention_mask_1: Tensor,
-        input_ids_2: Tensor,
-        attention_mask_2: Tensor,
-    ) -> Tensor:
-        """Logits of being paraphrases: [B]."""
-        return self.predict_pair(
-            PARAPHRASE, input_ids_1, attention_mask_1, input_ids_2, attention_mask_2
-        ).squeeze(1)
-
-    def predict_similarity(
-        self,
-        input_ids_1: Tensor,
-        attention_mask_1: Tensor,
-        input_ids_2: Tensor,
-        attention_mask_2: Tensor,
-    ) -> Tensor:
-        """Similarities on the labels' scale, 0 to 5: [B]."""
-        logits = self.predict_pair(
-            SIMILARITY, input_ids_1, attention_mask_1, input_ids_2, attention_mask_2
-        )
-        return TASKS[SIMILARITY].predict(logits)
+    def own_state(self) -> dict[str, Tensor]:
+        """What save() writes: everything, or what training changes where the encoder's pretrained
+        weights are frozen.
+        """
+        return self.state_dict() if self.whole else partial_state(self, self.trained)
 
     def save(self, folder: Path) -> None:
-        """Write what load() reads: the whole model, or where parts of the encoder are frozen only
-        what training changes.
-        """
+        """Write what load() reads into a folder that exists."""
         options = self.options
-        if os.path.isdir(options.model) and not os.path.isabs(
-            options.model
-        ):  # for an adapter, loaded from anywhere
-            options = replace(
-                options,
-                model=os.path.relpath(os.path.realpath(options.model), os.path.realpath(folder)),
-            )
+        if os.path.isdir(options.model) and not os.path.isabs(options.model):
+            # For an adapter, which is loaded from anywhere.
+            path = os.path.relpath(os.path.realpath(options.model), os.path.realpath(folder))
+            options = replace(options, model=path)
         (folder / "options.json").write_text(options.to_json() + "\n", encoding="utf-8")
-        if not all(p.requires_grad for p in self.bert.parameters()):
-            state, name = lora.adapter_state(self), "adapter.safetensors"
-        else:
-            state, name = self.state_dict(), "model.safetensors"
+        name = "adapter.safetensors"
+        if self.whole:
+            name = "model.safetensors"
             self.bert.config.save(folder)
             self.tokenizer.save_pretrained(folder)
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / name)
+        state = {key: x.detach().cpu().contiguous() for key, x in self.own_state().items()}
+        save_file(state, folder / name)
 
     @classmethod
     def load(cls, folder: str | Path, use_gpu: bool = False) -> "MultitaskBERT":
         """The best model of a run folder (or a folder that save() wrote), in eval mode."""
-        best = [
-            Path(folder) / name for name in ("best", "best.old")
-        ]  # .old: for an instant, while best is replaced
-        folder = next((path for path in best if path.exists()), Path(folder))
-        if not (folder / "options.json").exists() or not any(folder.glob("*.safetensors")):
-            raise UserError(
-                f"{folder}: no model in it; expected a run folder with best/, such as runs/<date>-<name>"
-            )
+        folder = find_saved(Path(folder))
         options = Options.from_json((folder / "options.json").read_text(encoding="utf-8"))
         if (folder / options.model).is_dir():
             options = replace(options, model=str((folder / options.model).resolve()))
-        if (folder / "adapter.safetensors").exists():
+
+        # The same build as before training; then what was saved, all of it or what had trained.
+        partial = folder / "adapter.safetensors"
+        if partial.exists():
             model = build(options)
-            lora.load_adapter(model, read_tensors(folder / "adapter.safetensors"))
+            state = read_tensors(partial)
+            fits(state, partial_state(model, model.trained))
+            model.load_state_dict(state, strict=False)
         else:
-            model = cls(BertModel(BertConfig.from_dict(read_json(folder / "config.json"))), options)
-            model.bert.name_or_path = str(folder)
+            model = build(options, saved=folder)
             try:
                 model.load_state_dict(read_tensors(folder / "model.safetensors"))
             except RuntimeError as error:
@@ -275,15 +229,29 @@ class MultitaskBERT(nn.Module):
         model.compute_dtype = pick_dtype(options.precision, device)
         return model.to(device).eval()
 
+    def merge(self) -> None:
+        """Fold every adapter into the encoder's weights; from then on the model is saved whole."""
+        options = self.options
+        for adapter in reversed(ADAPTERS.values()):
+            if adapter.wanted(options):
+                adapter.merge(self)
+                options = adapter.without(options)
+        self.options = options
+        self.bert.requires_grad_(True)
+        self.trained = frozenset(name for name, _ in self.named_parameters())
 
-def unpad(input_ids: Tensor, attention_mask: Tensor, limit: int) -> list[Sequence]:
-    """The sentences of a padded batch, without their padding, cut before [SEP] to at most `limit`
-    tokens.
-    """
-    rows = zip(input_ids.cpu().numpy(), attention_mask.cpu().numpy().astype(bool), strict=True)
-    sentences = [row[keep] for row, keep in rows]
-    cut = [x if len(x) <= limit else np.concatenate([x[: limit - 1], x[-1:]]) for x in sentences]
-    return [(x, np.zeros(len(x), dtype=np.int64)) for x in cut]
+
+def find_saved(folder: Path) -> Path:
+    """Where in a run folder the best model is; the folder itself where save() wrote it."""
+    # best.old: for an instant, while best is replaced
+    places = [folder / "best", folder / "best.old", folder]
+    found = next(path for path in places if path.exists() or path == folder)
+    if not (found / "options.json").exists() or not any(found.glob("*.safetensors")):
+        raise UserError(
+            f"{found}: no model in it; "
+            "expected a run folder with best/, such as runs/<date>-<name>"
+        )
+    return found
 
 
 def encoder_config(options: Options) -> BertConfig:
@@ -296,39 +264,59 @@ def encoder_config(options: Options) -> BertConfig:
     if options.rmsnorm in ("encoder", "all"):
         config = replace(config, norm="rmsnorm")
     if options.swiglu in ("encoder", "all"):
-        random = options.swiglu_start == "random"
-        width = two_thirds(config.intermediate_size) if random else config.intermediate_size
+        width = config.intermediate_size
+        if options.swiglu_start == "random":
+            width = FEED_FORWARDS["swiglu"].width_afresh(width)
         config = replace(config, feed_forward="swiglu", intermediate_size=width)
     return config
 
 
-def build(options: Options) -> MultitaskBERT:
-    """The model that the options ask for, pretrained weights loaded, adapters on; prints what
-    trains.
-    """
+def pretrained_encoder(options: Options) -> BertModel:
+    """The encoder with its pretrained weights; UserError where the options do not fit it."""
     config = encoder_config(options)
     if options.max_length > config.max_position_embeddings:
         raise UserError(
-            f"--max_length {options.max_length}: {options.model} has {config.max_position_embeddings} positions"
+            f"--max_length {options.max_length}: "
+            f"{options.model} has {config.max_position_embeddings} positions"
         )
-    if (
-        config.type_vocab_size < 2
-        and options.pair_encoding == "cross"
-        and any(TASKS[t].pair for t in options.tasks)
-    ):
+    crossed = [t for t in tasks_of(options).values() if t.pair and not t.is_bi(options)]
+    if config.type_vocab_size < 2 and crossed:
         raise UserError(
-            f"{options.model}: has one token type, a cross-encoded pair takes two; use --pair_encoding bi"
+            f"{options.model}: has one token type, a cross-encoded pair takes two; "
+            "use --pair_encoding bi"
         )
-    bert = BertModel.from_pretrained(options.model, config, options.swiglu_start == "pretrained")
+    return BertModel.from_pretrained(options.model, config, options.swiglu_start == "random")
+
+
+def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
+    """The model that the options ask for: norm, feed-forward, pipelines and adapters chosen here.
+
+    Pretrained weights are loaded, and what trains is printed; or the encoder is `saved`'s, a folder
+    whose weights the caller loads.
+    """
+    if saved is None:
+        bert = pretrained_encoder(options)
+    else:
+        bert = BertModel(BertConfig.from_dict(read_json(saved / "config.json")))
+        bert.name_or_path = str(saved)
     model = MultitaskBERT(bert, options)
-    for adapt in ADAPTERS.values():
-        adapt(model, options)
+    for adapter in ADAPTERS.values():
+        if adapter.wanted(options):
+            adapter.adapt(model, options)
     if options.option == "pretrain":
         model.bert.requires_grad_(False)
+    model.trained = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    if saved is None:
+        print_counts(model)
+    return model
+
+
+def print_counts(model: MultitaskBERT) -> None:
+    """Say how much of the model trains."""
     total = sum(p.numel() for p in model.parameters())
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    layers = bert.config.num_hidden_layers
+    layers = model.bert.config.num_hidden_layers
     print(
-        f"{options.model}: {layers} layers, {trains / 1e6:.2f}M of {total / 1e6:.2f}M parameters train"
+        f"{model.options.model}: {layers} layers, "
+        f"{trains / 1e6:.2f}M of {total / 1e6:.2f}M parameters train"
     )
-    return model

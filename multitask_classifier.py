@@ -1,40 +1,217 @@
-"""Fine-tune one BERT on sentiment (SST), paraphrase (Quora) and similarity (STS) at once, and write
-the six prediction CSVs.
+"""Fine-tune one BERT on sentiment (SST), paraphrase (Quora) and similarity (STS) at once.
 
     python multitask_classifier.py --option finetune            # on the CPU
     python multitask_classifier.py --option finetune --use_gpu  # on CUDA
     python multitask_classifier.py --resume runs/2026-11-20-multitask
 
-train() is the whole of training, top to bottom. `--help` lists the flags; options.py says what each
-is for.
+Writes the six prediction CSVs. update() is an optimizer step, train() the loop around it. `--help`
+lists the flags; options.py says what each is for.
 """
 
 import importlib.util
 import os
 import shlex
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from checkpoint import replace_folder, seed_everything
 from datasets import SPLITS, Split, find_files, load_split
-from errors import Interrupted, UserError, run
-from evaluation import evaluate, predict, write_predictions
-from lora import merge
-from losses import EXTRAS
-from multitask_bert import MultitaskBERT, build, pick_device, pick_dtype
-from optimizer import SCHEDULES, AdamW, parameter_groups
-from options import Options, parse, pick
+from errors import Interrupted, UserError, run_main
+from evaluation import evaluate, predict
+from examples import write_predictions
+from flags import parse
+from losses.extras import add_terms, make_extras
+from multitask_bert import MultitaskBERT, build, peak_rate, pick_device, pick_dtype
+from optimizer import NamedState
+from options import Options, pick
 from pretrained import default_pretrained
-from runs import Run, check_writable, checksums, keep_freed_memory, resumed, typed
-from samplers import SAMPLERS, epoch_steps
-from surgery import COMBINERS, backward
-from tasks import TASKS
+from training.checkpoint import replace_folder, seed_everything
+from training.environment import check_writable, checksums, display_path, keep_freed_memory
+from training.hooks import evaluation_weights, make_hooks
+from training.optimizers import make_optimizer, set_rates
+from training.run import Run, resumed
+from training.samplers import SAMPLERS, epoch_steps, micro_batches, one_cycle_a_step
+from training.schedules import SCHEDULES
+from training.surgery import COMBINERS, Combiner, TaskGradients
 
 Data = dict[str, dict[str, Split]]  # split -> task -> examples
+
+
+# ---- one step
+
+
+@dataclass
+class Learner:
+    """What an optimizer step works on."""
+
+    options: Options
+    model: MultitaskBERT
+    training: dict[str, Split]  # task -> its training examples
+    extras: nn.ModuleDict  # further terms of the loss, by name
+    optimizer: torch.optim.Optimizer
+    combiner: Combiner | None  # of the tasks' gradients; None: their sum
+
+
+@dataclass
+class Step:
+    """What an optimizer step tells."""
+
+    losses: dict[str, Tensor]  # name of a task or extra -> its mean over the step's examples
+    norm: Tensor  # of the gradient, before clipping
+    tokens: int  # word-pieces read
+
+
+def make_learner(options: Options, model: MultitaskBERT, training: dict[str, Split]) -> Learner:
+    """The optimizer, extras and combiner that the options ask for, around a model."""
+    extras = make_extras(model, options)
+    lr = peak_rate(options, model.bert.config.hidden_size)
+    optimizer = make_optimizer(nn.ModuleDict({"model": model, "extras": extras}), options, lr)
+    combiner = pick(COMBINERS, options.combiner, "--combiner")(options)
+    return Learner(options, model, training, extras, optimizer, combiner)
+
+
+def loss_terms(
+    learner: Learner, part: Mapping[str, list[int]], drawn: Mapping[str, list[int]]
+) -> dict[str, Tensor]:
+    """One encoder call for the examples of `part`, and from it the loss of each task and extra.
+
+    A term is a mean over the examples in `part`, times their share in the step's, `drawn`: so the
+    parts of a step sum up to means over the whole step.
+    """
+    model = learner.model
+    batches = {
+        task: learner.training[task].batch(indices).to(model.device)
+        for task, indices in part.items()
+    }
+    forward = model(model.pack(batches))
+    terms = {}
+    for task, batch in batches.items():
+        share = len(part[task]) / len(drawn[task])
+        terms[task] = model.tasks[task].loss(forward, batch) * share
+    share = sum(map(len, part.values())) / sum(map(len, drawn.values()))
+    for extra in learner.extras.values():
+        more = extra(model, forward, batches)
+        add_terms(terms, {name: term * share for name, term in more.items()}, model.tasks)
+    return terms
+
+
+def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
+    """One optimizer step on the examples {task: indices} that were drawn for it."""
+    options, model, optimizer = learner.options, learner.model, learner.optimizer
+    parts = micro_batches(drawn, options.accumulation)
+    shared = {name: p for name, p in model.bert.named_parameters() if p.requires_grad}
+    gradients = TaskGradients(shared)
+    losses: dict[str, Tensor] = {}
+
+    # Forward and backward. A combiner needs each task's gradient on its own: then each task has an
+    # encoder call of its own, since K backward passes through one call cost twice as much.
+    for part in parts:
+        calls = [part]
+        if learner.combiner:
+            calls = [{task: indices} for task, indices in part.items()]
+        for call in calls:
+            terms = loss_terms(learner, call, drawn)
+            torch.stack(list(terms.values())).sum().backward()
+            if learner.combiner:
+                gradients.take(next(iter(call)))
+            for name, term in terms.items():
+                losses[name] = losses.get(name, 0.0) + term.detach()
+    if learner.combiner:
+        gradients.combine(learner.combiner, step, options.seed)
+
+    # Optimizers with curvature (Sophia) look at a loss of their own from time to time.
+    every = getattr(optimizer, "curvature_every", 0)
+    if every and step % every == 0:
+        with model.bert.plain_attention():  # second derivatives need it
+            terms = loss_terms(learner, parts[0], parts[0])
+            optimizer.estimate_curvature(torch.stack(list(terms.values())).sum())
+
+    # Move the weights.
+    moving = [p for p in [*model.parameters(), *learner.extras.parameters()] if p.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(moving, options.clip or float("inf"))
+    optimizer.step()
+    optimizer.zero_grad()
+
+    tokens = sum(learner.training[task].length(i) for task, part in drawn.items() for i in part)
+    return Step(losses, norm, tokens)
+
+
+# ---- the loop
+
+
+def train(options: Options) -> dict[str, Any]:
+    """Train, evaluate after every epoch, keep the best model, write its predictions; returns what
+    run.json records.
+    """
+    # Everything that can fail without training, fails here.
+    options = prepared(options)
+    device = pick_device(options.use_gpu)
+    seed_everything(options.seed)
+    keep_freed_memory()
+    model = build(options).to(device)
+    model.compute_dtype = pick_dtype(options.precision, device)
+    data, facts = load_data(options, model)
+    facts["dtype"] = str(model.compute_dtype)
+    training = data["train"]
+    learner = make_learner(options, model, training)
+    hooks = make_hooks(model, options)
+
+    # How many steps there are, and what each draws.
+    sizes = {task: len(split) for task, split in training.items()}
+    draw = pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
+    if learner.combiner:
+        draw = one_cycle_a_step(draw, sizes)
+    epoch = options.steps_per_epoch or epoch_steps(draw, sizes)
+    total = epoch * options.epochs
+    warmup = round(options.warmup * total)
+    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, warmup)
+
+    # All that a checkpoint holds, under the names of its files.
+    pieces = {
+        "model": model,
+        "optimizer": NamedState(learner.optimizer),
+        "extras": learner.extras,
+        "combiner": learner.combiner,
+        **hooks,
+    }
+    run = Run(options, device, facts, pieces, training)
+    model.train()
+    with run:
+        for step in run.steps(total):
+            if run.should_stop():
+                break
+            progress = step / total
+            for hook in hooks.values():
+                hook.before_step(step, progress)
+            lr = set_rates(learner.optimizer, schedule(step, run.progress.history))
+            counts = draw(step, progress)
+            drawn = {task: training[task].draw(count) for task, count in counts.items()}
+            done = update(learner, drawn, step)
+            for hook in hooks.values():
+                hook.after_step(step)
+            run.log(step, done.losses, done.norm, lr, done.tokens)
+
+            # At the end of an epoch look at the dev sets; every now and then write a checkpoint.
+            if (step + 1) % epoch == 0:
+                with evaluation_weights(hooks):
+                    run.keep_best((step + 1) // epoch, evaluate(model, data["dev"]), model)
+            if (step + 1) % epoch == 0 or (step + 1) % options.save_every == 0:
+                run.save()
+        if run.interrupted:
+            run.save()
+    if run.interrupted and run.progress.step < total:
+        command = [display_path(sys.executable), display_path(__file__), "--resume"]
+        again = shlex.join([*command, str(run.folder)])
+        raise Interrupted(f"stopped after step {run.progress.step} of {total}; go on with: {again}")
+    return finish(run, options, data)
+
+
+# ---- before and after
 
 
 def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
@@ -43,30 +220,30 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
     """
     paths, built_in = find_files(options)
     if built_in:
-        line, place = "=" * 100, Path(options.data_dir).absolute()
+        line = "=" * 80
+        place = Path(options.data_dir).absolute()
         print(
-            f"{line}\nNo real data in {place}: this run uses the BUILT-IN CORPUS.\nIts scores say nothing about SST, "
-            f"Quora or STS. To fetch the course's data: python data/download.py\n{line}"
+            f"{line}\nNo real data in {place}: this run uses the BUILT-IN CORPUS.\n"
+            "Its scores say nothing about SST, Quora or STS.\n"
+            f"To fetch the course's data: python data/download.py\n{line}"
         )
     data: Data = {split: {} for split in SPLITS}
-    for (task, split), path in paths.items():
-        data[split][task] = load_split(path, task, split, options, model.tokenizer)
-    for task in options.tasks:
-        print(
-            f"{task}: "
-            + ", ".join(f"{len(data[split][task])} {split}" for split in SPLITS)
-            + " examples"
-        )
+    for (name, split), path in paths.items():
+        task = model.tasks[name]
+        data[split][name] = load_split(path, task, split, options, model.tokenizer)
+    for name in options.tasks:
+        counts = ", ".join(f"{len(data[split][name])} {split}" for split in SPLITS)
+        print(f"{name}: {counts} examples")
     return data, {"built_in_corpus": built_in, "data": checksums(paths)}
 
 
 def output_path(options: Options, task: str, split: str) -> Path:
     """Where the predictions of a task and split go."""
+    given = options.file(f"{task}_{split}_out")
+    if given:
+        return Path(given)
     try:
-        return Path(
-            getattr(options, f"{task}_{split}_out", None)
-            or options.predictions.format(task=task, split=split)
-        )
+        return Path(options.predictions.format(task=task, split=split))
     except (LookupError, ValueError, AttributeError):
         raise UserError(
             f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces"
@@ -74,13 +251,11 @@ def output_path(options: Options, task: str, split: str) -> Path:
 
 
 def check_outputs(*runs: Options) -> None:
-    """UserError where predictions of these runs can't be written, or would overwrite one
-    another.
-    """
+    """UserError where predictions of these runs can't be written, or would overwrite one another."""
     paths = [
-        output_path(one, task, split)
-        for one in runs
-        for task in one.tasks
+        output_path(options, task, split)
+        for options in runs
+        for task in options.tasks
         for split in ("dev", "test")
     ]
     if len(set(paths)) < len(paths):
@@ -106,101 +281,31 @@ def prepared(options: Options) -> Options:
     return options
 
 
-def train(options: Options) -> dict[str, Any]:
-    """Train, evaluate after every epoch, keep the best model, write its predictions; returns what
-    run.json records.
-    """
-    options = prepared(options)
-    device = pick_device(options.use_gpu)
-    seed_everything(options.seed)
-    keep_freed_memory()
-    model = build(options).to(device)
-    model.compute_dtype = pick_dtype(options.precision, device)
-    data, facts = load_data(options, model)
-    facts["dtype"] = str(model.compute_dtype)
-    training, sizes = data["train"], {task: len(split) for task, split in data["train"].items()}
-
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    shared = [p for p in model.bert.parameters() if p.requires_grad]
-    optimizer = AdamW(parameter_groups(model, options.weight_decay), form=options.optimizer_form)
-    draw = pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
-    combine = pick(COMBINERS, options.combiner, "--combiner")
-    extras = [extra for make in EXTRAS.values() if (extra := make(options))]
-    epoch = options.steps_per_epoch or epoch_steps(draw, sizes, options.accumulation)
-    total = epoch * options.epochs
-    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
-    peak = options.learning_rate(model.bert.config.hidden_size)
-
-    log = Run(options, device, facts)
-    log.restore(model, optimizer, training)
-    model.train()
-    with log:
-        for step in log.steps(total):
-            if log.should_stop():
-                break
-            lr = peak * schedule(step)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            tokens, seen = 0, []
-            for micro in range(step * options.accumulation, (step + 1) * options.accumulation):
-                batches = {task: training[task].take(count) for task, count in draw(micro).items()}
-                labels = {
-                    task: batch.labels.to(device, non_blocking=True)
-                    for task, batch in batches.items()
-                }
-                logits = model.logits(batches)  # one encoder call for all tasks
-                losses = {task: TASKS[task].loss(logits[task], labels[task]) for task in batches}
-                for extra in extras:
-                    losses.update(
-                        {t: losses[t] + more for t, more in extra(model, batches, logits).items()}
-                    )
-                backward(
-                    {task: loss / options.accumulation for task, loss in losses.items()},
-                    shared,
-                    combine,
-                )
-                seen.append({task: loss.detach() for task, loss in losses.items()})
-                tokens += sum(len(ids) for batch in batches.values() for ids, _ in batch.sequences)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
-            optimizer.step()
-            optimizer.zero_grad()
-            log.log(step, seen, norm, lr, tokens)
-            if (step + 1) % epoch == 0:
-                log.judge((step + 1) // epoch, evaluate(model, data["dev"]), model)
-            if (step + 1) % epoch == 0 or (step + 1) % options.save_every == 0:
-                log.save(model, optimizer, training)
-        if log.interrupted:
-            log.save(model, optimizer, training)
-    if log.interrupted and log.step < total:
-        again = shlex.join([typed(sys.executable), typed(__file__), "--resume", str(log.folder)])
-        raise Interrupted(f"stopped after step {log.step} of {total}; go on with: {again}")
-    return finish(log, options, data)
-
-
-def finish(log: Run, options: Options, data: Data) -> dict[str, Any]:
+def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     """Load the best model, write its prediction files, say where everything is."""
-    model = MultitaskBERT.load(log.folder, options.use_gpu)
-    if options.lora_merge and model.options.lora:
-        merge(model)
-        model.bert.requires_grad_(True)  # whole again, and saved whole
-        model.options = replace(model.options, lora=False, lora_merge=False)
-        replace_folder(log.folder / "best", model.save)
+    model = MultitaskBERT.load(run.folder, options.use_gpu)
+    if options.lora_merge:
+        model.merge()
+        replace_folder(run.folder / "best", model.save)
     outputs = []
     for split in ("dev", "test"):
-        for task, part in data[split].items():
-            outputs.append(str(output_path(options, task, split)))
-            write_predictions(
-                outputs[-1], task, [e.id for e in part.examples], predict(model, part)
-            )
+        for name, part in data[split].items():
+            path = output_path(options, name, split)
+            write_predictions(path, name, [e.id for e in part.examples], predict(model, part))
+            outputs.append(str(path))
+
+    best = run.progress.best
+    results = run.finish({"best": best, "predictions": outputs})
     scores = "  ".join(
-        f"{TASKS[t].title} {TASKS[t].metric_name} {s:.3f}" for t, s in log.best["scores"].items()
+        f"{model.tasks[name].title} {model.tasks[name].metric_name} {score:.3f}"
+        for name, score in best["scores"].items()
     )
-    results = log.finish({"best": log.best, "predictions": outputs})
-    print(f"best epoch {log.best['epoch']}: {scores}  overall {log.best['overall']:.3f}")
+    print(f"best epoch {best['epoch']}: {scores}  overall {best['overall']:.3f}")
     print(
-        f"model: {log.folder}/best   predictions: {', '.join(outputs)}   time: {results['seconds']:.0f} s"
+        f"model: {run.folder}/best   predictions: {', '.join(outputs)}   "
+        f"time: {results['seconds']:.0f} s"
     )
-    return {**results, "folder": str(log.folder)}
+    return {**results, "folder": str(run.folder)}
 
 
 def main(argv: list[str]) -> None:
@@ -209,4 +314,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -1,4 +1,4 @@
-"""AdamW by hand, the parameter groups and the learning-rate schedules.
+"""AdamW by hand, its state by name, and the parameter groups.
 
 Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, https://arxiv.org/abs/1711.05101.
 Two forms of a step with gradient g, moments m and v, and step count t; they differ where eps
@@ -24,9 +24,14 @@ from errors import UserError
 # two, so that results do not depend on it.
 CHUNK = 2**18
 
-Part = tuple[
-    Tensor, Tensor, Tensor, Tensor
-]  # p, g, m, v: whole tensors, or flat views of the same piece of each
+# p, g, m, v: whole tensors, or flat views of the same piece of each.
+Part = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def pieces(part: Part) -> Iterator[Part]:
+    """The same numbers as flat views of CHUNK elements each."""
+    p, g, m, v = (x.view(-1).split(CHUNK) for x in part)
+    return zip(p, g, m, v, strict=True)
 
 
 def chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
@@ -38,9 +43,8 @@ def chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
     for part in parts:
         n = part[0].numel()
         if n > CHUNK and all(x.is_contiguous() for x in part):
-            yield from (
-                [piece] for piece in zip(*(x.view(-1).split(CHUNK) for x in part), strict=True)
-            )
+            for piece in pieces(part):
+                yield [piece]
             continue
         if small and size + n > CHUNK:
             yield small
@@ -58,6 +62,8 @@ class AdamW(torch.optim.Optimizer):
     names. A parameter without a gradient is skipped: its moments, its decay and its t stand still.
     Raises ValueError for arguments out of range and RuntimeError for sparse gradients.
     """
+
+    moments = ("exp_avg", "exp_avg_sq")
 
     def __init__(
         self,
@@ -98,9 +104,8 @@ class AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            alike: dict[
-                tuple[int, torch.device], list[Part]
-            ] = {}  # t: parameters unfrozen later are younger
+            # Those of one age t go together; parameters that were unfrozen later are younger.
+            alike: dict[tuple[int, torch.device], list[Part]] = {}
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -121,67 +126,72 @@ class AdamW(torch.optim.Optimizer):
                     update(some, group, t)
         return loss
 
-    def named(self) -> dict[str, nn.Parameter]:
-        """Every parameter under its name."""
-        if any("param_names" not in group for group in self.param_groups):
-            raise ValueError(
-                "this optimizer was given parameters without names; give (name, parameter) tuples"
-            )
-        return {
-            n: p
-            for g in self.param_groups
-            for n, p in zip(g["param_names"], g["params"], strict=True)
-        }
 
-    def named_state(self) -> dict[str, Tensor]:
-        """The state as one flat dict for safetensors: step.NAME (int64, 0 before the first step),
-        exp_avg.NAME and exp_avg_sq.NAME (in the parameter's shape, from the first step on). The
-        optimizer's own tensors, not copies.
-        """
-        flat = {}
-        for name, p in self.named().items():
-            state = self.state.get(p) or {"step": 0}
+class NamedState:
+    """An optimizer's state by the names of its parameters, flat, as checkpoints hold it: step.NAME
+    (int64, 0 before the first step) and, from the first step on, MOMENT.NAME in the parameter's
+    shape for each of `optimizer.moments`.
+
+    Raises ValueError where the optimizer was given parameters without names.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self.optimizer = optimizer
+        self.moments: tuple[str, ...] = optimizer.moments  # type: ignore[attr-defined]
+        self.named: dict[str, nn.Parameter] = {}
+        for group in optimizer.param_groups:
+            if "param_names" not in group:
+                raise ValueError(
+                    "this optimizer was given parameters without names; "
+                    "give (name, parameter) tuples"
+                )
+            self.named.update(zip(group["param_names"], group["params"], strict=True))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The optimizer's own tensors, not copies."""
+        flat: dict[str, Tensor] = {}
+        for name, p in self.named.items():
+            state = self.optimizer.state.get(p) or {"step": 0}
             flat[f"step.{name}"] = torch.tensor(state["step"])
-            flat.update(
-                {f"{key}.{name}": x.contiguous() for key, x in state.items() if key != "step"}
-            )
+            for moment in self.moments:
+                if moment in state:
+                    flat[f"{moment}.{name}"] = state[moment].contiguous()
         return flat
 
-    def load_named_state(self, flat: dict[str, Tensor]) -> None:
-        """named_state's inverse; copies. Raises UserError, and changes nothing, where a name or
-        shape does not fit.
-        """
-        named = self.named()
-        steps = {name: int(flat.get(f"step.{name}", 0)) for name in named}
-        moments = ("exp_avg", "exp_avg_sq")
-        expected = {
-            f"{m}.{name}"
-            for name in named
-            for m in ("step", *moments)
-            if m == "step" or steps[name]
-        }
-        if wrong := expected ^ set(flat):
-            some = ", ".join(
-                f"{'missing' if name in expected else 'unexpected'} {name}"
-                for name in sorted(wrong)[:4]
-            )
+    def check(self, flat: dict[str, Tensor]) -> None:
+        """UserError where a state's names or shapes are not this optimizer's."""
+        expected: dict[str, torch.Size | None] = {}
+        for name, p in self.named.items():
+            expected[f"step.{name}"] = None
+            if int(flat.get(f"step.{name}", 0)):
+                expected.update({f"{moment}.{name}": p.shape for moment in self.moments})
+        wrong = sorted(set(expected) ^ set(flat))
+        if wrong:
+            named = [f"{'missing' if x in expected else 'unexpected'} {x}" for x in wrong[:4]]
             raise UserError(
-                f"the optimizer's state is of another model: {len(wrong)} names differ ({some})"
+                "the optimizer's state is of another model: "
+                f"{len(wrong)} names differ ({', '.join(named)})"
             )
-        for name, p in named.items():
-            for key in (f"{m}.{name}" for m in moments if steps[name]):
-                if flat[key].shape != p.shape:
-                    raise UserError(
-                        f"the optimizer's {key} is {tuple(flat[key].shape)}, expected {tuple(p.shape)}"
-                    )
-        self.state.clear()
-        for name, p in named.items():
-            if steps[name]:
-                copies = {
-                    m: torch.empty_like(p, requires_grad=False).copy_(flat[f"{m}.{name}"])
-                    for m in moments
-                }
-                self.state[p] = {"step": steps[name], **copies}
+        for key, shape in expected.items():
+            if shape is not None and flat[key].shape != shape:
+                raise UserError(
+                    f"the optimizer's {key} is {tuple(flat[key].shape)}, expected {tuple(shape)}"
+                )
+
+    def load_state_dict(self, flat: dict[str, Tensor]) -> None:
+        """state_dict's inverse; copies. Raises UserError, and changes nothing, where a name or shape
+        does not fit.
+        """
+        self.check(flat)
+        self.optimizer.state.clear()
+        for name, p in self.named.items():
+            step = int(flat[f"step.{name}"])
+            if step:
+                state: dict[str, Any] = {"step": step}
+                for moment in self.moments:
+                    empty = torch.empty_like(p, requires_grad=False)
+                    state[moment] = empty.copy_(flat[f"{moment}.{name}"])
+                self.optimizer.state[p] = state
 
 
 def update(parts: list[Part], group: dict[str, Any], t: int) -> None:
@@ -217,51 +227,22 @@ def update(parts: list[Part], group: dict[str, Any], t: int) -> None:
             torch._foreach_add_(p, p, alpha=-decay)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The model's trainable parameters as groups for AdamW, named; norms, biases and other vectors
-    are not decayed.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr: float | None = None
+) -> list[dict[str, Any]]:
+    """The model's trainable parameters as groups for an optimizer, named; norms, biases and other
+    vectors are not decayed. Each group carries its peak learning rate, `lr`, for set_rates().
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [(name, p) for name, p in named if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [(name, p) for name, p in named if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    ids = [id(p) for group in groups for _, p in group["params"]]
-    assert len(ids) == len(set(ids)) and set(ids) == {
-        id(p) for p in model.parameters() if p.requires_grad
-    }
-    return [group for group in groups if group["params"]]
-
-
-Schedule = Callable[[int], float]
-
-
-def warmed_up(after: Schedule, total_steps: int, warmup_steps: int) -> Schedule:
-    """`after` behind a linear warm-up. Steps count from 0; the first has 1 / warmup_steps."""
-    if not 0 <= warmup_steps <= total_steps:
-        raise ValueError(
-            f"warm-up of {warmup_steps} steps out of {total_steps}: expected from 0 to all of them"
-        )
-    return lambda step: (step + 1) / warmup_steps if step < warmup_steps else after(step)
-
-
-def constant(total_steps: int, warmup_steps: int) -> Schedule:
-    """1 after the warm-up."""
-    return warmed_up(lambda step: 1.0, total_steps, warmup_steps)
-
-
-def linear(total_steps: int, warmup_steps: int) -> Schedule:
-    """From 1 after the warm-up in a straight line to 0 at total_steps, and 0 from there on."""
-    decay = max(1, total_steps - warmup_steps)
-    return warmed_up(lambda step: max(0.0, (total_steps - step) / decay), total_steps, warmup_steps)
-
-
-def cosine(total_steps: int, warmup_steps: int) -> Schedule:
-    """From 1 after the warm-up along half a cosine to 0 at total_steps, and 0 from there on."""
-    line = linear(total_steps, warmup_steps)
-    return lambda step: (
-        line(step) if step < warmup_steps else 0.5 - 0.5 * math.cos(math.pi * line(step))
-    )
-
-
-SCHEDULES = {"linear": linear, "constant": constant, "cosine": cosine}
+    matrices: list[tuple[str, nn.Parameter]] = []
+    vectors: list[tuple[str, nn.Parameter]] = []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            (matrices if p.ndim > 1 else vectors).append((name, p))
+    groups: list[dict[str, Any]] = []
+    for members, decay in ((matrices, weight_decay), (vectors, 0.0)):
+        if members:
+            groups.append({"params": members, "weight_decay": decay})
+    if lr is not None:
+        for group in groups:
+            group.update(lr=lr, peak_lr=lr)
+    return groups

@@ -1,18 +1,20 @@
-"""Packed rows: the sequences of a step laid whole into rows of fixed widths, so that almost nothing
-is padding.
+"""Packed rows: the sequences of a step laid whole into rows of fixed widths.
 
-Krell et al. 2021, https://arxiv.org/abs/2107.02027. Here by first-fit decreasing, positions restart
-with each sequence and attention stays inside a sequence. A sequence too long for a row of 64 goes
-to wider ones, so one long sentence does not widen the attention of all the others. Left out:
-splitting a sequence over two rows.
+Krell et al. 2021, Efficient Sequence Packing, https://arxiv.org/abs/2107.02027. Here by first-fit
+decreasing: positions restart with each sequence and attention stays inside a sequence. A sequence
+too long for a row of 64 goes to wider ones, so one long sentence does not widen the attention of
+all the others. Left out: splitting a sequence over two rows.
 
 Everything that works token by token (embeddings, linears, norms) sees all rows as one flat list of
-N tokens; only attention looks at the groups. A padded batch [B, T] is the special case of one
-group, B rows of width T.
+N tokens; only attention looks at the groups. A row holds sequences of one task only, and a group
+says which rows are whose, so layers can have parts of their own for a task.
+
+Dimensions: T tokens of one sequence, B examples of a batch, S sequences of a task, N tokens of all
+rows, R rows of width W in a group.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,27 +24,61 @@ WIDTHS = (64, 96, 128, 256, 512)
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """One sequence, unpadded: token ids and token types, [T] each, and further numbers a token."""
+
+    ids: np.ndarray
+    types: np.ndarray
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)  # name -> [T], such as tags
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples of one task. An example is one sequence, or several."""
+
+    task: str
+    tokens: list[Tokens]  # S sequences
+    owners: Tensor  # [S], the example that a sequence belongs to, 0 to B - 1, ascending
+    labels: Tensor  # [B] or [B, ...], float; NaN without labels
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same with its labels on another device; tokens go there packed."""
+        return replace(self, labels=self.labels.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
 class Group:
-    """R rows of one width W, and which tokens attend to which: mask is True where they do, [R, 1, W
-    or 1, W].
-    """
+    """R rows of one width W."""
 
     rows: int
     width: int
-    mask: Tensor
+    begin: int  # where its tokens begin among the N
+    mask: Tensor  # [R, 1, W or 1, W], True where a token attends to another
+    tasks: dict[str, slice]  # the rows of each task that has some
+
+    def tokens_of(self, task: str) -> slice:
+        """Where among the N the rows of a task stand; it must have some in this group."""
+        rows = self.tasks[task]
+        return slice(self.begin + rows.start * self.width, self.begin + rows.stop * self.width)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """All tokens of a forward pass, flat. N tokens in all, B sequences."""
+    """All tokens of a forward pass, flat: N tokens, padding of the rows included."""
 
     input_ids: Tensor  # [N]
     position_ids: Tensor  # [N]
     token_type_ids: Tensor  # [N]
+    features: dict[str, Tensor]  # name -> [N], 0 where a sequence has none
     groups: list[Group]  # sum of rows * width = N
-    starts: Tensor  # [B] where a sequence's [CLS] stands among the N
-    lengths: Tensor  # [B]
-    parts: dict[str, list[slice]]  # the tokens of each task (whole rows, one slice a group)
+    starts: Tensor  # [all S] where a sequence's [CLS] stands among the N
+    lengths: Tensor  # [all S]
+    owners: Tensor  # [all S] the example of its task that a sequence belongs to
+    tasks: dict[str, slice]  # the sequences of each task
+    longest: dict[str, int]  # tokens of each task's longest sequence
 
     def to(self, device: torch.device) -> "Packed":
         """The same on another device."""
@@ -55,28 +91,12 @@ class Packed:
             input_ids=move(self.input_ids),
             position_ids=move(self.position_ids),
             token_type_ids=move(self.token_type_ids),
+            features={name: move(x) for name, x in self.features.items()},
+            groups=[replace(group, mask=move(group.mask)) for group in self.groups],
             starts=move(self.starts),
             lengths=move(self.lengths),
-            groups=[replace(group, mask=move(group.mask)) for group in self.groups],
+            owners=move(self.owners),
         )
-
-
-def pad(input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Packed:
-    """A padded batch [B, T] as packed tokens: B rows, each with one sequence. The mask hides
-    padding from every token.
-    """
-    rows, width = input_ids.shape
-    types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-    positions = torch.arange(width, device=input_ids.device).expand(rows, width)
-    return Packed(
-        input_ids.flatten(),
-        positions.flatten(),
-        types.flatten(),
-        [Group(rows, width, attention_mask.bool()[:, None, None, :])],
-        torch.arange(rows, device=input_ids.device) * width,
-        attention_mask.sum(1),
-        {},
-    )
 
 
 def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
@@ -93,63 +113,98 @@ def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
     return rows
 
 
-def pack(tasks: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> Packed:
-    """Lay {task: [(token ids, token type ids), ...]} into rows; a row holds sequences of one task
-    only.
+def width_for(length: int) -> int:
+    """The narrowest row that holds a sequence; ValueError where none does."""
+    for width in WIDTHS:
+        if length <= width:
+            return width
+    raise ValueError(
+        f"a sequence of {length} tokens does not fit a row of {WIDTHS[-1]}: truncate it first"
+    )
 
-    Sequences are numbered task after task in the order given; `starts` and `lengths` follow that
-    order. Raises ValueError where a sequence is longer than the widest row.
+
+def place(
+    lengths: list[int], tasks: dict[str, slice], width: int, row_multiple: int
+) -> tuple[list[list[int]], dict[str, slice]]:
+    """The rows of one width: which sequences each holds, and which rows are each task's."""
+    rows: list[list[int]] = []
+    rows_of_tasks: dict[str, slice] = {}
+    for task, part in tasks.items():
+        fitting = [i for i in range(part.start, part.stop) if width_for(lengths[i]) == width]
+        if fitting:
+            own = first_fit_decreasing([lengths[i] for i in fitting], width)
+            rows_of_tasks[task] = slice(len(rows), len(rows) + len(own))
+            rows += [[fitting[j] for j in row] for row in own]
+    while len(rows) % row_multiple:
+        rows.append([])
+    return rows, rows_of_tasks
+
+
+def lay_out(
+    rows: list[list[int]], lengths: list[int], width: int, begin: int, starts: np.ndarray
+) -> Tensor:
+    """Write where the rows' sequences start into `starts`; returns the rows' mask [R, 1, W, W]."""
+    owner = np.full((len(rows), width), -1)  # of each place; what is left over attends to itself
+    for r, row in enumerate(rows):
+        column = 0
+        for i in row:
+            starts[i] = begin + r * width + column
+            owner[r, column : column + lengths[i]] = i
+            column += lengths[i]
+    same = torch.from_numpy(owner)
+    return (same[:, :, None] == same[:, None, :])[:, None]
+
+
+def spread(values: list[np.ndarray], starts: np.ndarray, size: int) -> Tensor:
+    """Each sequence's values at its place among `size` numbers, 0 elsewhere: [size], int64."""
+    flat = np.zeros(size, dtype=np.int64)
+    for start, numbers in zip(starts, values, strict=True):
+        flat[start : start + len(numbers)] = numbers
+    return torch.from_numpy(flat)
+
+
+def pack(batches: Mapping[str, Batch], row_multiple: int = 1) -> Packed:
+    """Lay the sequences of {task: batch} into rows.
+
+    Sequences are numbered task after task in the order given; `starts`, `lengths` and `owners`
+    follow that order. The rows of each width are filled up with empty ones to a multiple of
+    `row_multiple`, so that few shapes occur. Raises ValueError where a sequence is longer than the
+    widest row.
     """
-    sequences = [(task, ids, types) for task, items in tasks.items() for ids, types in items]
-    lengths = [len(ids) for _, ids, _ in sequences]
-    if max(lengths) > WIDTHS[-1]:
-        raise ValueError(
-            f"a sequence of {max(lengths)} tokens does not fit a row of {WIDTHS[-1]}: truncate it first"
-        )
-    width_of = [next(w for w in WIDTHS if n <= w) for n in lengths]
+    # Number the sequences, task after task.
+    sequences: list[Tokens] = []
+    tasks: dict[str, slice] = {}
+    for task, batch in batches.items():
+        tasks[task] = slice(len(sequences), len(sequences) + len(batch.tokens))
+        sequences += batch.tokens
+    lengths = [len(tokens) for tokens in sequences]
+
+    # Place them into rows, the narrow groups first.
     starts = np.zeros(len(sequences), dtype=np.int64)
-    groups, sizes = [], [0]
-    parts: dict[str, list[slice]] = {task: [] for task in tasks}
-    for width in sorted(set(width_of)):
-        placed: list[list[int]] = []
-        for task in tasks:
-            mine = [
-                i for i, (name, *_) in enumerate(sequences) if name == task and width_of[i] == width
-            ]
-            rows = [
-                [mine[i] for i in row]
-                for row in first_fit_decreasing([lengths[i] for i in mine], width)
-            ]
-            begin = sizes[-1] + len(placed) * width
-            if rows:
-                parts[task].append(slice(begin, begin + len(rows) * width))
-            placed += rows
-        owner = np.full(
-            (len(placed), width), -1
-        )  # which sequence a token belongs to; padding attends to padding
-        for r, row in enumerate(placed):
-            column = 0
-            for i in row:
-                starts[i] = sizes[-1] + r * width + column
-                owner[r, column : column + lengths[i]] = i
-                column += lengths[i]
-        seen_by = torch.from_numpy(owner)
-        groups.append(
-            Group(len(placed), width, (seen_by[:, :, None] == seen_by[:, None, :])[:, None])
-        )
-        sizes.append(sizes[-1] + owner.size)
-    flat = np.zeros(
-        (3, sizes[-1]), dtype=np.int64
-    )  # ids ([PAD] is 0 in every BERT vocabulary), positions, token types
-    for start, (_, ids, types) in zip(starts, sequences, strict=True):
-        flat[:, start : start + len(ids)] = ids, np.arange(len(ids)), types
-    input_ids, position_ids, token_type_ids = torch.from_numpy(flat)
+    groups: list[Group] = []
+    size = 0
+    for width in sorted({width_for(length) for length in lengths}):
+        rows, rows_of_tasks = place(lengths, tasks, width, row_multiple)
+        mask = lay_out(rows, lengths, width, size, starts)
+        groups.append(Group(len(rows), width, size, mask, rows_of_tasks))
+        size += len(rows) * width
+
+    # Write the tokens; [PAD] is 0 in every BERT vocabulary.
+    names = sorted({name for tokens in sequences for name in tokens.features})
+    nothing = np.zeros(0, dtype=np.int64)
+    features = {
+        name: spread([x.features.get(name, nothing) for x in sequences], starts, size)
+        for name in names
+    }
     return Packed(
-        input_ids,
-        position_ids,
-        token_type_ids,
-        groups,
-        torch.from_numpy(starts),
-        torch.tensor(lengths),
-        parts,
+        input_ids=spread([x.ids for x in sequences], starts, size),
+        position_ids=spread([np.arange(n) for n in lengths], starts, size),
+        token_type_ids=spread([x.types for x in sequences], starts, size),
+        features=features,
+        groups=groups,
+        starts=torch.from_numpy(starts),
+        lengths=torch.tensor(lengths),
+        owners=torch.cat([batch.owners for batch in batches.values()]),
+        tasks=tasks,
+        longest={task: max(map(len, batch.tokens)) for task, batch in batches.items()},
     )

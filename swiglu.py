@@ -1,8 +1,8 @@
-"""SwiGLU (Shazeer 2020, https://arxiv.org/abs/2002.05202), equation 6: FFN(x) = (Swish(xW) * xV)
-W2, Swish = SiLU.
+"""SwiGLU (Shazeer 2020, GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202).
 
-The paper has no biases; here they stay, as BERT's feed-forward has them. Two starts in a pretrained
-encoder:
+Equation 6: FFN(x) = (Swish(xW) * xV) W2, with Swish = SiLU. The paper has no biases; here they
+stay, as BERT's feed-forward has them. Two starts in a pretrained encoder:
+
 - from the pretrained GELU layer: GELU(h) is about h sigmoid(1.702 h) (Hendrycks and Gimpel 2016,
   section 2), that is SiLU(1.702 h) / 1.702. So W = 1.702 W1, V = 0 with bias 1 and W2 / 1.702
   compute the old layer up to that approximation;
@@ -14,16 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from base_bert import FeedForward
+
 GELU_TO_SILU = 1.702
 
 
 class SwiGLU(nn.Module):
     """SiLU(gate(x)) * value(x): [..., size] -> [..., width]. W2 is the linear that follows."""
 
-    def __init__(self, size: int, width: int, linear: type[nn.Linear] = nn.Linear):
+    def __init__(self, size: int, width: int):
         super().__init__()
-        self.gate = linear(size, width)
-        self.value = linear(size, width)
+        self.gate = nn.Linear(size, width)
+        self.value = nn.Linear(size, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., width]."""
@@ -36,16 +38,14 @@ def two_thirds(width: int) -> int:
 
 
 def start_from_gelu(state: dict[str, Tensor], up: str, down: str) -> None:
-    """Turn the pretrained weights of one feed-forward layer, named `up` and `down`, into SwiGLU's,
-    in place.
-    """
-    weight, bias = state.pop(f"{up}.weight"), state.pop(f"{up}.bias")
-    state[f"{up}.gate.weight"], state[f"{up}.gate.bias"] = (
-        weight * GELU_TO_SILU,
-        bias * GELU_TO_SILU,
-    )
-    state[f"{up}.value.weight"], state[f"{up}.value.bias"] = (
-        torch.zeros_like(weight),
-        torch.ones_like(bias),
-    )
+    """Turn one layer's pretrained weights, named `up` and `down`, into SwiGLU's, in place."""
+    weight = state.pop(f"{up}.weight")
+    bias = state.pop(f"{up}.bias")
+    state[f"{up}.gate.weight"] = weight * GELU_TO_SILU
+    state[f"{up}.gate.bias"] = bias * GELU_TO_SILU
+    state[f"{up}.value.weight"] = torch.zeros_like(weight)
+    state[f"{up}.value.bias"] = torch.ones_like(bias)
     state[f"{down}.weight"] = state[f"{down}.weight"] / GELU_TO_SILU
+
+
+SWIGLU = FeedForward(SwiGLU, nn.Identity(), start_from_gelu, two_thirds)

@@ -1,18 +1,23 @@
 """The tasks: the only file that spells sst, para, sts and cfimdb. A further task is one more entry
 of TASKS.
 
-The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) /
-3.
+The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) / 3.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from sklearn.metrics import accuracy_score
-from torch import Tensor
+from torch import Tensor, nn
 
-import losses
+from forward import Forward
+from losses import supervised
+from options import Options, pick
+from packing import Batch
 
 Scores = np.ndarray
 
@@ -41,31 +46,6 @@ def from_correlation(score: float) -> float:
     return (score + 1) / 2
 
 
-@dataclass(frozen=True)
-class Task:
-    """All that the rest of the code needs to know of a task."""
-
-    title: str
-    files: str  # "{}" stands for train, dev or test-student
-    columns: tuple[str, ...]  # of the sentence, or of the two sentences of a pair
-    label: str  # the label's column
-    low: float  # smallest and largest legal label
-    high: float
-    whole: bool  # whether labels are whole numbers
-    outputs: int  # logits an example
-    loss: Callable[[Tensor, Tensor], Tensor]  # ([B, outputs], [B]) -> scalar
-    predict: Callable[[Tensor], Tensor]  # [B, outputs] -> [B], what is scored and written
-    metric: Callable[[Scores, Scores], float]
-    metric_name: str
-    counts: Callable[[float], float]  # the metric as it counts in the overall score
-    header: str  # of the prediction file's second column, as the leaderboard spells it
-
-    @property
-    def pair(self) -> bool:
-        """Whether an example is two sentences."""
-        return len(self.columns) == 2
-
-
 def argmax(logits: Tensor) -> Tensor:
     """[B, classes] -> [B], the class."""
     return logits.argmax(1)
@@ -79,73 +59,134 @@ def positive(logits: Tensor) -> Tensor:
 
 
 def similarity(logits: Tensor) -> Tensor:
-    """[B, 1] -> [B], 0 to 5: five times the sigmoid of the logit (losses.similarity_cross_entropy's
-    map).
-    """
-    return losses.HIGHEST_SIMILARITY * logits.squeeze(1).float().sigmoid()
+    """[B, 1] -> [B], 0 to 5: five times the sigmoid (supervised.similarity_cross_entropy's map)."""
+    return supervised.HIGHEST_SIMILARITY * logits.squeeze(1).float().sigmoid()
 
 
-def _sentiment(title: str, files: str, classes: int) -> Task:
+@dataclass(frozen=True)
+class Labels:
+    """What stands in a label's column: one number an example."""
+
+    low: float  # the smallest and the largest legal one
+    high: float
+    whole: bool  # whether only whole numbers are
+
+    def parse(self, text: str) -> float:
+        """A label; ValueError, which says what was expected, where it is none."""
+        try:
+            label = float(text)
+        except ValueError:
+            label = math.nan
+        legal = self.low <= label <= self.high
+        if not legal or (self.whole and label != int(label)):
+            kind = "a whole number" if self.whole else "a number"
+            raise ValueError(f"expected {kind} from {self.low:g} to {self.high:g}")
+        return label
+
+    def tensor(self, labels: list[float | None], lengths: list[int]) -> Tensor:
+        """A batch's labels: [B], float, NaN where there is none. `lengths` are those of the
+        examples' first sequences, for labels that count tokens.
+        """
+        return torch.tensor([math.nan if label is None else label for label in labels])
+
+    def unpad(self, predictions: Scores, lengths: list[int]) -> Scores:
+        """All examples' predictions without padding: [B], there is none."""
+        return predictions
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that the rest of the code needs to know of a task."""
+
+    name: str
+    title: str
+    files: str  # "{}" stands for train, dev or test-student
+    columns: tuple[str, ...]  # of the sentence, or of the two sentences of a pair
+    label: str  # the label's column
+    labels: Any  # how labels are read: Labels, or what has its parse() and tensor()
+    outputs: int  # logits an example
+    loss: Callable[[Forward, Batch], Tensor]  # a scalar
+    predict: Callable[[Tensor], Tensor]  # [B, outputs] -> [B], what is scored and written
+    metric: Callable[[Scores, Scores], float]
+    metric_name: str
+    counts: Callable[[float], float]  # the metric as it counts in the overall score
+    header: str  # of the prediction file's second column, as the leaderboard spells it
+    # (task, bert, options) -> the module that follows the encoder; None: heads/pipeline.py's
+    pipeline: Callable[..., nn.Module] | None = None
+
+    @property
+    def pair(self) -> bool:
+        """Whether an example is two sentences."""
+        return len(self.columns) == 2
+
+    def is_bi(self, options: Options) -> bool:
+        """Whether an example is two sequences."""
+        return self.pair and options.pair_encoding == "bi"
+
+
+def sentiment(name: str, title: str, files: str, classes: int) -> Task:
+    """A task of one sentence and a class."""
     return Task(
-        title,
-        files,
-        ("sentence",),
-        "sentiment",
-        0,
-        classes - 1,
-        True,
-        classes,
-        losses.cross_entropy,
-        argmax,
-        accuracy,
-        "accuracy",
-        identity,
-        "Predicted_Sentiment",
+        name=name,
+        title=title,
+        files=files,
+        columns=("sentence",),
+        label="sentiment",
+        labels=Labels(0, classes - 1, whole=True),
+        outputs=classes,
+        loss=supervised.cross_entropy,
+        predict=argmax,
+        metric=accuracy,
+        metric_name="accuracy",
+        counts=identity,
+        header="Predicted_Sentiment",
     )
 
 
-PAIR = ("sentence1", "sentence2")
 TASKS = {
-    "sst": _sentiment("SST", "ids-sst-{}.csv", 5),
+    "sst": sentiment("sst", "SST", "ids-sst-{}.csv", classes=5),
     "para": Task(
-        "Quora",
-        "quora-{}.csv",
-        PAIR,
-        "is_duplicate",
-        0,
-        1,
-        True,
-        1,
-        losses.binary_cross_entropy,
-        positive,
-        accuracy,
-        "accuracy",
-        identity,
-        "Predicted_Is_Paraphrase",
+        name="para",
+        title="Quora",
+        files="quora-{}.csv",
+        columns=("sentence1", "sentence2"),
+        label="is_duplicate",
+        labels=Labels(0, 1, whole=True),
+        outputs=1,
+        loss=supervised.binary_cross_entropy,
+        predict=positive,
+        metric=accuracy,
+        metric_name="accuracy",
+        counts=identity,
+        header="Predicted_Is_Paraphrase",
     ),
     "sts": Task(
-        "STS",
-        "sts-{}.csv",
-        PAIR,
-        "similarity",
-        0,
-        5,
-        False,
-        1,
-        losses.similarity_cross_entropy,
-        similarity,
-        pearson,
-        "Pearson",
-        from_correlation,
-        "Predicted_Similiary",
+        name="sts",
+        title="STS",
+        files="sts-{}.csv",
+        columns=("sentence1", "sentence2"),
+        label="similarity",
+        labels=Labels(0, 5, whole=False),
+        outputs=1,
+        loss=supervised.similarity_cross_entropy,
+        predict=similarity,
+        metric=pearson,
+        metric_name="Pearson",
+        counts=from_correlation,
+        header="Predicted_Similiary",
     ),
-    "cfimdb": _sentiment("CFIMDB", "ids-cfimdb-{}.csv", 2),
+    "cfimdb": sentiment("cfimdb", "CFIMDB", "ids-cfimdb-{}.csv", classes=2),
 }
 LEADERBOARD = ("sst", "para", "sts")
 
 
+def tasks_of(options: Options) -> dict[str, Task]:
+    """The tasks of a run, as its options make them; UserError for a name that is no task's."""
+    return {name: pick(TASKS, name, "--tasks") for name in options.tasks}
+
+
 def overall(scores: dict[str, float]) -> float:
-    """The mean over the tasks of their scores as they count: the leaderboard's score where the
-    tasks are its three.
+    """The mean over the tasks of their scores as they count: the leaderboard's score where the tasks
+    are its three.
     """
     return sum(TASKS[task].counts(score) for task, score in scores.items()) / len(scores)

@@ -1,21 +1,22 @@
-"""Run folders and checkpoints: written whole or not at all, resumed bit for bit.
+"""Files of a run, written whole or not at all, and checkpoints, resumed bit for bit.
 
     runs/<date>-<name>/
-        options.json      the options; run.json: exact command, commit, versions, device, data checksums, results
+        options.json      the options; run.json: exact command, commit, versions, device, data
+                          checksums, results
         log.jsonl         a line every --log_every steps and one an evaluation
-        last/             what --resume needs: model, optimizer, random states, positions in the data
+        last/             what --resume needs: a file for each piece of the run that has a state,
+                          random states, and progress.json with all other state of the loop
         best/             what MultitaskBERT.load needs: the model of the best evaluation
 
 A folder is written beside its final name, synced and renamed into place: a kill at any moment
 leaves the old or the new one.
 """
 
-import contextlib
 import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,15 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
         sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{folder}: can't be written ({getattr(error, 'strerror', None) or error})"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder}: can't be written ({reason})") from None
 
 
 def recover(folder: Path) -> bool:
     """Clear up after a kill inside replace_folder; whether `folder` is there, whole."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    if not folder.exists() and old.exists():  # killed between the two renames: the new one is whole
+    if not folder.exists() and old.exists():
+        # Killed between the two renames: the new one is whole.
         new.rename(folder)
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
@@ -116,70 +117,51 @@ def random_states() -> dict[str, Tensor]:
     return states
 
 
-def save_last(
-    folder: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor], progress: dict[str, Any]
-) -> None:
-    """Write all that a later process needs to go on: `progress` is JSON (step, positions, best
-    score, ...).
+def set_random_states(states: dict[str, Tensor]) -> None:
+    """random_states()'s inverse."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def states_of(pieces: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each piece of a run that remembers some: what its state_dict() gives."""
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, piece in pieces.items():
+        state = piece.state_dict() if hasattr(piece, "state_dict") else {}
+        if state:
+            states[name] = state
+    return states
+
+
+def save_last(folder: Path, pieces: Mapping[str, Any], progress: dict[str, Any]) -> None:
+    """Write all that a later process needs to go on: each piece's tensors, the random states, and
+    `progress`, which is JSON (step, positions, best score, ...).
     """
 
     def write(new: Path) -> None:
-        save_file({k: v.detach().contiguous() for k, v in model.items()}, new / "model.safetensors")
-        save_file(optimizer, new / "optimizer.safetensors")
+        for name, state in states_of(pieces).items():
+            tensors = {key: x.detach().contiguous() for key, x in state.items()}
+            save_file(tensors, new / f"{name}.safetensors")
         save_file(random_states(), new / "random.safetensors")
         write_json(new / "progress.json", progress)
 
     replace_folder(folder, write)
 
 
-def load_last(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
-    """Model, optimizer and progress of the last checkpoint, the random states set; None where the
-    run had none yet.
+def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give each piece its tensors of the last checkpoint back, set the random states, and return the
+    progress; None where the run had no checkpoint yet. UserError where a file is missing, damaged or
+    of another run.
     """
     if not recover(folder):
         return None
-    states = read_tensors(folder / "random.safetensors")
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
-    return (
-        read_tensors(folder / "model.safetensors"),
-        read_tensors(folder / "optimizer.safetensors"),
-        read_json(folder / "progress.json"),
-    )
-
-
-class Log:
-    """log.jsonl, and TensorBoard's events on request. On resuming, lines after the checkpoint's
-    step are cut off.
-    """
-
-    def __init__(self, folder: Path, step: int, tensorboard: bool):
-        self.path = folder / "log.jsonl"
-        kept = []
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # a line torn by a kill
-                    kept += [line] if json.loads(line)["step"] <= step else []
-        write_text(self.path, "".join(line + "\n" for line in kept))
-        self.file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (open for the whole run)
-        self.board = None
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise UserError("--tensorboard needs a package: pip install tensorboard") from None
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def write(self, record: dict[str, Any]) -> None:
-        """One line; its numbers go to TensorBoard under their names."""
-        self.file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if self.board and name != "step" and isinstance(value, int | float):
-                self.board.add_scalar(name, value, record["step"])
-
-    def close(self) -> None:
-        """Close the files."""
-        self.file.close()
-        if self.board:
-            self.board.close()
+    for name in states_of(pieces):
+        state = read_tensors(folder / f"{name}.safetensors")
+        try:
+            pieces[name].load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())  # torch's message has a line for each name
+            raise UserError(f"{folder}: not this {name}'s weights ({reason})") from None
+    set_random_states(read_tensors(folder / "random.safetensors"))
+    return read_json(folder / "progress.json")

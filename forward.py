@@ -1,0 +1,70 @@
+"""What one encoder call gives: Forward, for losses and extras; Encoded, for poolings.
+
+Dimensions: N tokens of all packed rows, S sequences and B examples of one task, T tokens of the
+longest of them, H hidden size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from packing import Packed
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The encoder's states of one task's sequences."""
+
+    layers: list[Tensor]  # (layers + 1) of [N, H], the embeddings first
+    starts: Tensor  # [S], the sequences' [CLS] among the N
+    lengths: Tensor  # [S]
+    longest: int  # T
+    last_first: Tensor | None = None  # [S, H], where of the last layer only [CLS] was computed
+    changed: tuple[Tensor, Tensor] | None = None  # what with_tokens() put in the last layer's place
+
+    def first(self, layer: int = -1) -> Tensor:
+        """The states of [CLS] in a layer: [S, H], fp32."""
+        if layer == -1 and self.changed is not None:
+            return self.changed[0][:, 0]
+        if layer == -1 and self.last_first is not None:
+            return self.last_first.float()
+        return self.layers[layer].index_select(0, self.starts).float()
+
+    def tokens(self, layer: int = -1) -> tuple[Tensor, Tensor]:
+        """The sequences' states in a layer, padded with zeros: [S, T, H], fp32; and their mask
+        [S, T], True at tokens.
+
+        Raises RuntimeError where only [CLS] was computed: the module that asks must say so in its
+        `needs`.
+        """
+        if layer == -1 and self.changed is not None:
+            return self.changed
+        if layer == -1 and self.last_first is not None:
+            raise RuntimeError(
+                'the last layer was computed at [CLS] only: a pooling that reads tokens has needs = "tokens"'
+            )
+        steps = torch.arange(self.longest, device=self.starts.device)
+        mask = steps < self.lengths[:, None]
+        index = (self.starts[:, None] + steps) * mask  # padding reads token 0, and is zeroed below
+        states = self.layers[layer].index_select(0, index.flatten()).float()
+        return states.view(*index.shape, -1) * mask[:, :, None], mask
+
+    def with_tokens(self, states: Tensor) -> "Encoded":
+        """The same with other states [S, T, any width] in the last layer's place, 0 at padding."""
+        _, mask = self.tokens()
+        changed = (states * mask[:, :, None], mask)
+        return Encoded(self.layers, self.starts, self.lengths, self.longest, None, changed)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """All that one encoder call computed, for every task that was in it."""
+
+    packed: Packed
+    embeddings: Tensor  # [N, H], fp32, what the first layer got
+    states: list[
+        Tensor
+    ]  # (layers + 1) of [N, H]; of the last one only [CLS], [all S, H], may exist
+    pooled: dict[str, Tensor]  # task -> [S, features], fp32
+    logits: dict[str, Tensor]  # task -> [B, outputs], or as the task's head gives them, fp32

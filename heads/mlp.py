@@ -1,0 +1,61 @@
+"""Task heads: from an example's features to its logits.
+
+A head is a module made from a HeadConfig, `head([B, features]) -> [B, outputs]`, fp32.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from bert import FEED_FORWARDS, NORMS
+from dropout import Dropout
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What a head can be made from."""
+
+    features: int  # width of its input
+    hidden: int  # the encoder's width, for layers inside
+    outputs: int
+    dropout: float
+    norm: str  # a key of bert.NORMS
+    feed_forward: str  # a key of bert.FEED_FORWARDS
+
+
+class LinearHead(nn.Module):
+    """Dropout and one linear."""
+
+    def __init__(self, config: HeadConfig):
+        super().__init__()
+        self.dropout = Dropout(config.dropout)
+        self.out = nn.Linear(config.features, config.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, features] -> [B, outputs]."""
+        return self.out(self.dropout(x))
+
+
+class MLPHead(nn.Module):
+    """Dense, activation, norm, dropout, linear: BERT's prediction head transform with an output
+    layer of its own.
+    """
+
+    def __init__(self, config: HeadConfig):
+        super().__init__()
+        feed_forward = FEED_FORWARDS[config.feed_forward]
+        width = feed_forward.width_afresh(config.hidden)
+        self.dense = feed_forward.up(config.features, width)
+        self.activation = feed_forward.activation
+        self.norm = NORMS[config.norm](width, eps=1e-6)
+        self.dropout = Dropout(config.dropout)
+        self.out = nn.Linear(width, config.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, features] -> [B, outputs]."""
+        hidden = self.norm(self.activation(self.dense(self.dropout(x))))
+        return self.out(self.dropout(hidden))
+
+
+HEADS: dict[str, Callable[[HeadConfig], nn.Module]] = {"mlp": MLPHead, "linear": LinearHead}

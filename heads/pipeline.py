@@ -1,0 +1,57 @@
+"""A task's way from the encoder's states to its logits: token layers, pooling, join, head."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from bert import BertModel
+from forward import Encoded
+from heads.mlp import HEADS, HeadConfig
+from heads.pairs import OneSequence, PairFeatures
+from heads.poolings import POOLINGS
+from options import Options, pick
+from tasks import Task
+
+# Layers on top of BERT, one module or None each, made from (task, bert, options); a module gets
+# states [S, T, H] and mask [S, T] and gives states [S, T, H].
+TOKEN_LAYERS: dict[str, Callable[[Task, BertModel, Options], nn.Module | None]] = {}
+
+
+class Pipeline(nn.Module):
+    """The parts of one task that follow the encoder."""
+
+    def __init__(self, task: Task, bert: BertModel, options: Options):
+        super().__init__()
+        config = bert.config
+        made = {name: make(task, bert, options) for name, make in TOKEN_LAYERS.items()}
+        chosen = {name: module for name, module in made.items() if module is not None}
+        self.token_layers = nn.ModuleDict(chosen)
+        self.pooling = pick(POOLINGS, options.pooling.of(task.name), "--pooling")(config, options)
+        join = PairFeatures if task.is_bi(options) else OneSequence
+        self.join = join(self.pooling.size)
+        self.head = pick(HEADS, options.head.of(task.name), "--head")(
+            HeadConfig(
+                features=self.join.features,
+                hidden=config.hidden_size,
+                outputs=task.outputs,
+                dropout=options.hidden_dropout_prob,
+                norm="rmsnorm" if options.rmsnorm in ("heads", "all") else "layernorm",
+                feed_forward="swiglu" if options.swiglu in ("heads", "all") else "gelu",
+            )
+        )
+
+    @property
+    def needs(self) -> str:
+        """What it reads of the encoder: "cls", "tokens" or "layers"."""
+        if self.token_layers and self.pooling.needs == "cls":
+            return "tokens"
+        return self.pooling.needs
+
+    def forward(self, encoded: Encoded, owners: Tensor) -> tuple[Tensor, Tensor]:
+        """The pooled vectors [S, size] and the logits [B, outputs]."""
+        for layer in self.token_layers.values():
+            states, mask = encoded.tokens()
+            encoded = encoded.with_tokens(layer(states, mask))
+        pooled = self.pooling(encoded)
+        return pooled, self.head(self.join(pooled, owners))
+

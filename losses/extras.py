@@ -1,0 +1,31 @@
+"""Extras: further terms of a step beside the tasks' losses, such as regularisers and contrastive
+objectives.
+
+An extra is a module, `extra(model, forward, batches) -> {name: scalar}`. Its terms are added to the
+step's loss and logged under names of their own. Its parameters train with the model's and its state
+is in the checkpoint. It may call `model(forward.packed, embeddings)` again.
+
+EXTRAS maps a name to `(model, options) -> extra`, or to None where the options leave it out.
+"""
+
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+from options import Options
+
+EXTRAS: dict[str, Callable[[nn.Module, Options], nn.Module | None]] = {}
+
+
+def make_extras(model: nn.Module, options: Options) -> nn.ModuleDict:
+    """The extras that the options ask for, by name."""
+    made = {name: make(model, options) for name, make in EXTRAS.items()}
+    return nn.ModuleDict({name: extra for name, extra in made.items() if extra is not None})
+
+
+def add_terms(terms: dict, more: dict, tasks: Iterable[str]) -> None:
+    """Put an extra's terms beside those that are there; ValueError where a name is taken."""
+    taken = (set(terms) | set(tasks)) & set(more)
+    if taken:
+        raise ValueError(f"two terms of one name: {', '.join(sorted(taken))}")
+    terms.update(more)

@@ -1,0 +1,94 @@
+"""What a run depends on beside its options: machine, versions, files, memory."""
+
+import contextlib
+import ctypes
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from errors import UserError
+
+PACKAGES = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def processor() -> str:
+    """The CPU's name."""
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The checkout's commit, with "-dirty" behind it where files were changed since."""
+    folder = str(Path(__file__).parent)
+    try:
+        describe = ["git", "-C", folder, "describe", "--always", "--dirty"]
+        found = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git on this machine
+        found = ""
+    return found or "not a git checkout"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a reader needs to repeat the run: command, commit, versions, device."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        name = f"{processor()}, {torch.get_num_threads()} threads"
+    return {
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0] or "-"), *sys.argv[1:]]),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": name,
+    }
+
+
+def display_path(path: str | Path) -> str:
+    """A path as one would type it here: relative where it is below the current folder."""
+    absolute = Path(path).absolute()  # not resolved: an environment's python is a link
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, str]:
+    """The SHA-256 of each data file."""
+    return {
+        display_path(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths.values()
+    }
+
+
+def check_writable(folder: Path) -> None:
+    """UserError where files can't be made in a folder: better now than after an hour of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: can't be written ({error.strerror}); choose another folder"
+        ) from None
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed. It hands large blocks back to the system, and then each step
+    faults the embedding's gradient and the activations in anew, a tenth of a step. Elsewhere than on
+    Linux nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
