@@ -118,10 +118,11 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     The default data folder may hold no task's files: then all are the built-in ones. Some present
     and some not is an error.
     """
+    options.check_files(TASKS)
     paths, default = {}, []
     for task in options.tasks:
         for split, suffix in SPLITS.items():
-            given = getattr(options, f"{task}_{split}", None)
+            given = options.file(f"{task}_{split}")
             paths[task, split] = Path(
                 given or Path(options.data_dir) / TASKS[task].files.format(suffix)
             )

@@ -24,11 +24,12 @@ from checkpoint import replace_folder, seed_everything
 from datasets import SPLITS, Split, find_files, load_split
 from errors import Interrupted, UserError, run
 from evaluation import evaluate, predict, write_predictions
+from flags import parse
 from lora import merge
 from losses import EXTRAS
 from multitask_bert import MultitaskBERT, build, pick_device, pick_dtype
-from optimizer import SCHEDULES, AdamW, parameter_groups
-from options import Options, parse, pick
+from optimizer import OPTIMIZERS, SCHEDULES, parameter_groups
+from options import Options, pick
 from runs import Run, check_writable, checksums, keep_freed_memory, resumed, typed
 from samplers import SAMPLERS, epoch_steps
 from surgery import COMBINERS, backward
@@ -64,7 +65,7 @@ def output_path(options: Options, task: str, split: str) -> Path:
     """Where the predictions of a task and split go."""
     try:
         return Path(
-            getattr(options, f"{task}_{split}_out", None)
+            options.file(f"{task}_{split}_out")
             or options.predictions.format(task=task, split=split)
         )
     except (LookupError, ValueError, AttributeError):
@@ -122,7 +123,9 @@ def train(options: Options) -> dict[str, Any]:
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     shared = [p for p in model.bert.parameters() if p.requires_grad]
-    optimizer = AdamW(parameter_groups(model, options.weight_decay), form=options.optimizer_form)
+    optimizer = pick(OPTIMIZERS, options.optimizer, "--optimizer")(
+        parameter_groups(model, options.weight_decay), form=options.optimizer_form
+    )
     draw = pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
     combine = pick(COMBINERS, options.combiner, "--combiner")
     extras = [extra for make in EXTRAS.values() if (extra := make(options))]
@@ -205,7 +208,7 @@ def finish(log: Run, options: Options, data: Data) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    train(parse(argv, __doc__.split("\n")[0]))
+    train(parse(argv, __doc__.split("\n\n")[0]))
 
 
 if __name__ == "__main__":

@@ -265,3 +265,4 @@ def cosine(total_steps: int, warmup_steps: int) -> Schedule:
 
 
 SCHEDULES = {"linear": linear, "constant": constant, "cosine": cosine}
+OPTIMIZERS = {"adamw": AdamW}

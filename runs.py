@@ -142,7 +142,7 @@ class Run:
         if not options.resume:
             write_json(self.folder / "run.json", {**environment(device), **facts})
             write_json(
-                self.folder / "options.json", asdict(options)
+                self.folder / "options.json", options.to_dict()
             )  # last: from here on the run can be resumed
         else:
             then = read_json(self.folder / "run.json")[
