@@ -12,8 +12,9 @@ from typing import Any
 
 from datasets import find_files
 from errors import UserError, run
+from flags import options_of, read_flags
 from multitask_classifier import check_outputs, prepared, train
-from options import Options, options_of, read_flags
+from options import Options
 
 # CFIMDB's reviews are long: whole ones, and few of them a step.
 SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}
@@ -21,7 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "m
 
 def main(argv: list[str]) -> None:
     """The command line. What could stop the second run is looked for before the first."""
-    flags = read_flags(argv, __doc__.split("\n")[0])
+    flags = read_flags(argv, __doc__.split("\n\n")[0])
     options = options_of(flags)
     if options.resume:
         raise UserError(

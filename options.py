@@ -1,96 +1,241 @@
-"""Options: one frozen dataclass is the flags, the saved JSON and what `train(options)` takes.
+"""Options: everything that can be chosen for a run, one declaration an option.
 
-A field's comment is its help text, written once, here. `@file` on the command line reads flags from a file; `#` starts a
-comment there. `check()` refuses values and pairs that can't work and says what to do instead.
+A declaration (declare.py) carries the default, the help text, the choices or the range, and the
+option without which it would do nothing. flags.py makes the command line from it, `check()` what is
+refused, `to_json()` the file in a run's folder. A section is a group of flags, and what a function
+that needs no more takes.
+
+Choices that a table of the code holds (HEADS, SAMPLERS, ...) are not repeated here: flags.TABLES
+says which table, and whoever uses the table looks the name up with `pick`.
 """
 
-import argparse
-import inspect
 import json
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
+from declare import Files, Names, PerTask, Section, check_value, declare, settled
 from errors import UserError
 
-Place = Literal["off", "heads", "encoder", "all"]
-# Choices that no table holds: only these words exist.
-CLOSED = ("option", "pair_encoding", "rmsnorm", "swiglu", "swiglu_start", "optimizer_form", "precision")
-COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 2024's names for 2023's
+FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has a file for
+PLACES = ("off", "heads", "encoder", "all")
 
 
 @dataclass(frozen=True)
-class Options:
+class ModelOptions(Section):
+    """The encoder, and what its layers are made of"""
+
+    model: str = declare(
+        "auto",
+        "hub id or folder; auto: bert-base-uncased if it is on this machine, else all-MiniLM-L6-v2",
+    )
+    rmsnorm: str = declare(
+        "off",
+        "RMSNorm instead of LayerNorm; in the heads, the encoder or all, which it means alone",
+        choices=PLACES,
+        bare="all",
+    )
+    swiglu: str = declare(
+        "off",
+        "SwiGLU instead of GELU; in the heads, the encoder or all, which it means alone",
+        choices=PLACES,
+        bare="all",
+    )
+    swiglu_start: str = declare(
+        "pretrained",
+        "how the encoder's SwiGLU starts; as the old layer, or afresh and 2/3 wide",
+        choices=("pretrained", "random"),
+        needs="swiglu",
+        needs_value=("encoder", "all"),
+    )
+    hidden_dropout_prob: float = declare(
+        0.1, "dropout in the encoder and the heads", least=0, below=1
+    )
+    attention_dropout_prob: float = declare(
+        0.1, "dropout on the attention weights", least=0, below=1
+    )
+
+
+@dataclass(frozen=True)
+class AdapterOptions(Section):
+    """Adapters: small updates of a frozen encoder"""
+
+    lora: bool = declare(
+        False, "train low-rank updates of the encoder; its weights are frozen, the heads train on"
+    )
+    lora_rank: int = declare(8, "r of the update B A", least=1, needs="lora")
+    lora_alpha: float = declare(16.0, "the update is scaled by alpha / r", above=0, needs="lora")
+    lora_dropout: float = declare(
+        0.0, "dropout on the low-rank path", least=0, below=1, needs="lora"
+    )
+    lora_targets: str = declare(
+        "all", "which linears of a layer", choices=("qk", "qv", "qkv", "all"), needs="lora"
+    )
+    lora_layers: str = declare(
+        "all", "which layers; all, first4, middle4, last4, or a list such as 0,2,5", needs="lora"
+    )
+    lora_merge: bool = declare(
+        False, "at the end fold the updates into the weights; of the best model", needs="lora"
+    )
+
+
+@dataclass(frozen=True)
+class HeadOptions(Section):
+    """From token states to a task's logits"""
+
+    pair_encoding: str = declare(
+        "cross",
+        "how a pair is read; cross: both sentences in one sequence, bi: each on its own",
+        choices=("cross", "bi"),
+    )
+    pooling: PerTask = declare(
+        PerTask("cls"), "from token states to one vector; for all tasks, or as in cls sts=mean"
+    )
+    head: PerTask = declare(
+        PerTask("mlp"), "what turns that vector into logits; for all tasks, or as in mlp sts=linear"
+    )
+
+
+@dataclass(frozen=True)
+class TaskOptions(Section):
+    """What is learned"""
+
+    tasks: Names = declare(("sst", "para", "sts"), "one or more tasks")
+
+
+@dataclass(frozen=True)
+class SamplingOptions(Section):
+    """Which examples a step takes"""
+
+    epochs: int = declare(
+        3, "passes; one lasts until the sampler has been through one task", least=1
+    )
+    steps_per_epoch: int = declare(
+        0, "optimizer steps an epoch; 0: until the sampler has been through one task", least=0
+    )
+    batch_size: int = declare(96, "examples a forward pass; of all tasks together", least=1)
+    accumulation: int = declare(
+        1,
+        "forward passes a step; its batch of batch_size * accumulation examples is cut into them",
+        least=1,
+    )
+    sampler: str = declare(
+        "mixed", "which tasks feed a step; mixed: all of them, round_robin: one in turn"
+    )
+    sampling_exponent: float = declare(
+        0.5,
+        "a task's share is its size to this power; of a mixed batch",
+        least=-10,
+        most=10,
+        needs="sampler",
+        needs_value=("mixed",),
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerOptions(Section):
+    """From gradients to weights"""
+
+    optimizer: str = declare("adamw", "which optimizer")
+    optimizer_form: str = declare(
+        "course",
+        "whose AdamW; the course's or PyTorch's, see optimizer.py",
+        choices=("course", "torch"),
+    )
+    lr: float | None = declare(
+        None,
+        "learning rate; 5e-5 for bert-base, 2e-4 for MiniLM, tenfold for --lora, 1e-3 for pretrain",
+        above=0,
+    )
+    schedule: str = declare("linear", "how the learning rate falls; after the warm-up")
+    warmup: float = declare(0.1, "share of the steps in which the rate rises", least=0, below=1)
+    weight_decay: float = declare(0.01, "decoupled weight decay; not on norms and biases", least=0)
+    clip: float = declare(1.0, "largest norm of the gradient; 0: no limit", least=0)
+    combiner: str = declare("sum", "how the tasks' gradients become one")
+
+
+@dataclass(frozen=True)
+class DataOptions(Section):
+    """What is read and written"""
+
+    data_dir: str = declare(
+        "data", "where the tasks' files are; the built-in corpus if none of them is there"
+    )
+    files: Files = declare((), "single files elsewhere")
+    max_length: int = declare(
+        256,
+        "word-pieces of a sequence; longer ones are truncated, the longer sentence of a pair first",
+        least=3,
+        most=512,
+    )
+    predictions: str = declare(
+        "predictions/{task}-{split}-output.csv",
+        "the CSVs; {task} and {split} stand for the names of both",
+    )
+
+    def file(self, name: str) -> str | None:
+        """The path that was given for "sst_train", "sts_dev_out" and so on, if any was."""
+        return dict(self.files).get(name)
+
+    def check_files(self, tasks: Collection[str]) -> None:
+        """UserError where a path was given for what is no file of these tasks."""
+        known = {f"{task}_{kind}" for task in tasks for kind in FILE_KINDS}
+        for name, _ in self.files:
+            if name not in known:
+                raise UserError(
+                    f"files: {name} is unknown; expected one of {', '.join(tasks)} with one of "
+                    f"{', '.join(f'_{kind}' for kind in FILE_KINDS)}"
+                )
+
+
+@dataclass(frozen=True)
+class RunOptions(Section):
+    """How the run goes"""
+
+    option: str = declare(
+        "finetune",
+        "what trains; finetune: the whole model, pretrain: the heads on a frozen BERT",
+        choices=("finetune", "pretrain"),
+    )
+    seed: int = declare(11711, "of everything random", least=0, most=2**32 - 1)
+    use_gpu: bool = declare(False, "run on CUDA")
+    precision: str = declare(
+        "auto",
+        "of the encoder's products; auto: bf16 where the hardware has it",
+        choices=("auto", "fp32", "bf16"),
+    )
+    patience: int = declare(
+        0, "evaluations to wait for a better overall score; then stop, 0: never", least=0
+    )
+    name: str = declare("multitask", "part of the run folder's name")
+    runs_dir: str = declare("runs", "where run folders are made")
+    resume: str | None = declare(None, "a run folder; go on where it stopped")
+    save_every: int = declare(
+        500, "steps between checkpoints; one is also written at every evaluation", least=1
+    )
+    log_every: int = declare(10, "steps between lines of log.jsonl", least=1)
+    tensorboard: bool = declare(False, "write the log for TensorBoard too")
+
+
+@dataclass(frozen=True)
+class Options(
+    ModelOptions,
+    AdapterOptions,
+    HeadOptions,
+    TaskOptions,
+    SamplingOptions,
+    OptimizerOptions,
+    DataOptions,
+    RunOptions,
+):
     """Everything that a run depends on."""
 
-    # what is trained
-    option: Literal["finetune", "pretrain"] = "finetune"  # finetune: the whole model; pretrain: the heads on a frozen BERT
-    model: str = "auto"  # hub id or folder; auto: bert-base-uncased if it is on this machine, else all-MiniLM-L6-v2
-    tasks: tuple[str, ...] = ("sst", "para", "sts")  # names from tasks.py
-    pair_encoding: Literal["cross", "bi"] = "cross"  # cross: both sentences in one sequence; bi: each on its own
-    pooling: Literal["cls", "mean"] = "cls"  # from token states to one vector
-    head: Literal["mlp", "linear"] = "mlp"  # what turns that vector into logits
-    rmsnorm: Place = "off"  # RMSNorm instead of LayerNorm; alone it means in the heads
-    swiglu: Place = "off"  # SwiGLU instead of GELU; alone it means in the heads
-    swiglu_start: Literal["pretrained", "random"] = "pretrained"  # the encoder's: as the old layer, or afresh, 2/3 wide
-    lora: bool = False  # train low-rank updates of the encoder's linears only, and the heads
-    lora_rank: int = 8  # r
-    lora_alpha: float = 16.0  # the update is scaled by alpha / r
-    lora_dropout: float = 0.0  # on the low-rank path
-    lora_targets: Literal["qk", "qv", "qkv", "all"] = "all"  # which linears of a layer
-    lora_layers: str = "all"  # all, first4, middle4, last4, or a list such as 0,2,5
-    lora_merge: bool = False  # at the end fold the updates into the best model's weights
-    # how it is trained
-    epochs: int = 3  # an epoch lasts until the sampler has been through one task
-    steps_per_epoch: int = 0  # optimizer steps; 0: as above
-    batch_size: int = 96  # examples a forward pass, all tasks together
-    accumulation: int = 1  # forward passes an optimizer step
-    sampler: Literal["mixed", "round_robin"] = "mixed"  # mixed: all tasks in every step; round_robin: one task a step
-    sampling_exponent: float = 0.5  # a task's share of a mixed batch is its size to this power
-    combiner: Literal["sum"] = "sum"  # how the tasks' gradients become one
-    lr: float | None = None  # learning rate; 5e-5 for bert-base, 2e-4 for MiniLM, tenfold for --lora, 1e-3 for pretrain
-    schedule: Literal["linear", "constant", "cosine"] = "linear"  # of the learning rate, after the warm-up
-    warmup: float = 0.1  # share of the steps in which the learning rate rises
-    weight_decay: float = 0.01  # decoupled, not on norms and biases
-    optimizer_form: Literal["course", "torch"] = "course"  # of AdamW, see optimizer.py
-    clip: float = 1.0  # largest norm of the gradient; 0: no limit
-    hidden_dropout_prob: float = 0.1  # in the encoder and the heads
-    attention_dropout_prob: float = 0.1  # on the attention weights
-    patience: int = 0  # stop after this many evaluations without a better overall score; 0: never
-    max_length: int = 256  # word-pieces of a sequence; longer ones are truncated, the longer sentence of a pair first
-    seed: int = 11711  # of everything random
-    use_gpu: bool = False  # run on CUDA
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the encoder's products; auto: bf16 where the hardware has it
-    # data
-    data_dir: str = "data"  # where the files below are looked for; the built-in corpus if none is there
-    sst_train: str | None = None  # default ids-sst-train.csv in --data_dir, and so on
-    sst_dev: str | None = None
-    sst_test: str | None = None
-    para_train: str | None = None
-    para_dev: str | None = None
-    para_test: str | None = None
-    sts_train: str | None = None
-    sts_dev: str | None = None
-    sts_test: str | None = None
-    predictions: str = "predictions/{task}-{split}-output.csv"  # where the predictions go; single ones can go elsewhere:
-    sst_dev_out: str | None = None
-    sst_test_out: str | None = None
-    para_dev_out: str | None = None
-    para_test_out: str | None = None
-    sts_dev_out: str | None = None
-    sts_test_out: str | None = None
-    # the run
-    name: str = "multitask"  # part of the run folder's name
-    runs_dir: str = "runs"  # where run folders are made
-    resume: str | None = None  # a run folder: go on where it stopped
-    save_every: int = 500  # optimizer steps between checkpoints; one is also written at every evaluation
-    log_every: int = 10  # optimizer steps between lines of log.jsonl
-    tensorboard: bool = False  # write the log for TensorBoard too
-
     def learning_rate(self, hidden_size: int) -> float:
-        """The peak learning rate: --lr, or 1e-3 for heads alone, or 5e-5 for bert-base and more for narrower encoders (2e-4
-        for MiniLM), ten times that with LoRA."""
+        """The peak learning rate: --lr, or 1e-3 for heads alone, or 5e-5 for bert-base and more for
+        narrower encoders (2e-4 for MiniLM), ten times that with LoRA.
+        """
         if self.lr is not None:
             return self.lr
         full = min(3e-4, 5e-5 * (768 / hidden_size) ** 2)
@@ -98,152 +243,147 @@ class Options:
 
     def check(self) -> "Options":
         """These options, or UserError where a value or a pair of them can't work."""
-        hints = get_type_hints(Options)
-        for name in CLOSED:
-            if (value := getattr(self, name)) not in get_args(hints[name]):
-                raise UserError(f"--{name} {value}: expected one of {', '.join(get_args(hints[name]))}")
-        positive = ("epochs", "batch_size", "accumulation", "lora_rank", "save_every", "log_every")
-        shares = ("hidden_dropout_prob", "attention_dropout_prob", "lora_dropout", "warmup")
-        for wrong, expected in [
-            *((f"--{n} {getattr(self, n)}", "at least 1") for n in positive if getattr(self, n) < 1),
-            *((f"--{n} {getattr(self, n)}", "from 0 to below 1") for n in shares if not 0 <= getattr(self, n) < 1),
-            *[(f"--lr {self.lr}", "above 0")] * (self.lr is not None and not 0 < self.lr < float("inf")),
-            *[(f"--max_length {self.max_length}", "3 to 512")] * (not 3 <= self.max_length <= 512),
-            *((f"--{n} {getattr(self, n)}", "0 or more") for n in ("clip", "patience", "steps_per_epoch", "weight_decay")
-              if not getattr(self, n) >= 0),
-        ]:  # fmt: skip
-            raise UserError(f"{wrong}: expected {expected}")
-        encoder_swiglu = self.swiglu in ("encoder", "all")
-        for refused, why in [
-            (self.lora and self.option == "pretrain", "--lora trains the encoder, --option pretrain freezes it: drop one"),
-            (self.lora_merge and not self.lora, "--lora_merge needs --lora"),
-            (self.swiglu_start == "random" and not encoder_swiglu, "--swiglu_start random needs --swiglu encoder or all"),
-            (self.swiglu_start == "random" and (self.lora or self.option == "pretrain"),
-             "--swiglu_start random starts layers afresh, which --lora and --option pretrain keep frozen: drop one"),
-            (self.head == "linear" and self.rmsnorm in ("heads", "all"), "--head linear has no norm: use --rmsnorm encoder"),
-            (self.head == "linear" and self.swiglu in ("heads", "all"),
-             "--head linear has no activation: use --swiglu encoder"),
-            (not self.lora and any(getattr(self, f.name) != f.default for f in fields(self) if f.name.startswith("lora_")),
-             "--lora_rank, --lora_alpha, --lora_dropout, --lora_targets, --lora_layers and --lora_merge need --lora"),
-            (self.sampler != "mixed" and self.sampling_exponent != Options.sampling_exponent,
-             "--sampling_exponent is of --sampler mixed"),
-            (not -10 <= self.sampling_exponent <= 10, f"--sampling_exponent {self.sampling_exponent}: expected -10 to 10"),
-            (not 0 < self.lora_alpha < float("inf"), f"--lora_alpha {self.lora_alpha}: expected above 0"),
-            (not 0 <= self.seed < 2**32, f"--seed {self.seed}: expected 0 to 4294967295"),
-            (len(set(self.tasks)) < len(self.tasks), "--tasks names a task twice"),
-            (self.batch_size < len(self.tasks), f"--batch_size {self.batch_size} is below the number of tasks"),
-            (not self.tasks, "--tasks needs at least one task"),
-            (not re.fullmatch(r"[\w.-]+", self.name), f"--name {self.name}: letters, digits, dot, dash and underscore only"),
-        ]:  # fmt: skip
-            if refused:
-                raise UserError(why)
+        self.check_values()
+        self.check_needs()
+        for f in fields(self):
+            if f.type is PerTask:
+                self.check_tasks_of(f.name)
+        for conflict in CONFLICTS:
+            if conflict.found(self):
+                raise UserError(conflict.message.format(**self.to_dict()))
         return self
 
-    def of_same_run(self, given: dict[str, Any]) -> "Options":
-        """These options, of a run that is resumed, with the folder and device of `given`; UserError where more differs."""
-        for name, value in given.items():
-            if name not in ("resume", "use_gpu") and value != getattr(self, name):
-                was = getattr(self, name)
-                raise UserError(f"--resume goes on with the run's own options; --{name} was {was}, not {value}")
-        return replace(self, resume=given["resume"], use_gpu=given.get("use_gpu", self.use_gpu))
+    def check_tasks_of(self, name: str) -> None:
+        """UserError where an option has a value for a task that is not learned."""
+        value: PerTask = getattr(self, name)
+        for task in value.named:
+            if task not in self.tasks:
+                raise UserError(
+                    f"--{name} {value}: expected tasks of --tasks {' '.join(self.tasks)}"
+                )
 
-    def to_json(self) -> str:
-        """As saved in a run folder."""
-        return json.dumps(asdict(self), indent=2)
+    def of_same_run(self, given: dict[str, Any]) -> "Options":
+        """These options, of a run that is resumed, with the folder and device of `given`; UserError
+        where more differs.
+        """
+        files = {**dict(self.files), **dict(given.get("files", ()))}
+        wanted = replace(self, **{**given, "files": files}).to_dict()
+        for name, was in self.to_dict().items():
+            value = wanted[name]
+            if name not in ("resume", "use_gpu") and value != was:
+                raise UserError(
+                    f"--resume goes on with the run's own options; --{name} was {was}, not {value}"
+                )
+        return replace(self, resume=given["resume"], use_gpu=given.get("use_gpu", self.use_gpu))
 
     @classmethod
     def of_run(cls, folder: Path) -> "Options":
         """The options that a run folder holds."""
-        if not (folder / "options.json").exists():
-            raise UserError(f"--resume {folder}: no options.json in it; expected a run folder, such as runs/<date>-<name>")
-        return cls.from_json((folder / "options.json").read_text(encoding="utf-8"))
+        path = folder / "options.json"
+        if not path.exists():
+            raise UserError(
+                f"--resume {folder}: no options.json in it; expected a run folder, such as "
+                "runs/<date>-<name>"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is not UTF-8 text") from None
+        return cls.from_json(text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Section by section, under the options' names, with `files` as a dict."""
+        names = [f.name for section in SECTIONS.values() for f in fields(section)]
+        return {**{name: getattr(self, name) for name in names}, "files": dict(self.files)}
+
+    def to_json(self) -> str:
+        """As saved in a run folder."""
+        return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Options":
-        """From a run folder's file; unknown names are an error."""
-        try:
-            values = dict(json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"options.json is not readable ({error})") from None
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise UserError(f"options.json holds unknown options: {', '.join(sorted(unknown))}")
-        return cls(**as_tuples(values))
+        """From a run folder's file; UserError where it is damaged, or holds what is no option."""
+        return cls(**read_values(text, "options.json"))
 
 
-def as_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Lists, as JSON and argparse give them, to tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelOptions,
+    "adapter": AdapterOptions,
+    "head": HeadOptions,
+    "task": TaskOptions,
+    "sampling": SamplingOptions,
+    "optimizer": OptimizerOptions,
+    "data": DataOptions,
+    "run": RunOptions,
+}
 
 
-def help_texts() -> dict[str, str]:
-    """Each field's comment."""
-    found = re.findall(r"^    (\w+): [^#\n]+?(?:  # (.*))?$", inspect.getsource(Options).split("def ")[0], re.M)
-    return {name: text.replace("%", "%%") for name, text in found}
+class Conflict(NamedTuple):
+    """Options that can't work together."""
+
+    found: Callable[[Options], bool]
+    message: str  # an option's name in braces stands for its value
 
 
-class _Parser(argparse.ArgumentParser):
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return arg_line.split("#")[0].split()
-
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message}; --help lists the flags")
+def only_linear_heads(o: Options) -> bool:
+    """Whether no task's head has a norm and an activation."""
+    return {o.head.of(task) for task in o.tasks} == {"linear"}
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with one flag a field; `--batch-size` means `--batch_size`."""
-    parser = _Parser(
-        description=description, fromfile_prefix_chars="@", allow_abbrev=False,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )  # fmt: skip
-    help_text = "the 2024 course's name for --option"
-    parser.add_argument("--fine-tune-mode", choices=COURSE_MODES, default=argparse.SUPPRESS, help=help_text)
-    texts, hints = help_texts(), get_type_hints(Options)
-    for f in fields(Options):
-        kind = hints[f.name]
-        settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{texts[f.name]} [{f.default}]".lstrip()}
-        if get_origin(kind) in (Union, type(float | None)):  # `float | None`
-            kind = get_args(kind)[0]
-        if kind is bool:
-            settings["action"] = argparse.BooleanOptionalAction
-        elif get_origin(kind) is Literal:
-            settings["choices"] = get_args(kind)
-            if kind == Place:
-                settings.update(nargs="?", const="heads")
-        elif get_origin(kind) is tuple:
-            settings.update(nargs="+", metavar="TASK")
-        else:
-            settings.update(type=kind, metavar=kind.__name__.upper())
-        names = dict.fromkeys([f"--{f.name}", f"--{f.name.replace('_', '-')}"])
-        parser.add_argument(*names, **settings)
-    return parser
+CONFLICTS = (
+    Conflict(
+        lambda o: o.lora and o.option == "pretrain",
+        "--lora trains the encoder, --option pretrain freezes it: drop one",
+    ),
+    Conflict(
+        lambda o: o.swiglu_start == "random" and (o.lora or o.option == "pretrain"),
+        "--swiglu_start random starts layers afresh, which --lora and --option pretrain keep "
+        "frozen: drop one",
+    ),
+    Conflict(
+        lambda o: only_linear_heads(o) and o.rmsnorm in ("heads", "all"),
+        "--head linear has no norm: use --rmsnorm encoder, not {rmsnorm}",
+    ),
+    Conflict(
+        lambda o: only_linear_heads(o) and o.swiglu in ("heads", "all"),
+        "--head linear has no activation: use --swiglu encoder, not {swiglu}",
+    ),
+    Conflict(lambda o: not o.tasks, "--tasks: expected at least one task"),
+    Conflict(lambda o: len(set(o.tasks)) < len(o.tasks), "--tasks names a task twice"),
+    Conflict(
+        lambda o: o.batch_size < len(o.tasks),
+        "--batch_size {batch_size} is below the number of tasks",
+    ),
+    Conflict(
+        lambda o: not re.fullmatch(r"[\w.-]+", o.name),
+        "--name {name}: letters, digits, dot, dash and underscore only",
+    ),
+)
 
 
-def read_flags(argv: list[str], description: str) -> dict[str, Any]:
-    """What the command line gives, under the fields' names and `fine_tune_mode`; UserError where that can't be."""
+def read_values(text: str, source: str) -> dict[str, Any]:
+    """The options that a JSON text holds, checked one by one; UserError, which names the source,
+    where it is damaged or holds what is no option.
+    """
     try:
-        return as_tuples(vars(make_parser(description).parse_args(argv)))
-    except UnicodeDecodeError:
-        raise UserError("a file of flags (@file) is not UTF-8 text") from None
+        values = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{source} is not readable ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{source} is not readable (expected an object)")
+    known = {f.name: f for f in fields(Options)}
+    if unknown := sorted(set(values) - set(known)):
+        raise UserError(f"{source} holds unknown options: {', '.join(unknown)}")
+    try:
+        values = {name: settled(known[name], value) for name, value in values.items()}
+        for name, value in values.items():
+            check_value(known[name], value)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    return values
 
 
-def parse(argv: list[str], description: str) -> Options:
-    """Checked options from command-line arguments; UserError with one line where they are off."""
-    return options_of(read_flags(argv, description))
-
-
-def options_of(flags: dict[str, Any]) -> Options:
-    """Checked options from what the command line gave."""
-    given = dict(flags)
-    mode = given.pop("fine_tune_mode", None)
-    if mode and given.setdefault("option", COURSE_MODES[mode]) != COURSE_MODES[mode]:
-        raise UserError(f"--fine-tune-mode {mode} means --option {COURSE_MODES[mode]}, not {given['option']}: drop one")
-    if "resume" in given:
-        return Options.of_run(Path(given["resume"])).of_same_run(given)
-    return Options(**given).check()
-
-
-def pick(table: dict[str, Any], key: str, flag: str) -> Any:
+def pick(table: Mapping[str, Any], key: str, flag: str) -> Any:
     """table[key], or UserError that names the flag and the choices."""
     if key not in table:
         raise UserError(f"{flag} {key}: expected one of {', '.join(table)}")

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from datasets import Sequence, Split, find_files, load_split
 from errors import UserError
+from flags import expand, parse
 from multitask_bert import MultitaskBERT
-from options import Options, parse, pick
+from options import Options, pick
 from packing import pack
 from runs import check_writable, environment
 from samplers import SAMPLERS, Draw
 from tokenizer import BertTokenizer
 
-FILES = ("_train", "_dev", "_test")  # the options that name single data files end so
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
 
 
@@ -33,7 +33,7 @@ def arguments(
     """A benchmark's own flags (a parser with add_help=False and allow_abbrev=False), and the rest
     as Options.
     """
-    mine, rest = own.parse_known_args(argv)
+    mine, rest = own.parse_known_args(expand(argv))
     if {"-h", "--help"} & set(rest):
         print(f"flags of this benchmark alone:\n{own.format_help()}\nflags of the main job:")
     return mine, parse(rest, description)
@@ -87,8 +87,9 @@ def check_followed(options: Options, *more: str) -> None:
         "data_dir",
         *more,
     }
-    named = [f for f in fields(Options) if f.name not in followed and not f.name.endswith(FILES)]
-    if changed := [f"--{f.name}" for f in named if getattr(options, f.name) != f.default]:
+    named = [f for f in fields(Options) if f.name not in {*followed, "files"}]
+    changed = [f"--{f.name}" for f in named if getattr(options, f.name) != f.default]
+    if changed := changed + [f"--{name}" for name, _ in options.files if name.endswith("_out")]:
         raise UserError(
             f"not every side of this benchmark follows {', '.join(changed)}: leave it out"
         )
@@ -221,7 +222,8 @@ def read(path: str | Path) -> list[dict[str, Any]]:
 
 def source(options: dict[str, Any], built_in: bool) -> str:
     """What a run with these options was trained and scored on, in words."""
-    files = [f"{name} {path}" for name, path in options.items() if name.endswith(FILES) and path]
+    given = dict(options.get("files", ())).items()  # lines of older versions have none
+    files = [f"{name} {path}" for name, path in given if not name.endswith("_out")]
     folder = "the built-in corpus" if built_in else str(Path(options["data_dir"]))
     return ", ".join([f"{' and '.join(options['tasks'])} of {folder}", *files])
 

@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
         default=400,
         help="dev examples of each task, drawn at random; 0: all [400]",
     )
-    mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    mine, options = common.arguments(argv, own, __doc__.split("\n\n")[0])
     race.check(mine, "examples")
     common.check_followed(options)
     if options.model == "auto":

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,7 @@ SETS: dict[str, dict[str, Any]] = {
     "pretrain": {"option": "pretrain"},
 }
 RECORD, REFERENCE = "benchmarks/records/quality.jsonl", "benchmarks/records/reference.jsonl"
-PLACES = {f.name for f in fields(Options) if f.name.endswith("_out")} | {
-    "predictions",
-    "runs_dir",
-    "data_dir",
-    "name",
-}
+PLACES = {"files", "predictions", "runs_dir", "data_dir", "name"}
 
 
 def essence(options: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +173,7 @@ def main(argv: list[str]) -> None:
         default=REFERENCE,
         help=f"the reference's record, for the table [{REFERENCE}]",
     )
-    mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    mine, options = common.arguments(argv, own, __doc__.split("\n\n")[0])
     if mine.table:
         print(table([mine.reference, mine.record]))
         return

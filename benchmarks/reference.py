@@ -248,7 +248,7 @@ def main(argv: list[str]) -> None:
         action="store_true",
         help="dev scores after every epoch, not only the last",
     )
-    mine, options = arguments(argv, own, __doc__.split("\n")[0])
+    mine, options = arguments(argv, own, __doc__.split("\n\n")[0])
     if mine.record:
         check_joins(mine.record, options)
     record = train(options, mine.attention, mine.sts_loss, mine.eval_every_epoch)

@@ -36,7 +36,7 @@ from checkpoint import seed_everything
 from datasets import Split
 from errors import run
 from multitask_bert import build, pick_device, pick_dtype
-from optimizer import SCHEDULES, AdamW, parameter_groups
+from optimizer import OPTIMIZERS, SCHEDULES, parameter_groups
 from options import Options, pick
 from pretrained import default_pretrained
 from samplers import epoch_steps
@@ -70,7 +70,8 @@ def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
     model.compute_dtype = pick_dtype(options.precision, device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     shared = [p for p in model.bert.parameters() if p.requires_grad]
-    optimizer = AdamW(parameter_groups(model, options.weight_decay), form=options.optimizer_form)
+    make = pick(OPTIMIZERS, options.optimizer, "--optimizer")
+    optimizer = make(parameter_groups(model, options.weight_decay), form=options.optimizer_form)
     combine = pick(COMBINERS, options.combiner, "--combiner")
     set_rate = learning_rates(options, total)
 
@@ -204,7 +205,7 @@ def main(argv: list[str]) -> None:
     """The command line."""
     own = race.own_parser(SIDES, ["sdpa", "eager", "eager_kept", "course"])
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
-    mine, options = common.arguments(argv, own, __doc__.split("\n")[0])
+    mine, options = common.arguments(argv, own, __doc__.split("\n\n")[0])
     race.check(mine, "steps")
     common.check_followed(
         options, "sampler", "sampling_exponent", "schedule", "warmup", "weight_decay", "clip"

@@ -396,7 +396,7 @@ def test_a_record_is_of_one_data_set(
     common.append(record, real)
     others: list[dict] = [
         {"data_dir": str(small_data)},
-        {"sst_dev": "mine.csv"},
+        {"files": {"sst_dev": "mine.csv"}},
         {"tasks": ("sst", "sts")},
     ]
     for line in built_in, *({**real, "options": asdict(replace(options, **x))} for x in others):

@@ -95,19 +95,24 @@ def test_single_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "mine.csv"
     with pytest.raises(UserError, match=r"missing 9 of 9 data files: .*mine\.csv"):
-        find_files(Options(sst_dev=str(own)))
+        find_files(Options(files={"sst_dev": str(own)}))
     own.touch()
     with pytest.raises(
         UserError, match="missing 8 of 9 data files"
     ) as caught:  # not quietly the built-in ones beside it
-        find_files(Options(sst_dev=str(own)))
+        find_files(Options(files={"sst_dev": str(own)}))
     assert "mine.csv" not in str(caught.value)
     touch(tmp_path / "data", "sst", "para", "sts")
-    assert find_files(Options(sst_dev=str(own)))[0]["sst", "dev"] == own
+    assert find_files(Options(files={"sst_dev": str(own)}))[0]["sst", "dev"] == own
     (tmp_path / "data" / "ids-sst-dev.csv").unlink()
-    assert find_files(Options(sst_dev=str(own)))[1] is False
+    assert find_files(Options(files={"sst_dev": str(own)}))[1] is False
     only = {f"sst_{split}": str(own) for split in SPLITS}
-    assert set(find_files(Options(tasks=("sst",), **only))[0].values()) == {own}
+    assert set(find_files(Options(tasks=("sst",), files=only))[0].values()) == {own}
+
+
+def test_a_file_of_no_task():
+    with pytest.raises(UserError, match="^files: sts_trian is unknown; expected one of sst, para"):
+        find_files(Options(files={"sts_trian": "mine.csv"}))
 
 
 def test_a_folder_for_a_file(tmp_path, tokenizer):

@@ -1,303 +1,338 @@
-"""The flags: choices, help, spellings, files of flags, JSON, and what is refused."""
+"""The options: sections, values by task, files, JSON, and what is refused."""
 
-import re
-import shlex
-from dataclasses import fields, replace
+import json
+import pickle
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import pytest
 
-from bert import FEED_FORWARDS, NORMS
+from declare import EXPECTED, PerTask, kind_of, rules_of
 from errors import UserError
-from heads import HEADS, POOLINGS
 from lora import TARGETS
-from multitask_bert import ADAPTERS
-from optimizer import SCHEDULES
-from options import CLOSED, COURSE_MODES, Options, Place, help_texts, make_parser, parse, pick
-from samplers import SAMPLERS
-from surgery import COMBINERS
-from tasks import TASKS
+from options import CONFLICTS, SECTIONS, AdapterOptions, HeadOptions, Options, pick
 
-HINTS = get_type_hints(Options)
-TABLES = {
-    "pooling": POOLINGS,
-    "head": HEADS,
-    "sampler": SAMPLERS,
-    "combiner": COMBINERS,
-    "schedule": SCHEDULES,
-    "lora_targets": TARGETS,
-}
-FILES = {
-    f"{task}_{x}"
-    for task in ("sst", "para", "sts")
-    for x in ("train", "dev", "test", "dev_out", "test_out")
-}
+FIELDS = {f.name: f for f in fields(Options)}
 
 
-def flags(line: str) -> Options:
-    return parse(shlex.split(line), "test")
-
-
-@pytest.mark.parametrize("field", TABLES)
-def test_choices_are_the_tables_keys(field):
-    assert get_args(HINTS[field]) and set(get_args(HINTS[field])) == set(TABLES[field])
-
-
-def test_a_choice_is_a_table_s_or_closed():
-    """What no table holds is checked by Options.check()."""
-    assert {f.name for f in fields(Options) if get_origin(HINTS[f.name]) is Literal} == {
-        *TABLES,
-        *CLOSED,
-    }
-
-
-def test_the_other_names():
-    assert set(COURSE_MODES.values()) == set(get_args(HINTS["option"]))
-    assert {f.name for f in fields(Options)} >= {"rmsnorm", "swiglu", *ADAPTERS}
-    assert (
-        HINTS["rmsnorm"] == HINTS["swiglu"] == Place
-        and {"rmsnorm"} < set(NORMS)
-        and {"swiglu"} < set(FEED_FORWARDS)
-    )
-    assert set(Options().tasks) <= set(TASKS)
-
-
-def test_every_default_is_a_choice():
-    for f in fields(Options):
-        choices = [c for c in get_args(HINTS[f.name]) if isinstance(c, str)]
-        assert not choices or f.default in choices, f.name
-    assert Options().check() == flags("") == Options()
-
-
-def test_every_option_has_a_help_text():
-    texts = help_texts()
-    assert set(texts) == {f.name for f in fields(Options)}
-    assert {name for name, text in texts.items() if not text} <= FILES
-    shown = make_parser("what it does").format_help()  # a stray % would raise
-    assert "what it does" in shown and "soft" not in shown
-    for f in fields(Options):
-        assert f"--{f.name}" in shown and texts[f.name] in shown
-
-
-def other(field: str, kind: Any) -> tuple[list[str], Any]:
-    """A legal value that is not the default, as words on the command line and as it should
-    arrive.
-    """
-    default = getattr(Options(), field)
-    if kind is bool:
-        return ([], True) if not default else (["no"], False)
-    if kind in (int, float, float | None):
-        value = (default or 0) + 1 if kind is int else 0.25
-        return [str(value)], value
-    if field == "tasks":
-        return ["sts", "sst"], ("sts", "sst")
-    choices = [c for c in get_args(kind) if isinstance(c, str)]
-    value = next((c for c in choices if c != default), default) if choices else "some/where"
-    return [value], value
-
-
-@pytest.mark.parametrize("field", [f.name for f in fields(Options)])
-def test_each_flag_sets_its_field_in_both_spellings(field):
-    words, value = other(field, HINTS[field])
-    for name in {f"--{field}", f"--{field.replace('_', '-')}"}:
-        parsed = vars(make_parser("").parse_args([name, *words]))
-        parsed.pop("fine_tune_mode", None)
-        changed = {k: v for k, v in parsed.items() if v != getattr(Options(), k) and k != "tasks"}
-        assert (tuple(parsed["tasks"]) if field == "tasks" else parsed[field]) == value
-        assert type(parsed[field]) in (type(value), list) and set(changed) <= {field}
-
-
-def test_json_round_trip():
-    for options in (
-        Options(),
-        flags("--tasks sts sst --lr 1e-7 --lora --lora_layers 0,2 --swiglu all --sst_dev 'a b'"),
-    ):
-        again = Options.from_json(options.to_json())
-        assert again == options and isinstance(again.tasks, tuple) and hash(again) == hash(options)
-    assert Options.from_json('{"seed": 3}') == Options(seed=3)  # from a version with fewer options
-
-
-@pytest.mark.parametrize(
-    "text,message",
-    [
-        ('{"sede": 3, "lrr": 1}', "unknown options: lrr, sede"),
-        ('{"seed": ', "not readable"),
-        ("[1]", "not readable"),
-    ],
-)
-def test_bad_json(text, message):
-    with pytest.raises(UserError, match=message):
-        Options.from_json(text)
-
-
-def test_spellings():
-    assert flags("--batch-size 7 --lora --lora-rank 3") == Options(
-        batch_size=7, lora=True, lora_rank=3
-    )
-    assert flags("--fine-tune-mode last-linear-layer").option == "pretrain"
-    assert (
-        flags("--fine-tune-mode full-model").option
-        == flags("--option finetune").option
-        == "finetune"
-    )
-    assert flags("--rmsnorm").rmsnorm == flags("--swiglu --epochs 2").swiglu == "heads"
-    assert flags("--rmsnorm encoder").rmsnorm == "encoder" and flags("--swiglu off").swiglu == "off"
-    assert (
-        flags("--lora --no-lora").lora is False
-        and flags("--tensorboard --no-tensorboard").tensorboard is False
-    )
-    assert flags("--no-use_gpu") == Options()
-
-
-def test_a_file_of_flags(tmp_path):
-    path = tmp_path / "some.txt"
-    path.write_text(
-        "# LoRA, small\n--lora --lora_rank 4  # r\n\n--tasks sst sts\n--lr 1e-3\n", encoding="utf-8"
-    )
-    expected = Options(lora=True, lora_rank=4, tasks=("sst", "sts"), lr=1e-3)
-    assert flags(f"@{path}") == expected
-    assert flags(f"@{path} --lora_rank 5") == replace(expected, lora_rank=5)  # the later one wins
-
-
-def test_a_file_of_flags_that_is_no_text(tmp_path):
-    (tmp_path / "flags").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="a file of flags .* is not UTF-8 text"):
-        flags(f"@{tmp_path / 'flags'}")
-
-
-def test_learning_rate():
-    assert Options().learning_rate(768) == 5e-5 and Options(lora=True).learning_rate(384) == 2e-3
-    assert (
-        Options(option="pretrain").learning_rate(7) == 1e-3
-        and Options(option="pretrain", lr=2.0).learning_rate(7) == 2.0
-    )
-
-
-@pytest.mark.parametrize(
-    "line,message",
-    [
-        ("--learning_rat 1", "unrecognized arguments: --learning_rat"),
-        ("--epochs two", "argument --epochs.*'two'"),
-        ("--head deep", "argument --head: invalid choice: 'deep'"),
-        ("--rmsnorm everywhere", "argument --rmsnorm: invalid choice"),
-        ("--tasks", "argument --tasks: expected at least one"),
-        ("--fine-tune-mode all", "argument --fine-tune-mode"),
-        ("@nowhere.txt", "nowhere.txt"),
-        ("--lr", "argument --lr: expected one argument"),
-        ("stray", "unrecognized.*stray"),
-    ],
-)
-def test_what_the_parser_refuses(line, message):
-    with pytest.raises(UserError, match=message) as caught:
-        flags(line)
+def refusal(**given: Any) -> str:
+    """What check() says of these options."""
+    with pytest.raises(UserError) as caught:
+        Options(**given).check()
     assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-VALUES = [
-    *(
-        (f"--{n} 0", f"--{n} 0: expected at least 1")
-        for n in ("epochs", "batch_size", "accumulation", "lora_rank", "save_every", "log_every")
+# Declarations
+
+
+def test_the_defaults_are_legal():
+    assert Options().check() == Options()
+
+
+def test_every_option_is_in_exactly_one_section():
+    names = [f.name for section in SECTIONS.values() for f in fields(section)]
+    assert sorted(names) == sorted(FIELDS)
+
+
+def test_every_section_is_a_base_of_options():
+    assert tuple(SECTIONS.values()) == Options.__bases__
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_option_has_a_help_text(name):
+    assert len(rules_of(FIELDS[name]).help) > 5
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_type_has_words_for_it(name):
+    assert kind_of(FIELDS[name]) in EXPECTED
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_what_an_option_needs_is_an_option_of_its_section(name):
+    """So that a section can be checked alone."""
+    (section,) = [s for s in SECTIONS.values() if name in {f.name for f in fields(s)}]
+    assert rules_of(FIELDS[name]).needs in {"", *(f.name for f in fields(section))}
+
+
+def test_the_lora_targets_are_the_table_s():
+    assert set(rules_of(FIELDS["lora_targets"]).choices) == set(TARGETS)
+
+
+def test_a_section_stands_alone():
+    adapter = AdapterOptions(lora=True, lora_rank=3)
+    adapter.check_values()
+    adapter.check_needs()
+    assert adapter.lora_rank == 3
+
+
+def test_a_section_is_checked_alone():
+    with pytest.raises(UserError, match="^--lora_rank 0: expected at least 1$"):
+        AdapterOptions(lora=True, lora_rank=0).check_values()
+    with pytest.raises(UserError, match="^--lora_rank 3 needs --lora$"):
+        AdapterOptions(lora_rank=3).check_needs()
+
+
+def test_options_are_frozen_and_hashable():
+    with pytest.raises(FrozenInstanceError):
+        Options().seed = 1  # type: ignore[misc]
+    assert len({Options(), Options(seed=1), Options(seed=1)}) == 2
+
+
+# Values by task
+
+
+@pytest.mark.parametrize(
+    "text, sst, sts, values",
+    [
+        ("mean", "mean", "mean", ("mean",)),
+        ("cls sts=mean", "cls", "mean", ("cls", "mean")),
+        ("sts=mean cls", "cls", "mean", ("cls", "mean")),
+        ("max sst=cls sts=mean", "cls", "mean", ("max", "cls", "mean")),
+    ],
+)
+def test_per_task(text, sst, sts, values):
+    names = PerTask(text)
+    assert (names.of("sst"), names.of("sts"), names.values()) == (sst, sts, values)
+
+
+def test_per_task_is_its_text():
+    names = PerTask("cls   sts=mean")
+    assert names == "cls sts=mean" and hash(names) == hash("cls sts=mean")
+    assert json.dumps(names) == '"cls sts=mean"'
+
+
+def test_per_task_is_copied_whole():
+    """As replace, asdict and processes do."""
+    options = Options(pooling="cls sts=mean")
+    copies = (asdict(options)["pooling"], pickle.loads(pickle.dumps(options)).pooling)
+    assert [copy.of("sts") for copy in copies] == ["mean", "mean"]
+
+
+def test_other_tasks_keep_the_default():
+    assert Options(pooling="sts=mean").pooling == HeadOptions(pooling="sts=mean").pooling
+    assert Options(pooling="sts=mean").pooling == "cls sts=mean"
+    assert Options(head="sst=linear").head.of("para") == "mlp"
+
+
+@pytest.mark.parametrize("text", ["cls mean", "=mean", "sts=", "a=b=c", "cls sts=a sts=b"])
+def test_a_bad_form_is_refused(text):
+    with pytest.raises(UserError, match=f'^--pooling "{text}": expected .* as in "cls sts=mean"$'):
+        Options(pooling=text)
+
+
+def test_per_task_without_a_name_for_all():
+    with pytest.raises(UserError, match="expected a name for the other tasks"):
+        PerTask("sts=mean")
+
+
+@pytest.mark.parametrize("name", ["pooling", "head"])
+def test_a_task_that_is_not_learned(name):
+    message = refusal(tasks=("sst", "para"), **{name: "some sts=other"})
+    assert message == f"--{name} some sts=other: expected tasks of --tasks sst para"
+
+
+# Files
+
+
+def test_files_are_given_as_a_dict():
+    options = Options(files={"sts_dev_out": "b.csv", "sst_train": "a.csv"})
+    assert options.files == (("sst_train", "a.csv"), ("sts_dev_out", "b.csv"))
+    assert options.file("sst_train") == "a.csv" and options.file("sst_dev") is None
+    assert hash(options) == hash(replace(options))
+
+
+def test_files_are_an_object_in_json():
+    text = Options(files={"sst_train": "a.csv"}).to_json()
+    assert json.loads(text)["files"] == {"sst_train": "a.csv"}
+
+
+@pytest.mark.parametrize("name", ["sst", "sst_trian", "cola_train", "sst_train_out"])
+def test_unknown_files(name):
+    with pytest.raises(UserError, match=f"^files: {name} is unknown; expected one of sst, sts"):
+        Options(files={name: "a.csv"}).check_files(["sst", "sts"])
+
+
+def test_known_files():
+    Options(files={"sst_train": "a", "sts_test_out": "b"}).check_files(["sst", "sts"])
+
+
+# Values
+
+TYPES = {
+    "epochs": ("3", "'3': expected a whole number"),
+    "batch_size": (9.0, "9.0: expected a whole number"),
+    "seed": (True, "True: expected a whole number"),
+    "lr": ("1e-3", "'1e-3': expected a number"),
+    "clip": (None, "None: expected a number"),
+    "lora": (1, "1: expected True or False"),
+    "model": (Path("x"), f"{Path('x')!r}: expected a text"),
+    "resume": (3, "3: expected a text"),
+    "tasks": ("sst", "'sst': expected names"),
+    "head": (3, '3: expected a name, or as in "cls sts=mean"'),
+    "files": (
+        {"sst_train": 3},
+        '((\'sst_train\', 3),): expected a dict as {"sst_train": "some.csv"}',
     ),
-    *(
-        (f"--{n} {x}", f"--{n} {float(x)}: expected from 0 to below 1")
-        for x in ("1", "-0.1", "nan")
-        for n in ("hidden_dropout_prob", "attention_dropout_prob", "lora_dropout", "warmup")
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_wrong_type_is_refused(name):
+    value, message = TYPES[name]
+    assert refusal(**{name: value}) == f"--{name} {message}"
+
+
+def test_every_type_is_tried():
+    assert {kind_of(FIELDS[name]) for name in TYPES} == set(EXPECTED)
+
+
+def test_a_whole_number_is_a_number():
+    assert Options(lr=1, clip=0, warmup=0).check().lr == 1
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Options) if rules_of(f).choices])
+def test_a_wrong_choice_is_refused(name):
+    choices = ", ".join(rules_of(FIELDS[name]).choices)
+    assert refusal(**{name: "other"}) == f"--{name} other: expected one of {choices}"
+
+
+NAN, INF = float("nan"), float("inf")
+RANGES: dict[str, tuple[str, list]] = {
+    **{
+        name: ("at least 1", [0, -1])
+        for name in ("epochs", "batch_size", "accumulation", "lora_rank", "save_every", "log_every")
+    },
+    **{
+        name: ("from 0 to below 1", [1, -0.1])
+        for name in ("hidden_dropout_prob", "attention_dropout_prob", "lora_dropout", "warmup")
+    },
+    **{name: ("at least 0", [-1]) for name in ("patience", "steps_per_epoch")},
+    **{name: ("at least 0", [-0.1]) for name in ("clip", "weight_decay")},
+    **{name: ("above 0", [0, -1]) for name in ("lr", "lora_alpha")},
+    "max_length": ("3 to 512", [2, 513]),
+    "sampling_exponent": ("-10 to 10", [-10.1, 11]),
+    "seed": ("0 to 4294967295", [-1, 2**32]),
+}
+
+
+@pytest.mark.parametrize(
+    "name, expected, value",
+    [(n, words, v) for n, (words, values) in RANGES.items() for v in values],
+)
+def test_out_of_range(name, expected, value):
+    assert refusal(**{name: value}) == f"--{name} {value}: expected {expected}"
+
+
+def test_every_number_is_tried():
+    assert set(RANGES) == {f.name for f in fields(Options) if kind_of(f) in (int, float)}
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("name", [f.name for f in fields(Options) if kind_of(f) is float])
+def test_a_number_that_is_not_finite_is_refused(name, value):
+    expected = f"a finite number, {RANGES[name][0]}"
+    assert refusal(**{name: value}) == f"--{name} {value}: expected {expected}"
+
+
+# Options that need another, and those that can't go together
+
+NEEDS: dict[str, tuple[dict, str]] = {
+    "swiglu_start": (
+        {"swiglu": "heads", "swiglu_start": "random"},
+        "--swiglu_start random needs --swiglu encoder or all",
     ),
-    *((f"--lr {x}", f"--lr {float(x)}: expected above 0") for x in ("0", "-1", "nan")),
-    *((f"--max_length {n}", f"--max_length {n}: expected 3 to 512") for n in (2, 513)),
-    *((f"--{n} -1", f"--{n} -1: expected 0 or more") for n in ("patience", "steps_per_epoch")),
-    *(
-        (f"--{n} {x}", f"--{n} {float(x)}: expected 0 or more")
-        for n in ("clip", "weight_decay")
-        for x in ("-1", "nan")
+    "lora_rank": ({"lora_rank": 4}, "--lora_rank 4 needs --lora"),
+    "lora_alpha": ({"lora_alpha": 4.0}, "--lora_alpha 4.0 needs --lora"),
+    "lora_dropout": ({"lora_dropout": 0.5}, "--lora_dropout 0.5 needs --lora"),
+    "lora_targets": ({"lora_targets": "qk"}, "--lora_targets qk needs --lora"),
+    "lora_layers": ({"lora_layers": "1"}, "--lora_layers 1 needs --lora"),
+    "lora_merge": ({"lora_merge": True}, "--lora_merge needs --lora"),
+    "sampling_exponent": (
+        {"sampler": "round_robin", "sampling_exponent": 1.0},
+        "--sampling_exponent 1.0 needs --sampler mixed",
     ),
-]
-PAIRS = [
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_needs_another_option(name):
+    given, message = NEEDS[name]
+    assert refusal(**given) == message
+
+
+def test_every_need_is_tried():
+    assert set(NEEDS) == {f.name for f in fields(Options) if rules_of(f).needs}
+
+
+FROZEN = (
+    "--swiglu_start random starts layers afresh, which --lora and --option pretrain keep frozen: "
+    "drop one"
+)
+AFRESH = {"swiglu": "all", "swiglu_start": "random"}
+LINEAR = "mlp sst=linear para=linear sts=linear"
+PAIRS: list[tuple[dict, str]] = [
     (
-        "--lora --option pretrain",
+        {"lora": True, "option": "pretrain"},
         "--lora trains the encoder, --option pretrain freezes it: drop one",
     ),
-    ("--lora_merge", "--lora_merge needs --lora"),
-    ("--swiglu_start random", "--swiglu_start random needs --swiglu encoder or all"),
-    ("--swiglu --swiglu_start random", "--swiglu_start random needs --swiglu encoder or all"),
-    *(
-        (
-            f"--swiglu all --swiglu_start random {x}",
-            "--swiglu_start random starts layers afresh, which --lora and --option "
-            "pretrain keep frozen: drop one",
-        )
-        for x in ("--lora", "--option pretrain")
-    ),
-    *(
-        (f"--head linear --rmsnorm {x}", "--head linear has no norm: use --rmsnorm encoder")
-        for x in ("heads", "all")
-    ),
-    *(
-        (f"--head linear --swiglu {x}", "--head linear has no activation: use --swiglu encoder")
-        for x in ("heads", "all")
+    ({**AFRESH, "lora": True}, FROZEN),
+    ({**AFRESH, "option": "pretrain"}, FROZEN),
+    (
+        {"head": "linear", "rmsnorm": "heads"},
+        "--head linear has no norm: use --rmsnorm encoder, not heads",
     ),
     (
-        "--lora_rank 4",
-        "--lora_rank, --lora_alpha, --lora_dropout, --lora_targets, --lora_layers and --lora_merge "
-        "need --lora",
+        {"head": LINEAR, "rmsnorm": "all"},
+        "--head linear has no norm: use --rmsnorm encoder, not all",
     ),
-    ("--sampler round_robin --sampling_exponent 1", "--sampling_exponent is of --sampler mixed"),
-    *(
-        (f"--sampling_exponent {x}", f"--sampling_exponent {float(x)}: expected -10 to 10")
-        for x in ("11", "nan")
+    (
+        {"head": "linear", "swiglu": "heads"},
+        "--head linear has no activation: use --swiglu encoder, not heads",
     ),
-    *(
-        (f"--lora --lora_alpha {x}", f"--lora_alpha {float(x)}: expected above 0")
-        for x in ("0", "nan", "inf")
+    (
+        {"head": LINEAR, "swiglu": "all"},
+        "--head linear has no activation: use --swiglu encoder, not all",
     ),
-    ("--seed -1", "--seed -1: expected 0 to 4294967295"),
-    ("--tasks sst sst", "--tasks names a task twice"),
-    ("--batch_size 2", "--batch_size 2 is below the number of tasks"),
-    ("--name a/b", "--name a/b: letters, digits, dot, dash and underscore only"),
-    ("--name ''", "--name : letters, digits, dot, dash and underscore only"),
+    ({"tasks": ()}, "--tasks: expected at least one task"),
+    ({"tasks": ("sst", "sts", "sst")}, "--tasks names a task twice"),
+    ({"batch_size": 2}, "--batch_size 2 is below the number of tasks"),
+    ({"name": "a/b"}, "--name a/b: letters, digits, dot, dash and underscore only"),
+    ({"name": ""}, "--name : letters, digits, dot, dash and underscore only"),
 ]
 
 
-@pytest.mark.parametrize("line,message", VALUES + PAIRS)
-def test_refused(line, message):
-    with pytest.raises(UserError) as caught:
-        flags(line)
-    assert str(caught.value) == message
+@pytest.mark.parametrize("given, message", PAIRS)
+def test_conflicts(given, message):
+    assert refusal(**given) == message
+
+
+def test_every_conflict_is_tried():
+    tried = [next(c for c in CONFLICTS if c.found(Options(**given))) for given, _ in PAIRS]
+    assert set(tried) == set(CONFLICTS)
 
 
 @pytest.mark.parametrize(
-    "line",
+    "given",
     [
-        "--max_length 3",
-        "--max_length 512",
-        "--warmup 0",
-        "--clip 0",
-        "--batch_size 3",
-        "--tasks sst --batch_size 1",
-        "--lora --lora_merge",
-        "--swiglu all --swiglu_start random",
-        "--head linear --rmsnorm encoder --swiglu encoder",
-        "--lora --rmsnorm --swiglu",
-        "--lora --rmsnorm all --swiglu all",
+        {"max_length": 3},
+        {"max_length": 512},
+        {"warmup": 0.0},
+        {"clip": 0.0},
+        {"batch_size": 3},
+        {"tasks": ("sst",), "batch_size": 1},
+        {"lora": True, "lora_merge": True},
+        AFRESH,
+        {"head": "linear", "rmsnorm": "encoder", "swiglu": "encoder"},
+        {"head": "mlp sts=linear", "rmsnorm": "heads", "swiglu": "heads"},
+        {"lora": True, "rmsnorm": "all", "swiglu": "all"},
+        {"tasks": ("sst", "sts"), "head": "mlp sts=linear"},
     ],
 )
-def test_allowed(line):
-    assert isinstance(flags(line), Options)
-
-
-def test_no_tasks():
-    with pytest.raises(UserError, match="--tasks needs at least one task"):
-        Options(tasks=()).check()
-
-
-@pytest.mark.parametrize("name", CLOSED)
-def test_a_choice_misspelt_in_python_is_refused(name):
-    """As the parser does on the command line."""
-    with pytest.raises(
-        UserError, match=f"^--{name} True: expected one of {', '.join(get_args(HINTS[name]))}$"
-    ):
-        replace(Options(), **{name: True}).check()
+def test_allowed(given):
+    assert Options(**given).check() == Options(**given)
 
 
 def test_pick():
@@ -306,17 +341,96 @@ def test_pick():
         pick({"a": 1, "b": 2}, "c", "--flag")
 
 
-def test_every_refusal_of_check_is_tested():
-    """A refusal without a row above fails here."""
-    source = (Path(__file__).parent.parent / "options.py").read_text(encoding="utf-8")
-    refusals = (
-        source.split("for refused, why in [")[1]
-        .split("]:  # fmt: skip")[0]
-        .count("\n            (")
+# JSON
+
+
+def test_json_round_trip():
+    options = Options(
+        tasks=("sts", "sst"), lr=1e-7, lora=True, pooling="sts=mean", files={"sst_dev": "a b"}
     )
-    kinds = {
-        re.sub(r"(?<=--)(name|lora_alpha|sampling_exponent) [^ ]*:", r"\1:", message)
-        for _, message in PAIRS
-    }
-    kinds = {re.sub(r"^--name :", "--name:", message) for message in kinds}
-    assert refusals == len(kinds) + 1  # and "--tasks needs ..."
+    again = Options.from_json(options.to_json())
+    assert again == options and hash(again) == hash(options)
+    assert again.pooling.of("sts") == "mean" and again.file("sst_dev") == "a b"
+
+
+def test_json_of_a_version_with_fewer_options():
+    assert Options.from_json('{"seed": 3}') == Options(seed=3)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"sede": 3, "lrr": 1}', "options.json holds unknown options: lrr, sede"),
+        ('{"seed": ', "options.json is not readable (Expecting value"),
+        ("[1]", "options.json is not readable (expected an object)"),
+        ('{"epochs": "three"}', "options.json: --epochs 'three': expected a whole number"),
+        ('{"lora": null}', "options.json: --lora None: expected True or False"),
+        ('{"warmup": 2}', "options.json: --warmup 2: expected from 0 to below 1"),
+        ('{"lr": NaN}', "options.json: --lr nan: expected a finite number, above 0"),
+        ('{"rmsnorm": ["all"]}', "options.json: --rmsnorm ['all']: expected one of off, heads"),
+        ('{"pooling": "a b"}', 'options.json: --pooling "a b": expected a name, TASK=NAME or both'),
+        ('{"tasks": [1]}', "options.json: --tasks (1,): expected names"),
+        ('{"files": [["a"]]}', "options.json: --files [['a']]: expected a dict as"),
+    ],
+)
+def test_bad_json(text, message):
+    with pytest.raises(UserError) as caught:
+        Options.from_json(text)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+def test_a_model_that_was_merged_is_read():
+    """It keeps the rank that it was trained with, and is no LoRA any more."""
+    text = replace(Options(lora=True, lora_rank=4), lora=False).to_json()
+    assert Options.from_json(text).lora_rank == 4
+
+
+def test_options_of_a_run_that_are_no_text(tmp_path):
+    (tmp_path / "options.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"options\.json is not UTF-8 text"):
+        Options.of_run(tmp_path)
+
+
+# Resuming
+
+
+def test_the_same_run_may_change_its_device():
+    resumed = Options(seed=3).of_same_run({"resume": "there", "use_gpu": True, "seed": 3})
+    assert resumed == Options(seed=3, resume="there", use_gpu=True)
+
+
+def test_the_same_run_is_recognised_however_it_is_typed():
+    options = Options(pooling="sts=mean", files={"sst_train": "a", "sts_train": "b"})
+    given = {"resume": "there", "pooling": "sts=mean", "files": {"sts_train": "b"}}
+    assert options.of_same_run(given) == replace(options, resume="there")
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"seed": 4}, "--seed was 11711, not 4"),
+        ({"head": "sts=linear"}, "--head was mlp, not mlp sts=linear"),
+        ({"files": {"sst_train": "a"}}, "--files was {}, not {'sst_train': 'a'}"),
+    ],
+)
+def test_another_run_is_refused(given, message):
+    with pytest.raises(UserError, match="^--resume goes on with the run's own options; ") as caught:
+        Options().of_same_run({"resume": "there", **given})
+    assert str(caught.value).endswith(message)
+
+
+# The learning rate
+
+
+@pytest.mark.parametrize(
+    "given, hidden, expected",
+    [
+        ({}, 768, 5e-5),
+        ({}, 384, 2e-4),
+        ({"lora": True}, 384, 2e-3),
+        ({"option": "pretrain"}, 7, 1e-3),
+        ({"option": "pretrain", "lr": 2.0}, 7, 2.0),
+    ],
+)
+def test_learning_rate(given, hidden, expected):
+    assert Options(**given).learning_rate(hidden) == pytest.approx(expected)

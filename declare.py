@@ -1,0 +1,176 @@
+"""Declaring an option: what a declaration can say, and how values are checked against it.
+
+Sections of options (options.py) are dataclasses whose fields are made by `declare`. The checks are
+the same for values from the command line, from JSON and from Python.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, NamedTuple, get_args
+
+from errors import UserError
+
+Names = tuple[str, ...]
+Files = tuple[tuple[str, str], ...]  # ("sts_dev_out", path), ..., sorted
+
+
+class PerTask(str):
+    """A name for all tasks, and others for some of them: "cls", or "cls sts=mean".
+
+    Raises UserError for another form, and where neither the text nor `default` has a name for all.
+    """
+
+    plain: str  # for all tasks that are not in `named`
+    named: dict[str, str]
+
+    def __new__(cls, text: str, default: str = "") -> "PerTask":
+        plain, named = "", {}
+        for word in text.split():
+            task, equals, name = word.partition("=")
+            if not equals and not plain:
+                plain = word
+            elif task and name and "=" not in name and task not in named:
+                named[task] = name
+            else:
+                raise UserError(
+                    f'"{text}": expected a name, TASK=NAME or both, as in "cls sts=mean"'
+                )
+        plain = plain or default
+        if not plain:
+            raise UserError(f'"{text}": expected a name for the other tasks, as in "cls sts=mean"')
+        itself = super().__new__(cls, " ".join([plain, *(f"{t}={n}" for t, n in named.items())]))
+        itself.plain, itself.named = plain, named
+        return itself
+
+    def of(self, task: str) -> str:
+        """The task's name."""
+        return self.named.get(task, self.plain)
+
+    def values(self) -> Names:
+        """All names that occur, each once."""
+        return tuple(dict.fromkeys([self.plain, *self.named.values()]))
+
+
+class Rules(NamedTuple):
+    """What an option's declaration says beside its type and default."""
+
+    help: str  # `--help` shows it up to the first semicolon, `--help SECTION` whole
+    choices: Names = ()
+    bare: str = ""  # what the flag means without a value
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    needs: str = ""  # the option that must be on for this one to be changed ...
+    needs_value: Names = ()  # ... or that must have one of these values
+
+    def range(self) -> str:
+        """The legal numbers, in words; "" where all finite ones are."""
+        if self.most < math.inf:
+            return f"{self.least} to {self.most}"
+        if self.below < math.inf:
+            return f"from {self.least} to below {self.below}"
+        if self.above > -math.inf:
+            return f"above {self.above}"
+        return f"at least {self.least}" if self.least > -math.inf else ""
+
+    def requirement(self) -> str:
+        """What it needs, as typed: "--lora", or "--swiglu encoder or all"."""
+        return f"--{self.needs} {' or '.join(self.needs_value)}".rstrip()
+
+
+def declare(default: Any, help: str, **rules: Any) -> Any:
+    """A field of a section; the further rules are those of Rules."""
+    return field(default=default, metadata={"rules": Rules(help, **rules)})
+
+
+def rules_of(f: "Field[Any]") -> Rules:
+    """What an option's declaration says."""
+    return f.metadata["rules"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Some options, and what all sections can do."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, settled(f, getattr(self, f.name)))
+
+    def check_values(self) -> None:
+        """UserError where a value has the wrong type, is none of the choices or out of range."""
+        for f in fields(self):
+            check_value(f, getattr(self, f.name))
+
+    def check_needs(self) -> None:
+        """UserError where an option was changed that another one leaves without effect."""
+        for f in fields(self):
+            rules, value = rules_of(f), getattr(self, f.name)
+            if not rules.needs or value == f.default:
+                continue
+            other = getattr(self, rules.needs)
+            if not (other in rules.needs_value if rules.needs_value else other):
+                shown = f"--{f.name}" if value is True else f"--{f.name} {value}"
+                raise UserError(f"{shown} needs {rules.requirement()}")
+
+
+def settled(f: "Field[Any]", value: Any) -> Any:
+    """A value as it is kept: hashable, and of one type however it was given."""
+    if f.type is PerTask and isinstance(value, str):
+        default: Any = f.default
+        try:
+            return PerTask(value, default.plain)
+        except UserError as error:
+            raise UserError(f"--{f.name} {error}") from None
+    if f.type == Files and (isinstance(value, Mapping) or has_kind(value, Files)):
+        return tuple(sorted(dict(value).items(), key=str))
+    return tuple(value) if f.type == Names and isinstance(value, list) else value
+
+
+def kind_of(f: "Field[Any]") -> Any:
+    """An option's type, without the None that some may be."""
+    return next((kind for kind in get_args(f.type) if type(None) in get_args(f.type)), f.type)
+
+
+def has_kind(value: Any, kind: Any) -> bool:
+    """Whether a value is of an option's type. Whole numbers are floats too; True is no number."""
+    if kind in (int, float):
+        numbers = (int,) if kind is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    if kind == Names:
+        return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+    if kind == Files:
+        return isinstance(value, tuple) and all(
+            has_kind(pair, Names) and len(pair) == 2 for pair in value
+        )
+    return isinstance(value, kind)
+
+
+EXPECTED: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Names: "names",
+    PerTask: 'a name, or as in "cls sts=mean"',
+    Files: 'a dict as {"sst_train": "some.csv"}',
+}
+
+
+def check_value(f: "Field[Any]", value: Any) -> None:
+    """UserError where a value has the wrong type, is none of the choices or out of range."""
+    rules, kind = rules_of(f), kind_of(f)
+    if value is None and kind != f.type:
+        return
+    if rules.choices and value not in rules.choices:
+        raise UserError(f"--{f.name} {value}: expected one of {', '.join(rules.choices)}")
+    if not has_kind(value, kind):
+        raise UserError(f"--{f.name} {value!r}: expected {EXPECTED[kind]}")
+    if kind not in (int, float):
+        return
+    if not math.isfinite(value):
+        expected = ", ".join(text for text in ("a finite number", rules.range()) if text)
+        raise UserError(f"--{f.name} {value}: expected {expected}")
+    if not (rules.least <= value <= rules.most and rules.above < value < rules.below):
+        raise UserError(f"--{f.name} {value}: expected {rules.range()}")

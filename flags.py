@@ -1,0 +1,354 @@
+"""Flags: how options are typed.
+
+    --batch_size 32 --batch-size 32     the same
+    --lora --no-lora                    on and off
+    --head mlp sts=linear               by task
+    @some.txt                           flags from a text file, `#` starts a comment
+    @runs/<date>-<name>/options.json    the options of a run; what is typed behind it wins
+    --help, --help optimizer            all flags in short, those of a section in full
+
+What options there are, and which of them go together, says options.py.
+"""
+
+import argparse
+import difflib
+import shlex
+import sys
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+from declare import Names, PerTask, kind_of, rules_of
+from errors import UserError
+from heads import HEADS, POOLINGS
+from optimizer import OPTIMIZERS, SCHEDULES
+from options import FILE_KINDS, SECTIONS, Options, read_values
+from samplers import SAMPLERS
+from surgery import COMBINERS
+from tasks import TASKS
+
+WIDTH = 80
+COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 2024's for 2023's
+
+# Options whose choices are the names in a table of the code.
+TABLES: dict[str, Mapping[str, Any]] = {
+    "pooling": POOLINGS,
+    "head": HEADS,
+    "tasks": TASKS,
+    "sampler": SAMPLERS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "combiner": COMBINERS,
+}
+
+# What other projects call a flag: taken as what stands behind it.
+ALIASES = {
+    "use_amp": "--precision auto",
+    "no_use_amp": "--precision fp32",
+    "scheduler": "--schedule",
+    "task_scheduler": "--sampler",
+    "model_name": "--model",
+}
+
+# What people type and is no flag: what they are told.
+HINTS = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "bs": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "max_len": "max_length",
+    "max_seq_length": "max_length",
+    "dropout": "hidden_dropout_prob",
+    "attention_probs_dropout_prob": "attention_dropout_prob",
+    "gpu": "use_gpu",
+    "cuda": "use_gpu",
+    "device": "use_gpu",
+    "amp": "precision",
+    "bf16": "precision",
+    "fp16": "precision",
+    "rank": "lora_rank",
+    "r": "lora_rank",
+    "alpha": "lora_alpha",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "wd": "weight_decay",
+    "grad_clip": "clip",
+    "max_grad_norm": "clip",
+    "early_stopping": "patience",
+    "model_name_or_path": "model",
+    "output_dir": "runs_dir",
+    "checkpoint": "resume",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=28, width=WIDTH)
+
+
+def file_flags() -> dict[str, str]:
+    """The flags that name single files, and what each says of its file."""
+    texts = {}
+    for task in TASKS:
+        for kind in FILE_KINDS:
+            what = kind.replace("_out", " predictions")
+            texts[f"{task}_{kind}"] = f"the {what} of {TASKS[task].title}"
+    return texts
+
+
+def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -> _Parser:
+    """A parser with a group a section and a flag an option, each in its first spelling."""
+    parser = _Parser(
+        description=description,
+        usage=argparse.SUPPRESS,
+        add_help=False,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=_formatter,
+    )
+    for name in sections:
+        group = parser.add_argument_group(f"{title(name)} ({name})")
+        for f in fields(SECTIONS[name]):
+            if f.name == "files":
+                for flag, text in file_flags().items():
+                    group.add_argument(f"--{flag}", metavar="FILE", help=text)
+            else:
+                group.add_argument(f"--{f.name}", help=full_help(f), **settings(f))
+            if f.name == "option":
+                text = "the 2024 course's name for --option"
+                group.add_argument("--fine_tune_mode", choices=list(COURSE_MODES), help=text)
+    return parser
+
+
+def settings(f: "Field[Any]") -> dict[str, Any]:
+    """What argparse is told of an option beside its help text."""
+    rules, kind = rules_of(f), kind_of(f)
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if kind is PerTask:
+        return {"nargs": "+", "metavar": "NAME", "type": per_task_word(TABLES[f.name])}
+    if kind == Names:
+        return {"nargs": "+", "metavar": "NAME", "choices": list(TABLES[f.name])}
+    if f.name in TABLES:
+        return {"choices": list(TABLES[f.name])}
+    if rules.bare:
+        return {"choices": rules.choices, "nargs": "?", "const": rules.bare}
+    if rules.choices:
+        return {"choices": rules.choices}
+    return {"type": kind, "metavar": {int: "INT", float: "NUMBER", str: "TEXT"}[kind]}
+
+
+def per_task_word(table: Mapping[str, Any]) -> Callable[[str], str]:
+    """What argparse calls for each word of a value by task, as `mlp` or `sts=linear`."""
+
+    def check(word: str) -> str:
+        if word.partition("=")[2] not in table and word not in table:
+            names = ", ".join(table)
+            raise argparse.ArgumentTypeError(f"invalid choice: {word!r} (choose from {names})")
+        return word
+
+    return check
+
+
+# Help
+
+
+def title(section: str) -> str:
+    """A section's title."""
+    return (SECTIONS[section].__doc__ or "").split("\n")[0]
+
+
+def default_text(f: "Field[Any]") -> str:
+    """An option's default as it is shown: "[3]", "[off]" for a boolean, "" for none."""
+    if f.default is None or f.default == ():
+        return ""
+    if isinstance(f.default, bool):
+        return "[on]" if f.default else "[off]"
+    return f"[{' '.join(f.default) if isinstance(f.default, tuple) else f.default}]"
+
+
+def full_help(f: "Field[Any]") -> str:
+    """All that an option's declaration says, for argparse."""
+    rules = rules_of(f)
+    parts = [rules.help, rules.range()]
+    if kind_of(f) in (PerTask, Names):
+        parts.append(f"names: {', '.join(TABLES[f.name])}")
+    if rules.needs:
+        parts.append(f"needs {rules.requirement()}")
+    text = f"{'; '.join(part for part in parts if part)} {default_text(f)}"
+    return text.rstrip().replace("%", "%%")
+
+
+def short_line(f: "Field[Any]") -> str:
+    """An option in one line: flag, the first clause of its help text, default."""
+    flag = f"--{f.name}" if f.name != "files" else "--TASK_KIND FILE"
+    return f"  {flag:<25} {rules_of(f).help.split(';')[0]} {default_text(f)}".rstrip()
+
+
+def overview(description: str) -> str:
+    """All flags, one a line, by section."""
+    lines = [textwrap.fill(description, WIDTH)]
+    for name, section in SECTIONS.items():
+        lines += ["", f"{title(name)} (--help {name})"]
+        lines += [short_line(f) for f in fields(section)]
+    lines += [
+        "",
+        f"--help SECTION shows more: {' '.join(SECTIONS)}",
+        f"TASK is one of {' '.join(TASKS)}, KIND of {' '.join(FILE_KINDS)}",
+        "--a-b is --a_b; --no-lora turns it off; by task: --head mlp sts=linear",
+        "@FILE reads flags from a text file, @FILE.json the options of a run",
+        f"also taken: {' '.join(f'--{alias}' for alias in ALIASES)}",
+        "of 2024: --fine-tune-mode last-linear-layer, --fine-tune-mode full-model",
+    ]
+    return "\n".join(lines)
+
+
+def help_text(description: str, section: str) -> str:
+    """What `--help` or `--help SECTION` prints; UserError where there is no such section."""
+    if not section:
+        return overview(description)
+    if section not in SECTIONS:
+        names = ", ".join(SECTIONS)
+        raise UserError(f"--help {section}: no such section; expected one of {names}")
+    return make_parser("", [section]).format_help().strip()
+
+
+def show_help(words: list[str], description: str) -> None:
+    """Print the help and end the program, where the words ask for it."""
+    for i, word in enumerate(words):
+        flag, _, section = word.partition("=")
+        if flag in ("-h", "--help"):
+            following = words[i + 1] if i + 1 < len(words) else ""
+            if not section and not following.startswith("-"):
+                section = following
+            print(help_text(description, section))
+            sys.exit(0)
+
+
+# From words to options
+
+
+def spelled(word: str) -> list[str]:
+    """A flag in the spelling of the parser, with its value behind "=" where it has one."""
+    name, equals, value = word[2:].partition("=")
+    name = name.replace("-", "_")
+    if name in ALIASES:
+        *before, last = ALIASES[name].split()
+        return [*before, last + equals + value]
+    if name.startswith("no_"):
+        name = f"no-{name.removeprefix('no_')}"  # as argparse spells it
+    return [f"--{name}{equals}{value}"]
+
+
+def expand(argv: list[str], reading: tuple[str, ...] = ()) -> list[str]:
+    """The words with @files read, aliases replaced and flags in the parser's spelling."""
+    words = []
+    for word in argv:
+        if word.startswith("@"):
+            words += words_of_file(word[1:], reading)
+        elif word.startswith("--"):
+            words += spelled(word)
+        else:
+            words.append(word)
+    return words
+
+
+def words_of_file(path: str, reading: tuple[str, ...]) -> list[str]:
+    """The flags in a file; UserError where there are none to be had. `reading` are the files whose
+    reading led to this one.
+    """
+    if path in reading:
+        raise UserError(f"@{path}: the file reads itself")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"@{path}: a file of flags, but not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"@{path}: can't be read ({error.strerror}); expected flags") from None
+    if path.endswith(".json"):
+        return words_of(read_values(text, f"@{path}"))
+    try:
+        return expand(shlex.split(text, comments=True), (*reading, path))
+    except ValueError as error:
+        raise UserError(f"@{path}: can't be read as flags ({error})") from None
+
+
+def words_of(values: Mapping[str, Any]) -> list[str]:
+    """Options as they would be typed. What is None is left out, and so is which run is resumed."""
+    words = []
+    for name, value in values.items():
+        if name == "resume" or value is None:
+            continue
+        if name == "files":
+            words += [f"--{flag}={path}" for flag, path in value]
+        elif isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, PerTask):
+            words += [f"--{name}", *value.split()]
+        elif isinstance(value, tuple):
+            words += [f"--{name}", *value]
+        else:
+            words.append(f"--{name}={value}")
+    return words
+
+
+def unknown(word: str) -> UserError:
+    """The error for a word that is no flag and no value of one."""
+    if not word.startswith("-"):
+        return UserError(f"{word}: no flag, and no flag's value; --help lists the flags")
+    typed = word.partition("=")[0]
+    name = typed.lstrip("-").replace("-", "_")
+    flags = [f.name for f in fields(Options) if f.name != "files"]
+    near = difflib.get_close_matches(name, [*flags, *file_flags()], 1)
+    if name in HINTS:
+        near = [HINTS[name]]
+    advice = f"did you mean --{near[0]}?" if near else "--help lists the flags"
+    return UserError(f"{typed}: no such flag; {advice}")
+
+
+def read_flags(argv: list[str], description: str) -> dict[str, Any]:
+    """What the command line gives, under the options' names and `fine_tune_mode`; UserError where
+    that can't be. `--help` ends the program.
+    """
+    words = expand(argv)
+    show_help(words, description)
+    found, rest = make_parser(description).parse_known_args(words)
+    if rest:
+        raise unknown(rest[0])
+    kinds = {f.name: f.type for f in fields(Options)}
+    given: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    for name, value in vars(found).items():
+        if name in file_flags():
+            files[name] = value
+        elif kinds.get(name) is PerTask:
+            given[name] = " ".join(value)
+        else:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    return {**given, "files": files} if files else given
+
+
+def options_of(flags: Mapping[str, Any]) -> Options:
+    """Checked options from what the command line gave."""
+    given = dict(flags)
+    mode = given.pop("fine_tune_mode", None)
+    if mode and given.setdefault("option", COURSE_MODES[mode]) != COURSE_MODES[mode]:
+        raise UserError(
+            f"--fine-tune-mode {mode} means --option {COURSE_MODES[mode]}, not {given['option']}: "
+            "drop one"
+        )
+    if "resume" in given:
+        return Options.of_run(Path(given["resume"])).of_same_run(given)
+    return Options(**given).check()
+
+
+def parse(argv: list[str], description: str) -> Options:
+    """Checked options from command-line arguments; UserError with one line where they are off."""
+    return options_of(read_flags(argv, description))

@@ -1,0 +1,394 @@
+"""The command line: spellings, aliases, hints, help, files of flags, replayed runs."""
+
+import json
+import re
+import shlex
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+import flags
+from declare import Names, PerTask, kind_of, rules_of
+from errors import UserError
+from flags import ALIASES, COURSE_MODES, HINTS, TABLES, file_flags, overview, parse
+from options import FILE_KINDS, SECTIONS, Options
+from tasks import TASKS
+
+FIELDS = {f.name: f for f in fields(Options)}
+TYPED = [name for name in FIELDS if name != "files"]  # options that are one flag each
+
+
+def typed(line: str) -> Options:
+    """The options of a command line."""
+    return parse(shlex.split(line), "test")
+
+
+def refusal(line: str) -> str:
+    """What is said of a command line."""
+    with pytest.raises(UserError) as caught:
+        typed(line)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def shown(line: str, capsys: pytest.CaptureFixture) -> str:
+    """What a command line with --help prints."""
+    with pytest.raises(SystemExit) as end:
+        parse(shlex.split(line), "What it does.")
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+# Flags and options
+
+
+def test_no_flags_are_the_defaults():
+    assert typed("") == Options()
+
+
+def another(name: str) -> tuple[str, Any]:
+    """A legal value that is not the default, as it is typed and as it should arrive."""
+    kind, rules = kind_of(FIELDS[name]), rules_of(FIELDS[name])
+    if kind is bool:
+        return "", True
+    if kind is int:
+        return "7", 7
+    if kind is float:
+        return "0.25", 0.25
+    if kind == Names:
+        return "sts sst", ("sts", "sst")
+    if kind is PerTask:
+        word = list(TABLES[name])[1]
+        return f"sts={word}", f"{FIELDS[name].default} sts={word}"
+    choices = rules.choices or tuple(TABLES.get(name, ()))
+    value = choices[-1] if choices else "some/where"
+    return value, value
+
+
+@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize("dash", ["_", "-"])
+def test_each_flag_sets_its_option(name, dash):
+    words, value = another(name)
+    given = flags.read_flags([f"--{name.replace('_', dash)}", *words.split()], "")
+    arrived = getattr(Options(**given), name)
+    assert (
+        set(given) == {name}
+        and arrived == value
+        and arrived == getattr(Options(**{name: value}), name)
+    )
+
+
+@pytest.mark.parametrize("name", file_flags())
+def test_each_file_has_a_flag(name):
+    assert typed(f"--{name} 'a b.csv'") == Options(files={name: "a b.csv"})
+
+
+def test_the_files_are_those_of_all_tasks():
+    assert len(file_flags()) == len(TASKS) * len(FILE_KINDS)
+    assert {"sst_train", "sts_test_out", "cfimdb_dev"} <= set(file_flags())
+
+
+def test_booleans_are_turned_off():
+    assert typed("--lora --no-lora") == typed("--no_lora") == Options()
+    assert typed("--tensorboard --no_tensorboard").tensorboard is False
+    assert typed("--no-use_gpu --no_use-gpu") == Options()
+
+
+def test_values_behind_an_equals_sign():
+    assert typed("--batch-size=7 --sampling_exponent=-1e-3").sampling_exponent == -1e-3
+
+
+def test_rmsnorm_and_swiglu_alone_mean_all():
+    assert typed("--rmsnorm --swiglu") == Options(rmsnorm="all", swiglu="all")
+    assert typed("--swiglu --epochs 2") == Options(swiglu="all", epochs=2)
+
+
+@pytest.mark.parametrize("place", ["off", "heads", "encoder", "all"])
+def test_rmsnorm_and_swiglu_somewhere(place):
+    assert typed(f"--rmsnorm {place} --swiglu {place}") == Options(rmsnorm=place, swiglu=place)
+
+
+def test_values_by_task():
+    options = typed("--head mlp sts=linear --pooling sts=mean")
+    assert options == Options(head="mlp sts=linear", pooling="cls sts=mean")
+
+
+# Tables
+
+
+def test_defaults_are_in_their_tables():
+    for name, table in TABLES.items():
+        default = FIELDS[name].default
+        values = default.values() if isinstance(default, PerTask) else default
+        assert set([values] if isinstance(values, str) else values) <= set(table), name
+
+
+def test_no_choice_is_written_twice():
+    assert not [name for name in TABLES if rules_of(FIELDS[name]).choices]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_newcomer_in_a_table_is_a_choice(name, monkeypatch, capsys):
+    monkeypatch.setitem(TABLES[name], "newcomer", TASKS["sst"])
+    given = flags.read_flags([f"--{name}", "newcomer"], "")
+    assert given[name] in ("newcomer", ("newcomer",))
+    (section,) = [s for s in SECTIONS if name in {f.name for f in fields(SECTIONS[s])}]
+    assert "newcomer" in shown(f"--help {section}", capsys)
+
+
+def test_course_modes_are_options():
+    assert set(COURSE_MODES.values()) == set(rules_of(FIELDS["option"]).choices)
+
+
+# Other spellings
+
+
+@pytest.mark.parametrize(
+    "line, same",
+    [
+        ("--use_amp", "--precision auto"),
+        ("--no_use_amp", "--precision fp32"),
+        ("--scheduler cosine", "--schedule cosine"),
+        ("--task_scheduler round_robin", "--sampler round_robin"),
+        ("--model_name some/where", "--model some/where"),
+    ],
+)
+@pytest.mark.parametrize("dash", ["_", "-"])
+def test_aliases(line, same, dash):
+    alias, *value = line.split()
+    spelled = "--" + alias[2:].replace("_", dash)
+    assert typed(" ".join([spelled, *value])) == typed("=".join([spelled, *value])) == typed(same)
+
+
+def test_an_alias_is_no_flag_or_hint():
+    assert not set(ALIASES) & {*FIELDS, *file_flags(), *HINTS}
+
+
+@pytest.mark.parametrize(
+    "mode, option", [("last-linear-layer", "pretrain"), ("full-model", "finetune")]
+)
+def test_fine_tune_mode(mode, option):
+    assert typed(f"--fine-tune-mode {mode}") == typed(f"--fine_tune_mode {mode}")
+    assert typed(f"--fine-tune-mode {mode} --option {option}").option == option
+
+
+def test_fine_tune_mode_against_option():
+    message = refusal("--fine-tune-mode full-model --option pretrain")
+    assert message == "--fine-tune-mode full-model means --option finetune, not pretrain: drop one"
+
+
+# Hints
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("--learning_rate 1e-3", "--learning_rate: no such flag; did you mean --lr?"),
+        ("--num-epochs 3", "--num_epochs: no such flag; did you mean --epochs?"),
+        ("--bs=8", "--bs: no such flag; did you mean --batch_size?"),
+        ("-r 8", "-r: no such flag; did you mean --lora_rank?"),
+        ("--batch_sise 3", "--batch_sise: no such flag; did you mean --batch_size?"),
+        ("--sst_trian x", "--sst_trian: no such flag; did you mean --sst_train?"),
+        ("--no-lorra", "--no-lorra: no such flag; did you mean --lora?"),
+        ("--xyzzy", "--xyzzy: no such flag; --help lists the flags"),
+        ("--files x", "--files: no such flag; "),
+        ("--epo 3", "--epo: no such flag; did you mean --epochs?"),
+        ("stray", "stray: no flag, and no flag's value; --help lists the flags"),
+    ],
+)
+def test_unknown_flags(line, message):
+    assert refusal(line).startswith(message)
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_a_hint_names_a_flag_and_is_none(name):
+    assert HINTS[name] in TYPED and name not in FIELDS
+    assert refusal(f"--{name} 1") == f"--{name}: no such flag; did you mean --{HINTS[name]}?"
+
+
+# What the parser refuses
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("--epochs two", "argument --epochs: invalid int value: 'two'; --help lists the flags"),
+        ("--head deep", "argument --head: invalid choice: 'deep' (choose from mlp, linear)"),
+        ("--head mlp sts=deep", "argument --head: invalid choice: 'sts=deep' (choose from mlp"),
+        ("--head sts=mlp=linear", "argument --head: invalid choice: 'sts=mlp=linear'"),
+        ("--head mlp linear", '--head "mlp linear": expected a name, TASK=NAME or both'),
+        ("--sampler deep", "argument --sampler: invalid choice: 'deep'"),
+        ("--rmsnorm everywhere", "argument --rmsnorm: invalid choice: 'everywhere'"),
+        ("--tasks sst cola", "argument --tasks: invalid choice: 'cola'"),
+        ("--tasks", "argument --tasks: expected at least one argument"),
+        ("--fine-tune-mode all", "argument --fine_tune_mode: invalid choice: 'all'"),
+        ("--lr", "argument --lr: expected one argument"),
+        ("--batch_size 0", "--batch_size 0: expected at least 1"),
+        ("--lora_rank 4", "--lora_rank 4 needs --lora"),
+    ],
+)
+def test_what_is_refused(line, message):
+    assert refusal(line).startswith(message)
+
+
+# Help
+
+
+def test_the_overview_has_every_flag_once(capsys):
+    words = re.findall(r"^  --(\w+)", shown("--help", capsys), re.M)
+    assert sorted(words) == sorted([*TYPED, "TASK_KIND"])
+
+
+def test_the_overview_shows_defaults(capsys):
+    text = shown("-h", capsys)
+    assert re.search(r"^  --batch_size .* \[96\]$", text, re.M)
+    assert re.search(r"^  --lora .* \[off\]$", text, re.M)
+
+
+def test_the_overview_begins_with_the_description():
+    assert overview("What it\ndoes, in " + "many words " * 20).startswith("What it does, in many")
+
+
+def test_the_overview_names_aliases_and_sections_in_a_line_each():
+    lines = overview("").splitlines()
+    assert [line for line in lines if all(f"--{alias}" in line for alias in ALIASES)]
+    assert [line for line in lines if all(section in line for section in SECTIONS)]
+
+
+@pytest.mark.parametrize("section", ["", *SECTIONS])
+def test_the_help_is_80_columns_wide(section, capsys):
+    text = shown(f"--help {section}", capsys)
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_s_help_is_whole(section, capsys):
+    text = shown(f"--help {section}", capsys)
+    words = " ".join(text.split())
+    names = re.findall(r"^  --(\w+)", text, re.M)
+    own = [f for f in fields(SECTIONS[section]) if f.name != "files"]
+    assert {f.name for f in own} == set(names) - set(file_flags()) - {"fine_tune_mode"}
+    assert not [f.name for f in own if rules_of(f).help not in words]
+
+
+def test_a_section_s_help_says_ranges_needs_and_choices(capsys):
+    assert "at least 1; needs --lora [8]" in shown("--help adapter", capsys)
+    assert "needs --sampler mixed [0.5]" in " ".join(shown("--help=sampling", capsys).split())
+    assert "names: cls, mean [cls]" in " ".join(shown("--help head", capsys).split())
+    assert "--precision {auto,fp32,bf16}" in shown("--help run", capsys)
+
+
+def test_all_files_are_in_the_data_section(capsys):
+    names = re.findall(r"^  --(\w+)", shown("--help data", capsys), re.M)
+    assert set(file_flags()) < set(names)
+
+
+def test_help_behind_and_before_other_flags(capsys):
+    whole = shown("--help", capsys)
+    assert shown("--lora --help", capsys) == shown("--help --lora", capsys) == whole
+
+
+def test_an_unknown_section():
+    message = refusal("--help optimiser")
+    assert message.startswith("--help optimiser: no such section; expected one of model, adapter,")
+
+
+# Files of flags
+
+
+def test_a_file_of_flags(tmp_path):
+    text = "# LoRA, small\n--lora --lora-rank 4  # r\n\n--tasks sst sts\n--scheduler cosine\n"
+    (tmp_path / "some.txt").write_text(text + '--sst_dev "a b.csv"\n', encoding="utf-8")
+    expected = Options(
+        lora=True,
+        lora_rank=4,
+        tasks=("sst", "sts"),
+        schedule="cosine",
+        files={"sst_dev": "a b.csv"},
+    )
+    assert typed(f"@{tmp_path}/some.txt") == expected
+
+
+def test_a_later_flag_wins_over_a_file_s(tmp_path):
+    (tmp_path / "some.txt").write_text("--epochs 4 --seed 1", encoding="utf-8")
+    assert typed(f"--seed 2 @{tmp_path}/some.txt --epochs 5") == Options(seed=1, epochs=5)
+
+
+def test_a_file_of_flags_in_another(tmp_path):
+    (tmp_path / "inner").write_text("--epochs 4", encoding="utf-8")
+    (tmp_path / "outer").write_text(f"--seed 1 @{tmp_path}/inner", encoding="utf-8")
+    assert typed(f"@{tmp_path}/outer") == Options(seed=1, epochs=4)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"\xff\xfe\x00", "a file of flags, but not UTF-8 text"),
+        (b"--name 'a", r"can't be read as flags \(No closing quotation\)"),
+        (b"@flags", "the file reads itself"),
+    ],
+)
+def test_a_bad_file_of_flags(content, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flags").write_bytes(content)
+    assert re.fullmatch(f"@flags: {message}", refusal("@flags"))
+
+
+@pytest.mark.parametrize("name", ["nowhere.txt", "nowhere.json", "."])
+def test_no_file_of_flags(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.fullmatch(rf"@{re.escape(name)}: can't be read \(.*\); .*", refusal(f"@{name}"))
+
+
+# Replaying a run
+
+RUN = Options(
+    model="-odd name",
+    lora=True,
+    lora_rank=3,
+    lr=1e-7,
+    sampling_exponent=-1e-3,
+    rmsnorm="heads",
+    tasks=("sts", "sst"),
+    head="mlp sts=linear",
+    files={"sst_train": "a b.csv", "cfimdb_dev_out": "c.csv"},
+    name="-x",
+    resume="runs/before",
+)
+
+
+def test_a_run_is_replayed(tmp_path):
+    (tmp_path / "options.json").write_text(RUN.to_json(), encoding="utf-8")
+    assert typed(f"@{tmp_path}/options.json") == replace(RUN, resume=None)
+
+
+def test_later_flags_win_over_a_replayed_run(tmp_path):
+    (tmp_path / "options.json").write_text(RUN.to_json(), encoding="utf-8")
+    options = typed(f"--seed 5 @{tmp_path}/options.json --no-lora --lora_rank 8 --sst_train d")
+    files = {"sst_train": "d", "cfimdb_dev_out": "c.csv"}
+    assert options == replace(RUN, lora=False, lora_rank=8, files=files, resume=None)
+
+
+def test_what_a_replayed_run_does_not_say_is_left_alone(tmp_path):
+    (tmp_path / "some.json").write_text('{"seed": 3}', encoding="utf-8")
+    assert typed(f"--epochs 5 @{tmp_path}/some.json") == Options(seed=3, epochs=5)
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ({"epochs": "three"}, ": --epochs 'three': expected a whole number"),
+        ({"epoch": 3}, " holds unknown options: epoch"),
+        ([], " is not readable (expected an object)"),
+    ],
+)
+def test_a_damaged_run_is_refused(value, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "options.json").write_text(json.dumps(value), encoding="utf-8")
+    assert refusal("@options.json") == f"@options.json{message}"
+
+
+def test_a_run_with_a_file_of_an_unknown_task(tmp_path):
+    (tmp_path / "options.json").write_text('{"files": {"cola_train": "a"}}', encoding="utf-8")
+    assert refusal(f"@{tmp_path}/options.json").startswith("--cola_train: no such flag")
