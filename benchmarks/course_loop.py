@@ -1,10 +1,9 @@
-"""What the speed is compared with: a multitask BERT and its training loop as a student of the
-course would write them.
+"""What the speed is compared with: a multitask BERT as a student of the course would write it.
 
-A plain BERT from the paper's formulas in fp32, padded batches, torch's dropout, text tokenised when
-its batch is made, each sentence of a pair encoded on its own, AdamW as a loop over the parameters.
-Nothing is slowed down on purpose, nothing is tuned. Parameter names are those of bert.py, so its
-weights load.
+The model and its training loop. A plain BERT from the paper's formulas in fp32, padded batches,
+torch's dropout, text tokenised when its batch is made, each sentence of a pair encoded on its own,
+AdamW as a loop over the parameters. Nothing is slowed down on purpose, nothing is tuned. Parameter
+names are those of bert.py, so its weights load.
 """
 
 import math
@@ -25,8 +24,9 @@ from tokenizer import BertTokenizer
 
 
 class SelfAttention(nn.Module):
-    """Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2, before the output
-    projection.
+    """Attention over several heads, before the output projection.
+
+    Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2.
     """
 
     def __init__(self, config: BertConfig):
@@ -43,7 +43,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, T, H] and additive [B, 1, 1, T] -> [B, T, H]."""
-        q, k, v = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
+        q = self.split(self.query(x))
+        k = self.split(self.key(x))
+        v = self.split(self.value(x))
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + mask
         context = self.dropout(F.softmax(scores, dim=-1)) @ v
         return context.transpose(1, 2).reshape(x.shape)
@@ -89,11 +91,8 @@ class CourseBERT(nn.Module):
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """[B, T] each -> the last hidden state [B, T, H]."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-        x = (
-            self.word_embedding(input_ids)
-            + self.pos_embedding(positions)
-            + self.tk_type_embedding(token_type_ids)
-        )
+        x = self.word_embedding(input_ids) + self.pos_embedding(positions)
+        x = x + self.tk_type_embedding(token_type_ids)
         x = self.embed_dropout(self.embed_layer_norm(x))
         mask = (1.0 - attention_mask[:, None, None, :].float()) * -10000.0
         for layer in self.bert_layers:
@@ -107,21 +106,21 @@ class CourseBERT(nn.Module):
 
 
 class CourseMultitask(nn.Module):
-    """The encoder, and a dropout and a linear a task; a pair is its two sentences' outputs side by
-    side.
+    """The encoder, one dropout, and a linear a task.
+
+    A pair is its two sentences' outputs side by side.
     """
 
     def __init__(self, config: BertConfig, weights: dict[str, Tensor], tasks: Iterable[str]):
         super().__init__()
         self.bert = CourseBERT(config)
-        self.bert.load_state_dict(
-            {name: x for name, x in weights.items() if name != "position_ids"}
-        )
+        known = {name: x for name, x in weights.items() if name != "position_ids"}
+        self.bert.load_state_dict(known)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        width = config.hidden_size
-        self.heads = nn.ModuleDict(
-            {t: nn.Linear(2 * width if TASKS[t].pair else width, TASKS[t].outputs) for t in tasks}
-        )
+        self.heads = nn.ModuleDict()
+        for name in tasks:
+            sentences = 2 if TASKS[name].pair else 1
+            self.heads[name] = nn.Linear(sentences * config.hidden_size, TASKS[name].outputs)
 
     def forward(self, task: str, batch: list[dict[str, Tensor]]) -> Tensor:
         """One padded batch a sentence -> logits [B, outputs]."""
@@ -130,14 +129,14 @@ class CourseMultitask(nn.Module):
 
 
 class LoopAdamW(torch.optim.Optimizer):
-    """AdamW, parameter by parameter: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101,
-    algorithm 2.
+    """AdamW, parameter by parameter.
+
+    Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float):
-        super().__init__(
-            params, {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": weight_decay}
-        )
+        defaults = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -147,12 +146,14 @@ class LoopAdamW(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
+                # Averages of the gradient and its square, both from zero.
                 state = self.state[p]
                 if not state:
                     state.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
                 state["step"] += 1
                 state["m"].mul_(b1).add_(p.grad, alpha=1 - b1)
                 state["v"].mul_(b2).addcmul_(p.grad, p.grad, value=1 - b2)
+                # The step, with the bias correction in its size; then the decay.
                 size = group["lr"] * math.sqrt(1 - b2 ** state["step"]) / (1 - b1 ** state["step"])
                 p.addcdiv_(state["m"], state["v"].sqrt().add_(group["eps"]), value=-size)
                 p.add_(p, alpha=-group["lr"] * group["weight_decay"])
@@ -162,13 +163,12 @@ def collate(
     examples: list[Example], tokenizer: BertTokenizer, device: torch.device
 ) -> list[dict[str, Tensor]]:
     """Tokenise and pad the first sentences, and where there are any the second ones."""
-    batches = [
-        tokenizer(
-            [e.texts[i] for e in examples], return_tensors="pt", padding=True, truncation=True
-        )
-        for i in range(len(examples[0].texts))
-    ]
-    return [{name: x.to(device) for name, x in batch.items()} for batch in batches]
+    batches = []
+    for i in range(len(examples[0].texts)):
+        texts = [example.texts[i] for example in examples]
+        encoded = tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
+        batches.append({name: x.to(device) for name, x in encoded.items()})
+    return batches
 
 
 def task_loss(task: str, logits: Tensor, examples: list[Example]) -> Tensor:
@@ -191,9 +191,10 @@ def train_step(
     """One update with the examples of each task; the summed loss."""
     device = next(model.parameters()).device
     optimizer.zero_grad()
-    losses = [
-        task_loss(t, model(t, collate(part, tokenizer, device)), part) for t, part in step.items()
-    ]
+    losses = []
+    for task, examples in step.items():
+        logits = model(task, collate(examples, tokenizer, device))
+        losses.append(task_loss(task, logits, examples))
     loss = torch.stack(losses).sum()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -208,5 +209,8 @@ def predict_logits(
     """[examples, outputs], from batches of `size` in file order."""
     device = next(model.parameters()).device
     model.eval()
-    batches = (examples[i : i + size] for i in range(0, len(examples), size))
-    return torch.cat([model(task, collate(batch, tokenizer, device)).cpu() for batch in batches])
+    logits = []
+    for start in range(0, len(examples), size):
+        batch = collate(examples[start : start + size], tokenizer, device)
+        logits.append(model(task, batch).cpu())
+    return torch.cat(logits)

@@ -1,8 +1,7 @@
-"""Races: sides that do the same work take turns, each in a process of its own; medians of the
-rounds, ratios, peak memory.
+"""Races: sides that do the same work take turns, each in a process of its own.
 
-The benchmark starts itself once more for every side, with `--worker SIDE`, and tells these
-processes when to work.
+What comes out is medians of the rounds, ratios and peak memory. The benchmark starts itself once
+more for every side, with `--worker SIDE`, and tells these processes when to work.
 """
 
 import argparse
@@ -30,12 +29,10 @@ def own_parser(sides: Iterable[str], default: list[str]) -> argparse.ArgumentPar
     """A parser with the flags of every race."""
     own = common.own_parser()
     own.add_argument("--record", help="write the result to this JSON file")
-    own.add_argument(
-        "--rounds", type=int, default=5, help="rounds of every side but the course's [5]"
-    )
-    own.add_argument(
-        "--course_rounds", type=int, default=3, help="rounds of the course-style loop [3]"
-    )
+    rounds_help = "rounds of every side but the course's [5]"
+    own.add_argument("--rounds", type=int, default=5, help=rounds_help)
+    course_help = "rounds of the course-style loop [3]"
+    own.add_argument("--course_rounds", type=int, default=3, help=course_help)
     sides_help = f"what is timed beside ours [{' '.join(default)}]"
     own.add_argument("--sides", nargs="+", choices=sides, default=default, help=sides_help)
     own.add_argument("--worker", choices=sides, help="be the process of this side")
@@ -43,8 +40,9 @@ def own_parser(sides: Iterable[str], default: list[str]) -> argparse.ArgumentPar
 
 
 def check(mine: argparse.Namespace, amount: str) -> None:
-    """UserError where the race can't be run or recorded; `amount` is the flag of a round's length,
-    0 for all there is.
+    """UserError where the race can't be run or recorded.
+
+    `amount` is the flag of a round's length, 0 for all there is.
     """
     for name, least in ("rounds", 1), ("course_rounds", 1), (amount, 0):
         if getattr(mine, name) < least:
@@ -56,11 +54,10 @@ class Worker:
     """A side in a process of its own, as its user would run it, that works only when told to."""
 
     def __init__(self, script: str, side: str, argv: list[str]):
-        command = [sys.executable, script, *argv, "--worker", side]
         self.side = side
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, script, *argv, "--worker", side]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         self.read("ready")
 
     def read(self, word: str) -> float:
@@ -79,8 +76,9 @@ class Worker:
 
 
 def serve(side: str, prepare: Callable[[], Callable[[], Any]], device: torch.device) -> None:
-    """What a worker does: "go" times the work that prepare() returns, warmed up; all else prints
-    peak memory and ends.
+    """What a worker does: time the work that prepare() returns, warmed up, at every "go".
+
+    Any other order prints the peak memory and ends it.
     """
     if side in KEEPERS:
         keep_freed_memory()
@@ -97,13 +95,14 @@ def race(
     """Every side's seconds a round, and its peak memory in MiB."""
     names = list(dict.fromkeys(["ours", *mine.sides]))
     workers = {name: Worker(script, name, argv) for name in names}
-    turns: dict[str, Callable[[], float]] = {
-        name: partial(w.tell, "go", "seconds") for name, w in workers.items()
-    }
-    seconds = interleaved(
-        turns, {name: mine.course_rounds if name == "course" else mine.rounds for name in names}
-    )
-    return seconds, {name: worker.tell("end", "peak") for name, worker in workers.items()}
+    turns: dict[str, Callable[[], float]] = {}
+    rounds = {}
+    for name, worker in workers.items():
+        turns[name] = partial(worker.tell, "go", "seconds")
+        rounds[name] = mine.course_rounds if name == "course" else mine.rounds
+    seconds = interleaved(turns, rounds)
+    peaks = {name: worker.tell("end", "peak") for name, worker in workers.items()}
+    return seconds, peaks
 
 
 def synchronize(device: torch.device) -> None:
@@ -115,15 +114,17 @@ def synchronize(device: torch.device) -> None:
 def interleaved(
     sides: dict[str, Callable[[], float]], rounds: dict[str, int]
 ) -> dict[str, list[float]]:
-    """What each side returns, its seconds, in each round, run A B C A B C ...; a side with fewer
-    rounds drops out.
+    """What each side returns in each round, its seconds; they run A B C A B C ...
+
+    A side with fewer rounds drops out.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(max(rounds.values())):
         for name, side in sides.items():
             if number < rounds[name]:
-                seconds[name].append(side())
-                print(f"round {number + 1}  {name:<28} {seconds[name][-1]:8.2f} s", flush=True)
+                took = side()
+                seconds[name].append(took)
+                print(f"round {number + 1}  {name:<28} {took:8.2f} s", flush=True)
     return seconds
 
 
@@ -138,7 +139,8 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
 
 def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
     """How many times faster `fast` is: the median of the ratios within each round that both ran."""
-    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=False))
+    both = zip(seconds[slow], seconds[fast], strict=False)
+    return statistics.median(a / b for a, b in both)
 
 
 def peak_memory(device: torch.device) -> float:
@@ -151,12 +153,9 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if status.exists():
-        return (
-            next(
-                int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")
-            )
-            / 2**10
-        )
+        lines = status.read_text().splitlines()
+        (peak,) = [line for line in lines if line.startswith("VmHWM")]
+        return int(peak.split()[1]) / 2**10  # from KiB
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
@@ -166,16 +165,17 @@ def summarise(
     seconds: dict[str, list[float]], tokens: int, examples: int, peaks: dict[str, float]
 ) -> dict[str, dict[str, Any]]:
     """A row a side."""
-    return {
-        name: {
-            "tokens_per_s": tokens / statistics.median(times),
-            "examples_per_s": examples / statistics.median(times),
+    rows = {}
+    for name, times in seconds.items():
+        typical = statistics.median(times)
+        rows[name] = {
+            "tokens_per_s": tokens / typical,
+            "examples_per_s": examples / typical,
             "ours_faster": ratio(seconds, name, "ours"),
             "peak_mib": peaks[name],
             "seconds": [round(x, 3) for x in times],
         }
-        for name, times in seconds.items()
-    }
+    return rows
 
 
 def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
@@ -187,11 +187,10 @@ def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, row in record["sides"].items():
-        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
         speed = row["tokens_per_s"]
-        lines.append(
-            f"| {titles[name]} | {speed:.0f} | {1e6 / speed:.0f} | {faster} | {row['peak_mib']:.0f} MiB |"
-        )
+        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
+        peak = f"{row['peak_mib']:.0f} MiB"
+        lines.append(f"| {titles[name]} | {speed:.0f} | {1e6 / speed:.0f} | {faster} | {peak} |")
     return "\n".join(lines)
 
 

@@ -1,3 +1,5 @@
+"""Dropout: its rate, its scale, where its randomness comes from."""
+
 import math
 
 import pytest
@@ -29,11 +31,13 @@ def test_neighbours_are_independent():
 def test_seeded_by_torch():
     x = torch.ones(13, 7)
     torch.manual_seed(5)
-    first, second = dropout(x, 0.5, True), dropout(x, 0.5, True)
+    first = dropout(x, 0.5, True)
+    second = dropout(x, 0.5, True)
     state = torch.get_rng_state()
     third = dropout(x, 0.5, True)
     torch.manual_seed(5)
-    assert torch.equal(first, dropout(x, 0.5, True)) and not torch.equal(first, second)
+    assert torch.equal(first, dropout(x, 0.5, True))
+    assert not torch.equal(first, second)
     torch.set_rng_state(state)  # torch's state is all that a checkpoint needs
     assert torch.equal(third, dropout(x, 0.5, True))
 

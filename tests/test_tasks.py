@@ -1,6 +1,4 @@
-"""Metrics against scipy and scikit-learn; losses against their definitions in fp64; the overall
-score by hand.
-"""
+"""Metrics against scipy and scikit-learn; losses in fp64 and the overall score by hand."""
 
 import math
 
@@ -20,84 +18,95 @@ def test_pearson_against_scipy():
     for n in (2, 3, 13, 700):
         x = rng.normal(size=n)
         for y in (x + rng.normal(size=n), -3 * x + 1, rng.normal(size=n)):
-            assert pearson(x, y) == pytest.approx(pearsonr(x, y).statistic, abs=1e-12)
-            assert pearson(x.astype(np.float32), y) == pytest.approx(
-                pearsonr(x, y).statistic, abs=1e-5
-            )
+            oracle = pearsonr(x, y).statistic
+            assert pearson(x, y) == pytest.approx(oracle, abs=1e-12)
+            assert pearson(x.astype(np.float32), y) == pytest.approx(oracle, abs=1e-5)
 
 
 def test_pearson_of_what_is_constant():
     x = np.array([0.1, 2.0, 3.3])
     for constant in (np.full(3, 2.5), np.full(3, 0.1, dtype=np.float32)):
-        assert pearson(constant, x) == pearson(x, constant) == pearson(constant, constant) == 0.0
+        assert pearson(constant, x) == 0.0
+        assert pearson(x, constant) == 0.0
+        assert pearson(constant, constant) == 0.0
     assert pearson(np.array([2.5, 2.5, 2.5 + 1e-12]), x) != 0.0
 
 
 def test_accuracy_against_scikit_learn():
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 5, (2, 137))
-    assert accuracy(x, y.astype(float)) == accuracy_score(y, x) == np.mean(x == y)
-    assert accuracy(x.astype(np.float32), y) == accuracy(y, x)
+    oracle = accuracy_score(y, x)
+    assert accuracy(x, y.astype(float)) == oracle
+    assert accuracy(x.astype(np.float32), y) == oracle
+    assert accuracy(y, x) == oracle
 
 
 def test_overall_by_hand():
     scores = {"sst": 0.5, "para": 0.8, "sts": 0.6}
-    assert overall(scores) == pytest.approx((0.5 + 0.8 + (0.6 + 1) / 2) / 3) == pytest.approx(0.7)
-    assert (
-        overall({"sts": -1.0}) == 0.0
-        and overall({"sts": 1.0}) == overall({"sst": 1.0, "para": 1.0}) == 1.0
-    )
-    assert overall({"cfimdb": 0.25}) == 0.25 and from_correlation(0.0) == 0.5
+    assert overall(scores) == pytest.approx((0.5 + 0.8 + (0.6 + 1) / 2) / 3)
+    assert overall(scores) == pytest.approx(0.7)
+    assert overall({"sts": -1.0}) == 0.0
+    assert overall({"sts": 1.0}) == 1.0
+    assert overall({"sst": 1.0, "para": 1.0}) == 1.0
+    assert overall({"cfimdb": 0.25}) == 0.25
+    assert from_correlation(0.0) == 0.5
 
 
 def test_the_tasks():
     assert set(Options().tasks) == set(LEADERBOARD) < set(TASKS)
-    for name, task in TASKS.items():
-        assert task.pair == (name in ("para", "sts")) and task.outputs == {
-            "sst": 5,
-            "cfimdb": 2,
-        }.get(name, 1)
-        assert task.files.count("{}") == 1 and (task.low, task.high) == (
-            0,
-            {"sst": 4, "sts": 5}.get(name, 1),
-        )
-        assert task.whole == (name != "sts") and task.metric_name == (
-            "Pearson" if name == "sts" else "accuracy"
-        )
+    facts = {
+        name: (task.pair, task.outputs, task.low, task.high, task.whole, task.metric_name)
+        for name, task in TASKS.items()
+    }
+    assert facts == {
+        "sst": (False, 5, 0, 4, True, "accuracy"),
+        "para": (True, 1, 0, 1, True, "accuracy"),
+        "sts": (True, 1, 0, 5, False, "Pearson"),
+        "cfimdb": (False, 2, 0, 1, True, "accuracy"),
+    }
+    assert all(task.files.count("{}") == 1 for task in TASKS.values())
     assert len({task.files for task in TASKS.values()}) == len(TASKS)
 
 
-def test_predictions():
+def test_predicted_classes():
     logits = torch.tensor([[0.1, 3.0, -1.0, 0.0, 2.9], [-5.0, -4.0, -4.5, -3.9, -4.0]])
-    assert (
-        TASKS["sst"].predict(logits).tolist() == [1, 3]
-        and TASKS["sst"].predict(logits).dtype == torch.int64
-    )
+    sst = TASKS["sst"].predict(logits)
+    assert sst.tolist() == [1, 3]
+    assert sst.dtype == torch.int64
     assert TASKS["cfimdb"].predict(logits[:, :2]).tolist() == [1, 1]
-    one = torch.tensor([[-80.0], [-1e-3], [0.0], [1e-3], [2.0], [80.0]])
-    para = TASKS["para"].predict(one)
-    assert para.tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0] and para.dtype == torch.float32
-    sts = TASKS["sts"].predict(one)
-    assert sts.tolist() == pytest.approx(
-        [5 / (1 + math.exp(-x)) for x in one[:, 0].tolist()], rel=1e-6
-    )
-    assert sts.dtype == torch.float32 and sts[2] == 2.5 and sts.min() >= 0 and sts.max() <= 5
-    for name in TASKS:
-        assert TASKS[name].predict(
-            torch.zeros(1, TASKS[name].outputs, dtype=torch.bfloat16)
-        ).shape == (1,)
+
+
+def test_predictions_from_one_logit():
+    logits = torch.tensor([[-80.0], [-1e-3], [0.0], [1e-3], [2.0], [80.0]])
+    para = TASKS["para"].predict(logits)
+    assert para.tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    assert para.dtype == torch.float32
+    sts = TASKS["sts"].predict(logits)
+    by_hand = [5 / (1 + math.exp(-x)) for x in logits[:, 0].tolist()]
+    assert sts.tolist() == pytest.approx(by_hand, rel=1e-6)
+    assert sts.dtype == torch.float32
+    assert sts[2] == 2.5
+    assert sts.min() >= 0 and sts.max() <= 5
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_predictions_are_one_an_example(task):
+    logits = torch.zeros(1, task.outputs, dtype=torch.bfloat16)
+    assert task.predict(logits).shape == (1,)
 
 
 def test_cross_entropy_by_hand():
-    """-log softmax at the label. Softmax taken twice would keep the loss above log(e + 4) - 1 >
-    0.9.
+    """-log softmax at the label.
+
+    Softmax taken twice would keep the loss above log(e + 4) - 1 > 0.9.
     """
     torch.manual_seed(0)
-    logits, labels = torch.randn(13, 5, dtype=torch.float64) * 7, torch.arange(13.0) % 5
-    by_hand = [
-        -math.log(math.exp(row[int(k)]) / sum(map(math.exp, row)))
-        for row, k in zip(logits.tolist(), labels.tolist(), strict=True)
-    ]
+    logits = torch.randn(13, 5, dtype=torch.float64) * 7
+    labels = torch.arange(13.0) % 5
+    by_hand = []
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        total = sum(math.exp(x) for x in row)
+        by_hand.append(-math.log(math.exp(row[int(label)]) / total))
     for task in ("sst", "cfimdb"):
         assert TASKS[task].loss is losses.cross_entropy
     assert TASKS["sst"].loss(logits, labels).item() == pytest.approx(np.mean(by_hand), rel=1e-6)
@@ -107,10 +116,8 @@ def test_cross_entropy_by_hand():
 @pytest.mark.parametrize("task,highest", [("para", 1.0), ("sts", 5.0)])
 def test_sigmoid_cross_entropies_by_hand(task, highest):
     torch.manual_seed(0)
-    logits, labels = (
-        torch.randn(13, 1, dtype=torch.float64) * 7,
-        torch.rand(13, dtype=torch.float64) * highest,
-    )
+    logits = torch.randn(13, 1, dtype=torch.float64) * 7
+    labels = torch.rand(13, dtype=torch.float64) * highest
     labels[:2] = torch.tensor([0.0, highest])
     by_hand = []
     for x, y in zip(logits[:, 0].tolist(), (labels / highest).tolist(), strict=True):
@@ -125,9 +132,8 @@ def test_the_similarity_loss_is_least_at_the_label():
     for label in (0.4, 2.0, 4.6):
         logit = torch.zeros(1, 1, requires_grad=True)
         for _ in range(200):
-            (gradient,) = torch.autograd.grad(
-                TASKS["sts"].loss(logit, torch.tensor([label])), logit
-            )
+            loss = TASKS["sts"].loss(logit, torch.tensor([label]))
+            (gradient,) = torch.autograd.grad(loss, logit)
             logit = (logit - 4 * gradient).detach().requires_grad_()
         assert TASKS["sts"].predict(logit).item() == pytest.approx(label, abs=1e-3)
 
