@@ -222,6 +222,7 @@ def logged_losses(folder: Path) -> list[dict[str, float]]:
     return steps
 
 
+@pytest.mark.filterwarnings("ignore:.*all predictions are")  # of so few steps
 @pytest.mark.parametrize("change", CASES.values(), ids=CASES)
 def test_train_is_the_plain_loop(
     options: Options, small_data: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
