@@ -166,7 +166,7 @@ def tokenize(
         RuntimeError,
         zipfile.BadZipFile,
     ):  # not there, or torn: made anew
-        sequences = tokenizer.encode(texts, max_length)
+        sequences = tokenizer.encode_batch(texts, max_length)
         ids, types = (np.concatenate(x) for x in zip(*sequences, strict=True))
         ends = np.cumsum([len(x) for x, _ in sequences])
         ids = ids.astype(np.uint16 if ids.max() < 2**16 else np.int32)

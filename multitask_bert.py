@@ -164,7 +164,7 @@ class MultitaskBERT(nn.Module):
         split = Split(
             task,
             examples,
-            self.tokenizer.encode(flat, self.options.max_length),
+            self.tokenizer.encode_batch(flat, self.options.max_length),
             width if self.is_bi(task) else 1,
         )
         return TASKS[task].predict(predict_logits(self, split)).tolist()
