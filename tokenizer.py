@@ -23,11 +23,30 @@ from pretrained import find_pretrained
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
+class BatchEncoding(dict[str, Any]):
+    """What a tokenizer's call gives: a dict whose keys are attributes too, as in transformers."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"this encoding has no {name}") from None
+
+    def to(self, device: str | torch.device) -> "BatchEncoding":
+        """Itself, its tensors moved to the device; lists stay."""
+        for name, value in self.items():
+            if isinstance(value, torch.Tensor):
+                self[name] = value.to(device)
+        return self
+
+
 class BertTokenizer:
     """Text to WordPiece ids. The backend's padding and truncation are settings that stay, so no
     call ever changes them: padding happens here, and every truncation length has a backend of its
     own.
     """
+
+    pad_token, unk_token, cls_token, sep_token, mask_token = SPECIAL
 
     def __init__(self, backend: Tokenizer, model_max_length: int = 512):
         ids = {token: i for token in SPECIAL if (i := backend.token_to_id(token)) is not None}
@@ -42,6 +61,8 @@ class BertTokenizer:
             self.sep_token_id,
             self.mask_token_id,
         ) = ids.values()
+        self.all_special_tokens = list(ids.keys())
+        self.all_special_ids = list(ids.values())
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
@@ -129,7 +150,7 @@ class BertTokenizer:
             self.truncating[max_length] = copy
         return self.truncating[max_length]
 
-    def encode(
+    def encode_batch(
         self, texts: Sequence[tuple[str, ...]], max_length: int
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """[(text,) or (first, second), ...] -> [(token ids, token types), ...], int32, unpadded; on
@@ -156,7 +177,7 @@ class BertTokenizer:
         max_length: int | None = None,
         return_token_type_ids: bool = True,
         return_attention_mask: bool = True,
-    ) -> dict[str, Any]:
+    ) -> BatchEncoding:
         """One text (or pair) or a list of them as input_ids, token_type_ids and attention_mask.
 
         Lists of ints, [T] for one text and [B][T] for a list; int64 tensors [B, T] with
@@ -184,18 +205,31 @@ class BertTokenizer:
         width = limit if padding == "max_length" else max(lengths, default=0) if padding else 0
         if return_tensors and len({max(n, width) for n in lengths}) > 1:
             raise ValueError(
-                "texts of different lengths do not fit one tensor: set padding=True (and truncation=True)"
+                "texts of different lengths do not fit one tensor: "
+                "set padding=True (and truncation=True)"
             )
-        output: dict[str, Any] = {
-            "input_ids": [padded(e.ids, width, self.pad_token_id) for e in encodings]
-        }
+        output = BatchEncoding()
+        output["input_ids"] = [padded(e.ids, width, self.pad_token_id) for e in encodings]
         if return_token_type_ids:
             output["token_type_ids"] = [padded(e.type_ids, width, 0) for e in encodings]
         if return_attention_mask:
             output["attention_mask"] = [padded([1] * n, width, 0) for n in lengths]
-        if return_tensors:
-            return {key: torch.tensor(rows, dtype=torch.int64) for key, rows in output.items()}
-        return {key: rows[0] for key, rows in output.items()} if isinstance(text, str) else output
+
+        # One text gives its row alone, unless it is a tensor.
+        for key, rows in output.items():
+            if return_tensors:
+                output[key] = torch.tensor(rows, dtype=torch.int64)
+            elif isinstance(text, str):
+                output[key] = rows[0]
+        return output
+
+    def encode(
+        self, text: str, text_pair: str | None = None, add_special_tokens: bool = True
+    ) -> list[int]:
+        """A text's or pair's ids, not cut: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, or without
+        these marks.
+        """
+        return self.backend.encode(text, text_pair, add_special_tokens=add_special_tokens).ids
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text, without [CLS] and [SEP]."""
@@ -221,6 +255,22 @@ class BertTokenizer:
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         """Ids back to text, lower-cased and respaced as the pieces are."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def batch_decode(
+        self, sequences: Iterable[Iterable[int]], skip_special_tokens: bool = False
+    ) -> list[str]:
+        """Many rows of ids back to texts, as `decode` does one."""
+        return [self.decode(ids, skip_special_tokens) for ids in sequences]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Pieces joined to words, and those with spaces."""
+        if self.backend.decoder is None:
+            return " ".join(tokens)
+        return self.backend.decoder.decode(list(tokens))
+
+    def get_vocab(self) -> dict[str, int]:
+        """{piece: id}."""
+        return self.backend.get_vocab()
 
     def __len__(self) -> int:
         return self.backend.get_vocab_size()

@@ -145,8 +145,11 @@ def test_load_split(tmp_path, monkeypatch, tokenizer):
     cross = load_split(path, "sts", "dev", Options(seed=3), tokenizer)
     bi = load_split(path, "sts", "dev", Options(pair_encoding="bi"), tokenizer)
     assert (cross.task, cross.seed, cross.per_example, bi.per_example) == ("sts", 3, 1, 2)
-    same(cross.sequences, tokenizer.encode([("One two", "Three"), ("four", "five six")], 256))
-    same(bi.sequences, tokenizer.encode([("One two",), ("Three",), ("four",), ("five six",)], 256))
+    same(cross.sequences, tokenizer.encode_batch([("One two", "Three"), ("four", "five six")], 256))
+    same(
+        bi.sequences,
+        tokenizer.encode_batch([("One two",), ("Three",), ("four",), ("five six",)], 256),
+    )
     for split in (cross, bi):
         batch = split.batch([1, 0, 1])
         np.testing.assert_allclose(batch.labels, [0.0, 4.6, 0.0], rtol=1e-6)
@@ -176,7 +179,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(texts))
         return encode(self, texts, max_length)
 
-    monkeypatch.setattr(BertTokenizer, "encode", counted)
+    monkeypatch.setattr(BertTokenizer, "encode_batch", counted)
     return calls
 
 
@@ -186,7 +189,7 @@ def test_the_second_time_nothing_is_tokenised(tmp_path, tokenizer, calls, texts)
     second = tokenize(texts, tokenizer, 13, tmp_path / "new" / "cache")
     assert calls == [len(texts)] and len(list((tmp_path / "new" / "cache").iterdir())) == 1
     same(first, second)
-    same(first, tokenizer.encode(texts, 13))
+    same(first, tokenizer.encode_batch(texts, 13))
 
 
 def test_what_the_cache_depends_on(tmp_path, tokenizer, calls, embedded):
@@ -204,7 +207,7 @@ def test_what_the_cache_depends_on(tmp_path, tokenizer, calls, embedded):
         ([("a\1b",)], tokenizer, 13),
         ([("a\0b",)], tokenizer, 13),
     ]:
-        same(tokenize(texts, tok, length, tmp_path), tok.encode(texts, length))
+        same(tokenize(texts, tok, length, tmp_path), tok.encode_batch(texts, length))
     assert len(list(tmp_path.iterdir())) == 10
 
 
@@ -242,9 +245,11 @@ def test_a_damaged_cache_file_is_made_again(tmp_path, tokenizer, calls):
 @pytest.mark.parametrize("largest", [2**16 - 1, 2**16])
 def test_the_ids_of_a_large_vocabulary_survive_the_cache(tmp_path, tokenizer, monkeypatch, largest):
     ids = np.array([101, largest, 102], dtype=np.int32)
-    monkeypatch.setattr(BertTokenizer, "encode", lambda *_: [(ids, np.zeros(3, dtype=np.int32))])
+    monkeypatch.setattr(
+        BertTokenizer, "encode_batch", lambda *_: [(ids, np.zeros(3, dtype=np.int32))]
+    )
     for _ in range(2):
-        same(tokenize([("x",)], tokenizer, 13, tmp_path), tokenizer.encode([("x",)], 13))
+        same(tokenize([("x",)], tokenizer, 13, tmp_path), tokenizer.encode_batch([("x",)], 13))
     (path,) = tmp_path.iterdir()
     assert np.load(path)["ids"].itemsize == (2 if largest < 2**16 else 4)
 
@@ -252,7 +257,7 @@ def test_the_ids_of_a_large_vocabulary_survive_the_cache(tmp_path, tokenizer, mo
 def test_a_cache_that_cannot_be_written_only_warns(tmp_path, tokenizer, calls, capsys):
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        same(tokenize(TEXTS, tokenizer, 13, folder), tokenizer.encode(TEXTS, 13))
+        same(tokenize(TEXTS, tokenizer, 13, folder), tokenizer.encode_batch(TEXTS, 13))
         out = capsys.readouterr().out
         assert out.startswith(f"{folder}: token ids not cached (") and out.count("\n") == 1
     assert (tmp_path / "file").read_text() == "in the way"

@@ -66,7 +66,7 @@ def split_of(model: MultitaskBERT, task: str, size: int = 61) -> Split:
     examples = [
         Example(f"id{i}", t, float(y)) for i, (t, y) in enumerate(zip(texts, labels, strict=True))
     ]
-    return Split(task, examples, model.tokenizer.encode(texts, 256), 1)
+    return Split(task, examples, model.tokenizer.encode_batch(texts, 256), 1)
 
 
 # ---- predictions

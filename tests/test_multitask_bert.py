@@ -69,7 +69,7 @@ def texts(task: str, size: int = 13, longest: int = 30, seed: int = 0) -> list[t
 
 def batch(model: MultitaskBERT, task: str, some: list[tuple[str, ...]]) -> Batch:
     flat = [(x,) for text in some for x in text] if model.is_bi(task) else some
-    return Batch(model.tokenizer.encode(flat, model.options.max_length), torch.empty(0))
+    return Batch(model.tokenizer.encode_batch(flat, model.options.max_length), torch.empty(0))
 
 
 @torch.no_grad()
@@ -196,10 +196,10 @@ def test_join_pair_is_the_tokenizers_own_pair(tokenizer):
     pairs += [
         tuple(" ".join(rng.choice(WORDS, rng.integers(1, 60))) for _ in "ab") for _ in range(100)
     ]
-    first, second = (tokenizer.encode([(pair[i],) for pair in pairs], 512) for i in (0, 1))
+    first, second = (tokenizer.encode_batch([(pair[i],) for pair in pairs], 512) for i in (0, 1))
     for limit in (3, 4, 5, 8, 13, 64):
         for (a, _), (b, _), (ids, types) in zip(
-            first, second, tokenizer.encode(pairs, limit), strict=True
+            first, second, tokenizer.encode_batch(pairs, limit), strict=True
         ):
             joined, joined_types = join_pair(a, b, limit)
             assert joined.tolist() == ids.tolist() and joined_types.tolist() == types.tolist(), (

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -128,23 +129,73 @@ def test_ids_and_pieces_both_ways(ours, theirs):
     assert len(ours) == len(theirs) == 30522
 
 
-def test_encode_is_the_call_without_padding(ours):
+def test_encode_batch_is_the_call_without_padding(ours):
     texts = [(t,) for t in ODD] + PAIRS
     for max_length in (512, 5, 64):
-        for text, (ids, types) in zip(texts, ours.encode(texts, max_length), strict=True):
+        for text, (ids, types) in zip(texts, ours.encode_batch(texts, max_length), strict=True):
             one = ours(*text, truncation=True, max_length=max_length)
             assert ids.dtype == types.dtype == np.int32
             assert ids.tolist() == one["input_ids"] and types.tolist() == one["token_type_ids"]
-    assert ours.encode([], 512) == []
+    assert ours.encode_batch([], 512) == []
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_encode_as_transformers(ours, theirs, text):
+    for special in (True, False):
+        settings = {"add_special_tokens": special}
+        assert ours.encode(text, **settings) == theirs.encode(text, **settings)
+        assert ours.encode(text, "b c", **settings) == theirs.encode(text, "b c", **settings)
+    pair = text or "x"  # theirs takes an empty second text for none; but in a list for a text
+    assert ours.encode("b c", text_pair=pair) == theirs.encode("b c", text_pair=pair)
+
+
+def test_the_encoding_is_a_mapping_with_attributes_as_transformers(ours, theirs):
+    settings = {"padding": True, "return_tensors": "pt"}
+    got, expected = ours(["a film", "b"], **settings), theirs(["a film", "b"], **settings)
+    assert isinstance(got, dict) and list(got.keys()) == list(expected.keys())
+    for name, value in expected.items():
+        assert torch.equal(getattr(got, name), value) and torch.equal(got[name], value)
+    assert [name for name, _ in got.items()] == list(expected)
+    assert got.to("meta") is got and got.input_ids.device.type == "meta"
+    lists = ours("a film")
+    assert lists.to("meta") is lists and lists.input_ids == theirs("a film").input_ids
+    without = ours("a film", return_token_type_ids=False)
+    for missing in ("token_type_ids", "nonsense"):
+        with pytest.raises(AttributeError, match=missing):
+            getattr(without, missing)
+    again = pickle.loads(pickle.dumps(lists))
+    assert type(again) is type(lists) and again == lists
+
+
+def test_special_tokens_and_vocabulary_as_transformers(ours, theirs):
+    for name in ("cls_token", "sep_token", "pad_token", "mask_token", "unk_token"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert sorted(ours.all_special_ids) == sorted(theirs.all_special_ids)
+    assert sorted(ours.all_special_tokens) == sorted(theirs.all_special_tokens)
+    assert ours.convert_tokens_to_ids(ours.all_special_tokens) == ours.all_special_ids
+    assert ours.get_vocab() == theirs.get_vocab()
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_back_to_text_as_transformers(ours, theirs, skip):
+    for text in ODD:
+        pieces = theirs.tokenize(text)
+        assert ours.convert_tokens_to_string(pieces) == theirs.convert_tokens_to_string(pieces)
+    rows = [theirs.encode(text) for text in ODD]
+    expected = theirs.batch_decode(rows, skip_special_tokens=skip)
+    assert ours.batch_decode(rows, skip_special_tokens=skip) == expected
+    tensor = theirs(ODD, padding=True, truncation=True, max_length=9, return_tensors="pt").input_ids
+    expected = theirs.batch_decode(tensor, skip_special_tokens=skip)
+    assert ours.batch_decode(tensor, skip_special_tokens=skip) == expected
 
 
 def test_no_call_changes_the_next(ours):
     text, pair = ODD[-3], PAIRS[11]
-    before = ours(text), ours.encode([pair], 512)[0][0].tolist(), ours.fingerprint
+    before = ours(text), ours.encode_batch([pair], 512)[0][0].tolist(), ours.fingerprint
     ours([text, "short"], padding="max_length", truncation=True, max_length=9, return_tensors="pt")
-    ours.encode([pair], 5)
+    ours.encode_batch([pair], 5)
     ours(text, truncation=True, max_length=3)
-    assert (ours(text), ours.encode([pair], 512)[0][0].tolist(), ours.fingerprint) == before
+    assert (ours(text), ours.encode_batch([pair], 512)[0][0].tolist(), ours.fingerprint) == before
     assert ours.backend.truncation is None and ours.backend.padding is None
 
 
@@ -273,7 +324,7 @@ def test_refusals(ours, tmp_path):
     with pytest.raises(ValueError, match="return_tensors='tf'"):
         ours("one", return_tensors="tf")
     with pytest.raises(ValueError, match="max_length is 2"):
-        ours.encode([("one", "two")], 2)
+        ours.encode_batch([("one", "two")], 2)
     with pytest.raises(ValueError):
         ours(["one", "two"], ["three"])
 
@@ -299,7 +350,7 @@ def test_every_sentence_of_the_real_files_as_transformers(ours, theirs, request)
                 [t if len(t) > 1 else t[0] for t in some], truncation=True, max_length=512
             )
             for (ids, types), i, t in zip(
-                ours.encode(some, 512),
+                ours.encode_batch(some, 512),
                 expected["input_ids"],
                 expected["token_type_ids"],
                 strict=True,
