@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from errors import UserError, run
+from errors import UserError, run_main
 from pretrained import TOKENIZER_FILES, find_pretrained, read_weights
 
 # Hugging Face's names and the course's, in the order in which they must be replaced.
@@ -267,4 +267,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

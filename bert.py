@@ -160,7 +160,8 @@ class BertSelfAttention(nn.Module):
         """[..., H] -> [..., H], each group of rows on its own."""
         rows = as_rows(attention_mask, hidden_states)
         sizes = [group.rows * group.width for group in rows.groups]
-        flat = hidden_states.reshape(-1, hidden_states.shape[-1])  # [N, H]
+        # Packed tokens are flat already; a view of them would only reorder the gradients' sums.
+        flat = hidden_states.flatten(0, -2) if hidden_states.ndim > 2 else hidden_states  # [N, H]
         queries = self.query(flat).split(sizes)
         keys = self.key(flat).split(sizes)
         values = self.value(flat).split(sizes)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from datasets import find_files
-from errors import UserError, run
+from errors import UserError, run_main
 from flags import options_of, read_flags
 from multitask_classifier import check_outputs, prepared, train
 from options import Options
@@ -53,4 +53,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -122,6 +122,7 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     The default data folder may hold no task's files: then all are the built-in ones. Some present
     and some not is an error.
     """
+    options.check_files(TASKS)
     folder = Path(options.data_dir)
     paths: dict[tuple[str, str], Path] = {}
     given = 0

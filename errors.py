@@ -17,7 +17,7 @@ class Interrupted(Exception):
     """The user stopped a run, and it was saved. The message says how to go on."""
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run_main(main: Callable[[list[str]], None]) -> None:
     """Call `main(argv)`; a UserError becomes one line on standard error and exit code 2, Ctrl-C
     code 130.
     """

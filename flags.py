@@ -22,12 +22,14 @@ from typing import Any
 
 from declare import Names, PerTask, kind_of, rules_of
 from errors import UserError
-from heads import HEADS, POOLINGS
-from optimizer import OPTIMIZERS, SCHEDULES
+from heads.mlp import HEADS
+from heads.poolings import POOLINGS
 from options import FILE_KINDS, SECTIONS, Options, read_values
-from samplers import SAMPLERS
-from surgery import COMBINERS
 from tasks import TASKS
+from training.optimizers import OPTIMIZERS
+from training.samplers import SAMPLERS
+from training.schedules import SCHEDULES
+from training.surgery import COMBINERS
 
 WIDTH = 80
 COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 2024's for 2023's

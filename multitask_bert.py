@@ -1,8 +1,8 @@
 """MultitaskBERT: one encoder, one pipeline a task. Built here from options, or loaded from a run.
 
-    from multitask_classifier import MultitaskBERT
-    model = MultitaskBERT.load("runs/2026-11-20-multitask")
-    model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
+from multitask_classifier import MultitaskBERT
+model = MultitaskBERT.load("runs/2026-11-20-multitask")
+model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
 """
 
 import os
@@ -248,8 +248,7 @@ def find_saved(folder: Path) -> Path:
     found = next(path for path in places if path.exists() or path == folder)
     if not (found / "options.json").exists() or not any(found.glob("*.safetensors")):
         raise UserError(
-            f"{found}: no model in it; "
-            "expected a run folder with best/, such as runs/<date>-<name>"
+            f"{found}: no model in it; expected a run folder with best/, such as runs/<date>-<name>"
         )
     return found
 

@@ -310,7 +310,7 @@ def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    train(parse(argv, __doc__.split("\n")[0]))
+    train(parse(argv, __doc__.split("\n\n")[0]))
 
 
 if __name__ == "__main__":

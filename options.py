@@ -232,15 +232,6 @@ class Options(
 ):
     """Everything that a run depends on."""
 
-    def learning_rate(self, hidden_size: int) -> float:
-        """The peak learning rate: --lr, or 1e-3 for heads alone, or 5e-5 for bert-base and more for
-        narrower encoders (2e-4 for MiniLM), ten times that with LoRA.
-        """
-        if self.lr is not None:
-            return self.lr
-        full = min(3e-4, 5e-5 * (768 / hidden_size) ** 2)
-        return 1e-3 if self.option == "pretrain" else 10 * full if self.lora else full
-
     def check(self) -> "Options":
         """These options, or UserError where a value or a pair of them can't work."""
         self.check_values()

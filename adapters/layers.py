@@ -28,8 +28,7 @@ def choose_layers(layers: str, count: int) -> list[int]:
         return everything[begins[layers] :][:4]
     if not re.fullmatch(r"[0-9]+( *, *[0-9]+)*", layers):
         raise UserError(
-            f'layers "{layers}": '
-            "expected all, first4, middle4, last4 or numbers such as 0,2,5"
+            f'layers "{layers}": expected all, first4, middle4, last4 or numbers such as 0,2,5'
         )
     numbers = [int(number) for number in layers.split(",")]
     if max(numbers) >= count or len(set(numbers)) < len(numbers):

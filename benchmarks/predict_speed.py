@@ -27,7 +27,7 @@ from benchmarks import common, course_loop, race, reference
 from benchmarks.train_speed import agreement
 from checkpoint import seed_everything
 from datasets import Split
-from errors import run
+from errors import run_main
 from evaluation import predict_logits
 from multitask_bert import build, pick_device, pick_dtype
 from options import Options
@@ -151,4 +151,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import common
-from errors import UserError, run
+from errors import UserError, run_main
 from multitask_classifier import train
 from options import Options
 from pretrained import default_pretrained
@@ -194,4 +194,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

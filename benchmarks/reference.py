@@ -39,7 +39,7 @@ from benchmarks.common import (
 )
 from checkpoint import seed_everything
 from datasets import Batch, Split
-from errors import run
+from errors import run_main
 from evaluation import measure
 from multitask_bert import pick_device, pick_dtype
 from optimizer import SCHEDULES, parameter_groups
@@ -257,4 +257,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -34,7 +34,7 @@ from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
 from checkpoint import seed_everything
 from datasets import Split
-from errors import run
+from errors import run_main
 from multitask_bert import build, pick_device, pick_dtype
 from optimizer import OPTIMIZERS, SCHEDULES, parameter_groups
 from options import Options, pick
@@ -250,4 +250,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -28,7 +28,7 @@ from urllib3.exceptions import MaxRetryError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from errors import UserError, run  # noqa: E402
+from errors import UserError, run_main  # noqa: E402
 
 BASE_URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/main/data"
 CHUNK = 1 << 14  # bytes; a broken connection loses less than this
@@ -438,4 +438,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

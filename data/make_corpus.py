@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import corpus_words as W  # noqa: E402
 
-from errors import UserError, run  # noqa: E402
+from errors import UserError, run_main  # noqa: E402
 
 SPLITS = ("train", "dev", "test")
 
@@ -559,4 +559,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_main(main)

@@ -54,4 +54,3 @@ class Pipeline(nn.Module):
             encoded = encoded.with_tokens(layer(states, mask))
         pooled = self.pooling(encoded)
         return pooled, self.head(self.join(pooled, owners))
-

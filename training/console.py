@@ -18,9 +18,7 @@ class Console:
         self.total = total
         self.log_every = log_every
         self.tasks = tasks
-        self.bar = tqdm(
-            total=total, initial=done, disable=None, unit="step", dynamic_ncols=True
-        )
+        self.bar = tqdm(total=total, initial=done, disable=None, unit="step", dynamic_ncols=True)
         self.began = time.monotonic()
         self.began_at = done
         self.table_open = False
@@ -51,9 +49,7 @@ class Console:
         self, epoch: int, step: int, scores: dict[str, Any], seconds: float, best: bool
     ) -> None:
         """A line of the table of evaluations; before the first one, its head."""
-        names = {
-            name: f"{task.title} {task.metric_name}" for name, task in self.tasks.items()
-        }
+        names = {name: f"{task.title} {task.metric_name}" for name, task in self.tasks.items()}
         if not self.table_open:
             self.table_open = True
             tqdm.write("epoch    step  " + "  ".join(names.values()) + "  overall  seconds")

@@ -66,8 +66,7 @@ def display_path(path: str | Path) -> str:
 def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, str]:
     """The SHA-256 of each data file."""
     return {
-        display_path(path): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in paths.values()
+        display_path(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()
     }
 
 

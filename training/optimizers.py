@@ -15,6 +15,7 @@ from torch import nn
 from optimizer import AdamW, parameter_groups
 from options import OptimizerOptions, pick
 
+
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
     """Give each group `factor` times its own peak rate; returns the first group's rate."""
     for group in optimizer.param_groups:
@@ -31,9 +32,7 @@ Maker = Callable[[list[dict[str, Any]], OptimizerOptions], torch.optim.Optimizer
 OPTIMIZERS: dict[str, Maker] = {"adamw": adamw}
 
 
-def make_optimizer(
-    model: nn.Module, options: OptimizerOptions, lr: float
-) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, options: OptimizerOptions, lr: float) -> torch.optim.Optimizer:
     """The optimizer that the options ask for, of all parameters that train."""
     groups = parameter_groups(model, options.weight_decay, lr)
     return pick(OPTIMIZERS, options.optimizer, "--optimizer")(groups, options)
