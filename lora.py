@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bert import BertModel
 from dropout import Dropout
 from errors import UserError
-from options import Options
+from options import AdapterOptions
 
 # What is adapted in a layer, by the beginning of its name. With SwiGLU interm_dense is two linears,
 # gate and value.
@@ -136,7 +136,7 @@ def adapt(
     )
 
 
-def adapt_from_options(model: nn.Module, options: Options) -> None:
+def adapt_from_options(model: nn.Module, options: AdapterOptions) -> None:
     """adapt() with the options' settings, where --lora asks for it."""
     if options.lora:
         rank, alpha, dropout = options.lora_rank, options.lora_alpha, options.lora_dropout
