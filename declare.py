@@ -110,7 +110,8 @@ class Section:
             if not rules.needs or value == f.default:
                 continue
             other = getattr(self, rules.needs)
-            if not (other in rules.needs_value if rules.needs_value else other):
+            met = other in rules.needs_value if rules.needs_value else other
+            if not met:
                 shown = f"--{f.name}" if value is True else f"--{f.name} {value}"
                 raise UserError(f"{shown} needs {rules.requirement()}")
 
@@ -125,12 +126,15 @@ def settled(f: "Field[Any]", value: Any) -> Any:
             raise UserError(f"--{f.name} {error}") from None
     if f.type == Files and (isinstance(value, Mapping) or has_kind(value, Files)):
         return tuple(sorted(dict(value).items(), key=str))
-    return tuple(value) if f.type == Names and isinstance(value, list) else value
+    if f.type == Names and isinstance(value, list):
+        return tuple(value)
+    return value
 
 
 def kind_of(f: "Field[Any]") -> Any:
     """An option's type, without the None that some may be."""
-    return next((kind for kind in get_args(f.type) if type(None) in get_args(f.type)), f.type)
+    kinds = get_args(f.type)
+    return kinds[0] if type(None) in kinds else f.type
 
 
 def has_kind(value: Any, kind: Any) -> bool:
@@ -169,8 +173,9 @@ def check_value(f: "Field[Any]", value: Any) -> None:
         raise UserError(f"--{f.name} {value!r}: expected {EXPECTED[kind]}")
     if kind not in (int, float):
         return
-    if not math.isfinite(value):
-        expected = ", ".join(text for text in ("a finite number", rules.range()) if text)
-        raise UserError(f"--{f.name} {value}: expected {expected}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(
+            f"--{f.name} {value}: expected a finite number, {rules.range()}".rstrip(", ")
+        )
     if not (rules.least <= value <= rules.most and rules.above < value < rules.below):
         raise UserError(f"--{f.name} {value}: expected {rules.range()}")

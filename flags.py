@@ -151,7 +151,8 @@ def per_task_word(table: Mapping[str, Any]) -> Callable[[str], str]:
     """What argparse calls for each word of a value by task, as `mlp` or `sts=linear`."""
 
     def check(word: str) -> str:
-        if word.partition("=")[2] not in table and word not in table:
+        name = word.partition("=")[2] if "=" in word else word
+        if name not in table:
             names = ", ".join(table)
             raise argparse.ArgumentTypeError(f"invalid choice: {word!r} (choose from {names})")
         return word
@@ -325,10 +326,11 @@ def read_flags(argv: list[str], description: str) -> dict[str, Any]:
     if rest:
         raise unknown(rest[0])
     kinds = {f.name: f.type for f in fields(Options)}
+    names_of_files = file_flags()
     given: dict[str, Any] = {}
     files: dict[str, str] = {}
     for name, value in vars(found).items():
-        if name in file_flags():
+        if name in names_of_files:
             files[name] = value
         elif kinds.get(name) is PerTask:
             given[name] = " ".join(value)

@@ -17,7 +17,7 @@ from adapters.wrap import Adapter
 from bert import BertModel
 from dropout import Dropout
 from errors import UserError
-from options import Options
+from options import AdapterOptions
 
 
 class LoRALinear(nn.Module):
@@ -109,7 +109,7 @@ def adapt(
     )
 
 
-def adapt_from_options(model: nn.Module, options: Options) -> None:
+def adapt_from_options(model: nn.Module, options: AdapterOptions) -> None:
     """adapt() with the options' settings."""
     adapt(
         model,

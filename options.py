@@ -280,7 +280,7 @@ class Options(
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{path} is not UTF-8 text") from None
-        return cls.from_json(text)
+        return cls(**read_values(text, str(path)))
 
     def to_dict(self) -> dict[str, Any]:
         """Section by section, under the options' names, with `files` as a dict."""

@@ -214,7 +214,7 @@ RANGES: dict[str, tuple[str, list]] = {
     **{name: ("above 0", [0, -1]) for name in ("lr", "lora_alpha")},
     "max_length": ("3 to 512", [2, 513]),
     "sampling_exponent": ("-10 to 10", [-10.1, 11]),
-    "seed": ("0 to 4294967295", [-1, 2**32]),
+    "seed": ("0 to 4294967295", [-1, 2**32, 10**400]),
 }
 
 
@@ -389,6 +389,13 @@ def test_options_of_a_run_that_are_no_text(tmp_path):
     (tmp_path / "options.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"options\.json is not UTF-8 text"):
         Options.of_run(tmp_path)
+
+
+def test_damaged_options_of_a_run_are_named(tmp_path):
+    (tmp_path / "options.json").write_text('{"epochs": "three"}', encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        Options.of_run(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'options.json'}: --epochs 'three': expected")
 
 
 # Resuming

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import multitask_classifier
 from errors import Interrupted, UserError
+from flags import parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from tasks import LEADERBOARD
@@ -88,6 +89,12 @@ def test_a_run_leaves_what_the_readme_promises(
         "SST accuracy  Quora accuracy  STS Pearson  overall" in printed
         and f"model: {folder}/best" in printed
     )
+
+
+def test_a_run_s_options_are_replayed(options: Options) -> None:
+    options = replace(options, files={"sst_dev_out": "mine/sst.csv"}, clip=0.5)
+    folder = train(options)["folder"]
+    assert parse([f"@{folder}/options.json"], "") == options
 
 
 def test_the_built_in_corpus_is_announced(options: Options, capsys: pytest.CaptureFixture) -> None:
