@@ -80,10 +80,12 @@ def test_no_test_row_is_dropped(write, capsys):
 
 
 def test_quotes(write):
-    rows = (
-        'a\t"She said ""no"" , twice"\t1\nb\tthe "best" film\t2\nc\t"a\tb"\t3\nd\tit \'s " odd\t4\n'
-    )
-    texts = [e.texts[0] for e in read_examples(write(HEADER + rows), SST, "train")]
+    doubled = 'a\t"She said ""no"" , twice"\t1\n'
+    inside = 'b\tthe "best" film\t2\n'
+    around_a_tab = 'c\t"a\tb"\t3\n'
+    single = "d\tit 's \" odd\t4\n"
+    path = write(HEADER + doubled + inside + around_a_tab + single)
+    texts = [example.texts[0] for example in read_examples(path, SST, "train")]
     assert texts == ['She said "no" , twice', 'the "best" film', "a\tb", "it 's \" odd"]
 
 
