@@ -189,7 +189,7 @@ def as_text(prediction: Any) -> str:
     """A prediction as it stands in a file: one number, or several with spaces between."""
     if isinstance(prediction, np.ndarray):
         return " ".join(str(number) for number in prediction)
-    return str(prediction)
+    return f"{prediction}"
 
 
 def write_predictions(

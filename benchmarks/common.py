@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from runs import check_writable, environment
+from samplers import SAMPLERS, Draw
 from torch import Tensor
 
 from datasets import Sequence, Split, find_files, load_split
@@ -20,8 +22,6 @@ from flags import expand, parse
 from multitask_bert import MultitaskBERT
 from options import Options, pick
 from packing import pack
-from runs import check_writable, environment
-from samplers import SAMPLERS, Draw
 from tokenizer import BertTokenizer
 
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step

@@ -21,11 +21,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from checkpoint import seed_everything
 from torch import Tensor
 
 from benchmarks import common, course_loop, race, reference
 from benchmarks.train_speed import agreement
-from checkpoint import seed_everything
 from datasets import Split
 from errors import run_main
 from evaluation import predict_logits

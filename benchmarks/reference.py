@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 import torch.nn.functional as F
+from checkpoint import seed_everything
+from samplers import epoch_steps
 from torch import Tensor, nn
 
 from benchmarks.common import (
@@ -37,7 +39,6 @@ from benchmarks.common import (
     padded,
     sampler,
 )
-from checkpoint import seed_everything
 from datasets import Batch, Split
 from errors import run_main
 from evaluation import measure
@@ -45,7 +46,6 @@ from multitask_bert import pick_device, pick_dtype
 from optimizer import SCHEDULES, parameter_groups
 from options import Options, pick
 from pretrained import default_pretrained, find_pretrained
-from samplers import epoch_steps
 from tasks import TASKS, overall
 from tokenizer import BertTokenizer
 

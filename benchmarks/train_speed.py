@@ -27,20 +27,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from checkpoint import seed_everything
+from samplers import epoch_steps
+from surgery import COMBINERS, backward
 from torch import Tensor
 
 from benchmarks import common, course_loop, race
 from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
-from checkpoint import seed_everything
 from datasets import Split
 from errors import run_main
 from multitask_bert import build, pick_device, pick_dtype
 from optimizer import OPTIMIZERS, SCHEDULES, parameter_groups
 from options import Options, pick
 from pretrained import default_pretrained
-from samplers import epoch_steps
-from surgery import COMBINERS, backward
 from tasks import TASKS
 from tokenizer import BertTokenizer
 

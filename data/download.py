@@ -125,7 +125,7 @@ def whole_size(url: str, response: requests.Response) -> int | None:
         )
     if "Transfer-Encoding" in response.headers:
         return None
-    # A part's header is `bytes 100-199/200`, a whole file's is `200`.
+    # A part's header ends in `/size`, a whole file's is just the size.
     header = "Content-Range" if response.status_code == 206 else "Content-Length"
     size = response.headers.get(header, "").rpartition("/")[2]
     if not size.isdecimal():

@@ -136,7 +136,9 @@ def sentiment(rng: random.Random) -> Example:
         text, grade, combination = whole_sentence(rng)
     else:
         frame = rng.choice(W.NEUTRAL)
-        text, grade, combination = fill(rng, frame), 2, frame
+        text = fill(rng, frame)
+        grade = 2
+        combination = frame
     return Example((tidy(text),), str(grade), str(grade), combination)
 
 
@@ -255,7 +257,10 @@ def question_slots(spec: str) -> dict[str, str]:
 def another_question(
     rng: random.Random, row: int, form: str, meaning: dict[str, int]
 ) -> tuple[str, dict[str, str], dict[str, int]]:
-    """Form, slots and meaning of a question with another answer than `form` has with `meaning`."""
+    """Form, slots and meaning of a question with another answer than `form` has with `meaning`.
+
+    The two may differ in who does what to whom, in a form near by, in one slot, or in everything.
+    """
     spec, same, near = W.QUESTIONS[row]
     slots = question_slots(spec)
     pair = twins(slots)
@@ -274,6 +279,7 @@ def another_question(
         return counterpart, slots, meaning
     if kind == "slot":
         return form, slots, changed(rng, slots, meaning, rng.choice(list(slots)))
+    # Far: a question from another row.
     spec, forms, _ = W.QUESTIONS[another_row(rng, row, len(W.QUESTIONS))]
     slots = question_slots(spec)
     meaning = draw(rng, slots)
@@ -297,17 +303,16 @@ def question_pair(rng: random.Random) -> Example:
 
     # Other words for the same question, or another question.
     duplicate = rng.random() < 0.4
-    other_slots, other = slots, meaning
+    other_slots = slots
+    other = meaning
     if not duplicate:
         second, other_slots, other = another_question(rng, row, second, meaning)
 
-    texts = (
-        lead_in(rng, say(rng, first, slots, meaning)),
-        lead_in(rng, say(rng, second, other_slots, other)),
-    )
+    one = lead_in(rng, say(rng, first, slots, meaning))
+    two = lead_in(rng, say(rng, second, other_slots, other))
     label = "1.0" if duplicate else "0.0"
     combination = f"{first}|{second}|{duplicate}|{quarter(meaning)}"
-    return Example(texts, label, label, combination)
+    return Example((one, two), label, label, combination)
 
 
 # Similarity pairs

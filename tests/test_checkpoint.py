@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
-
 import checkpoint
+import pytest
 from checkpoint import Log, recover, replace_folder, write_json
+
 from errors import UserError
 
 

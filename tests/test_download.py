@@ -1,6 +1,4 @@
-"""data/download.py against a server on this machine that drops, lies, changes its mind and is busy.
-No network.
-"""
+"""data/download.py against a server on this machine that drops, lies and is busy. No network."""
 
 import gzip
 import hashlib
@@ -19,16 +17,16 @@ from data.download import fetch, main
 from errors import UserError
 
 HEADER = b"\tid\tsentence1\tsentence2\tis_duplicate\n"
-ROWS = b"".join(
-    b"%d\t%024x\tWhat is %d?\tHow much is %d?\t0.0\n" % (n, n, n, n) for n in range(4000)
-)
-BODY = HEADER + ROWS
+ROW = b"%d\t%024x\tWhat is %d?\tHow much is %d?\t0.0\n"
+BODY = HEADER + b"".join(ROW % (n, n, n, n) for n in range(4000))
 NAME = "quora-train.csv"
+QUICK = ["--backoff", "0.001", "--retries", "1"]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `body` under any path. `plan` lists what to do with the next requests; `seen` keeps
-    their headers.
+    """Serves `body` under any path.
+
+    `plan` lists what to do with the next requests; `seen` keeps their headers.
     """
 
     body: bytes
@@ -42,6 +40,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Does what the server's plan says next; "serve" is to behave."""
+
     server: Server
     protocol_version = "HTTP/1.1"  # which has chunks
 
@@ -49,61 +49,83 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        server = self.server
         self.close_connection = True
-        act = server.plan.pop(0) if server.plan else "serve"
-        server.seen.append(dict(self.headers))
+        act = self.server.plan.pop(0) if self.server.plan else "serve"
+        self.server.seen.append(dict(self.headers))
         status, _, wait = act.partition(" after ")
         if status.isdigit():
-            self.send_response(int(status))
-            if wait:
-                self.send_header("Retry-After", wait)
-            self.send_header("Content-Length", "4")
-            self.end_headers()
-            self.wfile.write(b"busy")
-            return
-        if act == "silence":
+            self.answer_only(int(status), wait)
+        elif act == "silence":
             time.sleep(0.5)
-            return
-        if act == "hang up":
+        elif act == "hang up":
             self.connection.close()
-            return
-        if "change" in act:
-            server.body, server.etag = server.body.replace(b"How much", b"How wide"), '"second"'
-        start = 0
-        asked = self.headers.get("Range")
-        same = self.headers.get("If-Range") in (None, server.etag)
-        if asked and (same or "careless" in act) and act != "no range":
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            self.send_response(206)
-            shown = start + 1 if act == "wrong part" else start
-            self.send_header(
-                "Content-Range", f"bytes {shown}-{len(server.body) - 1}/{len(server.body)}"
-            )
         else:
-            self.send_response(200)
+            self.answer_with_the_file(act)
+
+    def answer_only(self, status: int, wait: str) -> None:
+        """A status without the file, and how long to wait before asking again."""
+        self.send_response(status)
+        if wait:
+            self.send_header("Retry-After", wait)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"busy")
+
+    def answer_with_the_file(self, act: str) -> None:
+        """The file or the part asked for, as the plan spoils it."""
+        server = self.server
+        if "change" in act:
+            server.body = server.body.replace(b"How much", b"How wide")
+            server.etag = '"second"'
+        rest = server.body[self.begin(act) :]
         if server.etag:
             self.send_header("ETag", server.etag)
-        rest = server.body[start:]
         if "compressed" in act:
             rest = gzip.compress(rest)
             self.send_header("Content-Encoding", "gzip")
-        sent = rest[: len(rest) // 2] if "drop" in act or "short" in act else rest
+
+        # Half of it where the connection is to break; "short" says that half is all.
+        broken = "drop" in act or "short" in act
+        sent = rest[: len(rest) // 2] if broken else rest
         if "chunked" in act:
             self.send_header("Transfer-Encoding", "chunked")
-            sent = b"".join(
-                b"%x\r\n%s\r\n" % (len(x), x) for x in (sent[:100], sent[100:])
-            ) + b"0\r\n\r\n" * (sent is rest)
+            sent = chunk(sent[:100]) + chunk(sent[100:])
+            if not broken:
+                sent += chunk(b"")
+        elif "short" in act:
+            self.send_header("Content-Length", str(len(sent)))
         elif "no length" not in act:
-            self.send_header("Content-Length", str(len(sent if "short" in act else rest)))
+            self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         self.wfile.write(sent)
+
+    def begin(self, act: str) -> int:
+        """Send the status, and return where what is sent begins."""
+        size = len(self.server.body)
+        asked = self.headers.get("Range")
+        same = self.headers.get("If-Range") in (None, self.server.etag)
+        if not asked or act == "no range" or not (same or "careless" in act):
+            self.send_response(200)
+            return 0
+        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        shown = start + 1 if act == "wrong part" else start
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {shown}-{size - 1}/{size}")
+        return start
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk as HTTP frames it; an empty one is the last."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     web = Server(("127.0.0.1", 0), Handler)
-    web.body, web.etag, web.plan, web.seen = BODY, '"first"', [], []
+    web.body = BODY
+    web.etag = '"first"'
+    web.plan = []
+    web.seen = []
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield web
@@ -112,9 +134,8 @@ def server() -> Iterator[Server]:
 
 
 def get(web: Server, path: Path, **how: object) -> None:
-    fetch(
-        f"{web.url}/{path.name}", path, **({"backoff": 0.001, "timeout": 5.0, "retries": 3} | how)
-    )  # type: ignore[arg-type]
+    quick = {"backoff": 0.001, "timeout": 5.0, "retries": 3}
+    fetch(f"{web.url}/{path.name}", path, **(quick | how))  # type: ignore[arg-type]
 
 
 def offset(headers: dict[str, str]) -> int:
@@ -136,12 +157,13 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(server: Server, tmp_pat
     server.plan = ["drop", "drop"]
     get(server, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == BODY
-    half = len(BODY) // 2
-    starts = [offset(headers) for headers in server.seen]
-    assert starts[0] == 0
+    first, second, third = (offset(headers) for headers in server.seen)
+    assert first == 0
     # The block that was under way is lost, no more.
-    assert 0 <= half - starts[1] < download.CHUNK
-    assert 0 <= starts[1] + (len(BODY) - starts[1]) // 2 - starts[2] < download.CHUNK
+    broke_at = len(BODY) // 2
+    assert 0 <= broke_at - second < download.CHUNK
+    broke_at = second + (len(BODY) - second) // 2
+    assert 0 <= broke_at - third < download.CHUNK
     assert names(tmp_path) == ["a.csv"]
 
 
@@ -159,7 +181,8 @@ def test_the_next_run_goes_on_where_the_last_gave_up(server: Server, tmp_path: P
 def test_a_server_without_ranges_starts_anew(
     server: Server, tmp_path: Path, etag: str | None
 ) -> None:
-    server.etag, server.plan = etag, ["drop", "no range"]
+    server.etag = etag
+    server.plan = ["drop", "no range"]
     get(server, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == BODY
     assert ("Range" in server.seen[1]) == (etag == '"first"')
@@ -206,14 +229,16 @@ def test_a_file_whose_end_is_not_said_is_refused(server: Server, tmp_path: Path,
     server.plan = [act]
     with pytest.raises(UserError, match="does not say where the file ends"):
         command(server, tmp_path)
-    assert names(tmp_path) == [] and len(server.seen) == 1
+    assert names(tmp_path) == []
+    assert len(server.seen) == 1
 
 
 def test_a_compressed_file_is_refused(server: Server, tmp_path: Path) -> None:
     server.plan = ["compressed"]
     with pytest.raises(UserError, match=r"compressed \(gzip\)"):
         get(server, tmp_path / "a.csv")
-    assert names(tmp_path) == [] and len(server.seen) == 1
+    assert names(tmp_path) == []
+    assert len(server.seen) == 1
 
 
 @pytest.mark.parametrize("plan", [["drop", "wrong part"], ["drop", "416"]])
@@ -298,34 +323,21 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None
 
 
 # The command
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def command(web: Server, folder: Path, *more: str) -> None:
-    main(
-        [
-            "--out",
-            str(folder),
-            "--base-url",
-            web.url,
-            "--backoff",
-            "0.001",
-            "--retries",
-            "1",
-            "--only",
-            NAME,
-            *more,
-        ]
-    )
+    """The command line for one file, with one short wait."""
+    where = ["--out", str(folder), "--base-url", web.url]
+    main([*where, *QUICK, "--only", NAME, *more])
 
 
 def test_the_command_downloads_records_and_then_skips(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command(server, tmp_path)
-    assert json.loads((tmp_path / "checksums.json").read_text()) == {
-        NAME: hashlib.sha256(BODY).hexdigest()
-    }
+    recorded = json.loads((tmp_path / "checksums.json").read_text())
+    assert recorded == {NAME: hashlib.sha256(BODY).hexdigest()}
     command(server, tmp_path)
     printed = capsys.readouterr()
     assert f"{NAME}: downloaded" in printed.out
@@ -394,19 +406,9 @@ def test_a_pinned_checksum_ignores_the_kind_of_line_ends_only(
 
 def test_no_server_ends_after_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="no connection; gave up after 2 attempts") as failure:
-        main(
-            [
-                "--out",
-                str(tmp_path),
-                "--base-url",
-                "http://127.0.0.1:9",
-                "--backoff",
-                "0.001",
-                "--retries",
-                "1",
-            ]
-        )
-    assert "\n" not in str(failure.value) and "more:" not in str(failure.value)
+        main(["--out", str(tmp_path), "--base-url", "http://127.0.0.1:9", *QUICK])
+    assert "\n" not in str(failure.value)
+    assert "more:" not in str(failure.value)
     assert f"0 of 12 course files in {tmp_path}: none" in capsys.readouterr().out
 
 
@@ -422,17 +424,15 @@ def test_numbers_that_make_no_sense_are_refused(
     server: Server, tmp_path: Path, flag: str, values: list[str], expected: str
 ) -> None:
     for value in values:
-        with pytest.raises(
-            UserError, match=rf"^{flag} {value}(\.0)?: expected {re.escape(expected)}$"
-        ):
+        message = rf"^{flag} {value}(\.0)?: expected {re.escape(expected)}$"
+        with pytest.raises(UserError, match=message):
             command(server, tmp_path, flag, value)
     assert server.seen == []
 
 
 def test_a_folder_that_cannot_be_looked_into(server: Server, tmp_path: Path) -> None:
-    folder = tmp_path / (
-        "x" * 300
-    )  # root may look into every folder, but not into one whose name is too long
+    # Root may look into every folder, but not into one whose name is too long.
+    folder = tmp_path / ("x" * 300)
     with pytest.raises(UserError, match="File name too long") as failure:
         command(server, folder)
     assert "\n" not in str(failure.value)

@@ -3,9 +3,9 @@
 from fractions import Fraction
 
 import pytest
+from samplers import SAMPLERS, epoch_steps, mixed, round_robin
 
 from options import Options
-from samplers import SAMPLERS, epoch_steps, mixed, round_robin
 
 SIZES = {"sst": 8544, "para": 141506, "sts": 6041}
 

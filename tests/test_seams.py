@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import samplers
+import surgery
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +17,6 @@ import heads
 import losses
 import multitask_bert
 import optimizer
-import samplers
-import surgery
 from base_bert import BertConfig
 from datasets import Batch
 from heads import Encoded

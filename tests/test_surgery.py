@@ -4,9 +4,8 @@ parameters.
 
 import pytest
 import torch
-from torch import nn
-
 from surgery import COMBINERS, backward
+from torch import nn
 
 
 class Model(nn.Module):
