@@ -220,8 +220,8 @@ def test_missing_names(folder: Path):
         )
 
     rewrite(folder, drop)
-    names = "missing: bert_layers.0.self_attention.query.weight, bert_layers.1.out_dense.bias; unexpected: none"
-    refused(folder, str(folder), names)
+    first, second = "bert_layers.0.self_attention.query.weight", "bert_layers.1.out_dense.bias"
+    refused(folder, str(folder), f"missing: {first}, {second}; unexpected: none")
 
 
 def test_half_a_pooler_is_not_no_pooler(folder: Path):
