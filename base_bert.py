@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from safetensors.torch import save_file
@@ -74,11 +74,13 @@ class BertConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
-                f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads"
+                f"hidden_size {self.hidden_size} is not a multiple of "
+                f"{self.num_attention_heads} heads"
             )
         if self.hidden_act != "gelu":
             raise UserError(
-                f'hidden_act is "{self.hidden_act}"; BERT\'s is "gelu", the exact erf form, and so is ours'
+                f'hidden_act is "{self.hidden_act}"; BERT\'s is "gelu", the exact erf form, '
+                "and so is ours"
             )
 
     @classmethod
@@ -96,9 +98,8 @@ class BertConfig:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a readable config.json ({error})") from None
         if not isinstance(values, dict):
-            raise UserError(
-                f"{path}: not a readable config.json (a {type(values).__name__}, expected an object)"
-            )
+            kind = type(values).__name__
+            raise UserError(f"{path}: not a readable config.json (a {kind}, expected an object)")
         if values.get("model_type", "bert") not in ("bert", "minbert"):
             raise UserError(f'{path}: model_type is "{values["model_type"]}", expected "bert"')
         return cls.from_dict(values)
@@ -147,11 +148,17 @@ def hub_name(name: str) -> str:
     return name
 
 
-def load_weights(model: nn.Module, state: dict[str, Tensor], new: set[str], source: str) -> None:
+LoadingInfo = dict[str, list[str]]
+
+
+def load_weights(
+    model: nn.Module, state: dict[str, Tensor], new: set[str], source: str
+) -> LoadingInfo:
     """Load a state dict in the course's names. `new` is the exact set of names that it may lack.
 
     Names outside the encoder (pre-training heads, say) are passed over and printed; any other
-    difference is an error.
+    difference is an error. Returns transformers' loading info: which names stay as initialised
+    (missing_keys) and which are passed over (unexpected_keys).
     """
     own = model.state_dict()
     expected = {name for name in own if name != "position_ids"}
@@ -163,11 +170,13 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], new: set[str], sour
     missing, unexpected = expected - set(given) - new, set(given) - expected
     if missing == pooler:
         print(f"{source}: has no pooler; ours starts at random")
+        new = new | pooler
         missing = set()
     if missing or unexpected:
         raise UserError(
             f"{source}: the weights do not fit the configuration; "
-            f"missing: {', '.join(sorted(missing)) or 'none'}; unexpected: {', '.join(sorted(unexpected)) or 'none'}"
+            f"missing: {', '.join(sorted(missing)) or 'none'}; "
+            f"unexpected: {', '.join(sorted(unexpected)) or 'none'}"
         )
     shapes = {n: (tuple(x.shape), tuple(own[n].shape)) for n, x in given.items()}
     wrong = [
@@ -176,10 +185,16 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], new: set[str], sour
     if wrong:
         raise UserError(f"{source}: wrong shapes: {'; '.join(wrong)}")
     if outside:
-        print(
-            f"{source}: passed over {len(outside)} names outside the encoder: {', '.join(outside[:8])}"
-        )
+        some = ", ".join(outside[:8])
+        print(f"{source}: passed over {len(outside)} names outside the encoder: {some}")
     model.load_state_dict(given, strict=False)
+    # The other two are transformers' for what is an error here.
+    return {
+        "missing_keys": sorted(new - set(given)),
+        "unexpected_keys": outside,
+        "mismatched_keys": [],
+        "error_msgs": [],
+    }
 
 
 Model = TypeVar("Model", bound="BertPreTrainedModel")
@@ -210,20 +225,52 @@ class BertPreTrainedModel(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
+    @overload
     @classmethod
     def from_pretrained(
         cls: type[Model],
         name: str | Path,
         config: BertConfig | None = None,
         afresh: bool = False,
-    ) -> Model:
-        """The model with the weights of a hub id or folder, in eval mode.
+        *,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+        output_loading_info: Literal[False] = False,
+    ) -> Model: ...
 
-        `config` may change the dropouts, norm and feed-forward. A feed-forward of another shape than
-        BERT's starts as the pretrained one unless the weights hold its shape already or `afresh`
-        is true: then it stays as initialised.
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        name: str | Path,
+        config: BertConfig | None = None,
+        afresh: bool = False,
+        *,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+        output_loading_info: Literal[True],
+    ) -> tuple[Model, LoadingInfo]: ...
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        name: str | Path,
+        config: BertConfig | None = None,
+        afresh: bool = False,
+        *,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+        output_loading_info: bool = False,
+    ) -> Model | tuple[Model, LoadingInfo]:
+        """The model with the weights of a hub id or folder, in eval mode; with
+        `output_loading_info` (model, load_weights' info).
+
+        `config` may change the dropouts, norm and feed-forward. A feed-forward of another shape
+        than BERT's starts as the pretrained one unless the weights hold its shape already or
+        `afresh` is true: then it stays as initialised. Of a hub id `local_files_only` takes what is on disk, `cache_dir`
+        is another cache than the hub's.
         """
-        folder = find_pretrained(name)
+        folder = find_pretrained(name, local_only=local_files_only, cache_dir=cache_dir)
         config = config or BertConfig.from_pretrained(folder)
         model = cls(config)
         state = {course_name(k): v.float() for k, v in read_weights(folder).items()}
@@ -231,9 +278,10 @@ class BertPreTrainedModel(nn.Module):
         for prefix, module in model.named_modules():
             if translate := getattr(module, "translate", None):
                 new |= translate(state, prefix, afresh)
-        load_weights(model, state, new, str(name))
-        model.name_or_path = str(name)
-        return model.eval()
+        info = load_weights(model, state, new, str(name))
+        # The vocabulary is looked for under this name later, in the hub's own cache.
+        model.name_or_path = str(name if cache_dir is None else folder)
+        return (model.eval(), info) if output_loading_info else model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors and, if known, the vocabulary: a folder that

@@ -4,8 +4,8 @@ Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, https://arxiv
 Two forms of a step with gradient g, moments m and v, and step count t; they differ where eps
 matters, and in what the decay sees:
 
-    course   s = lr * sqrt(1 - b2^t) / (1 - b1^t);   p -= s * m / (sqrt(v) + eps);   p -= lr * wd * p
-    torch    p *= 1 - lr * wd;   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+    course   s = lr * sqrt(1 - b2^t) / (1 - b1^t);  p -= s * m / (sqrt(v) + eps);  p -= lr * wd * p
+    torch    p *= 1 - lr * wd;  p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 
 Left out: AMSGrad, sparse gradients, learning rates as tensors and CUDA graphs.
 """
@@ -93,6 +93,38 @@ class AdamW(torch.optim.Optimizer):
         if full["form"] not in ("course", "torch"):
             raise ValueError(f'form is "{full["form"]}", expected "course" or "torch"')
         super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """torch's, and the state of the course's AdamW or torch's; what their groups lack (`form`,
+        names) stays as it is here. Raises UserError, and changes nothing, for a state that step()
+        could not go on from.
+        """
+        for name in ("state", "param_groups"):
+            if name not in state_dict:
+                raise UserError(f"the optimizer's state lacks {name}; is it an optimizer's?")
+        given = [len(group.get("params", [])) for group in state_dict["param_groups"]]
+        expected = [len(group["params"]) for group in self.param_groups]
+        if given != expected:
+            raise UserError(
+                f"the optimizer's state has groups of {given} parameters, expected {expected}; "
+                "is it of another model?"
+            )
+        groups = []
+        for group, own in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            groups.append({**own, **group})
+        super().load_state_dict({**state_dict, "param_groups": groups})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Both load_state_dict and unpickling end here. Raises UserError for what step() could not
+        go on from.
+        """
+        for group in state.get("param_groups", []):
+            complete_group(group)
+        for p, moments in state.get("state", {}).items():
+            if moments and isinstance(p, Tensor):
+                check_moments(moments, p)
+                moments["step"] = int(moments["step"])  # torch's own AdamW keeps a tensor
+        super().__setstate__(state)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -192,6 +224,45 @@ class NamedState:
                     empty = torch.empty_like(p, requires_grad=False)
                     state[moment] = empty.copy_(flat[f"{moment}.{name}"])
                 self.optimizer.state[p] = state
+
+
+def complete_group(group: dict[str, Any]) -> None:
+    """Give a group of parameters the settings that others' optimizers do not have. Raises UserError
+    where one is lacking that has no default, or one is set that is not ours.
+    """
+    group.setdefault("correct_bias", True)
+    group.setdefault("form", "course")
+    for name in ("lr", "betas", "eps", "weight_decay"):
+        if name not in group:
+            raise UserError(
+                f"the optimizer's state: a group of parameters lacks {name}; is it an AdamW's?"
+            )
+    for name in ("amsgrad", "maximize"):
+        if group.get(name):
+            raise UserError(
+                f"the optimizer's state: {name} is set, which this AdamW has not; "
+                "go on with torch.optim.AdamW"
+            )
+
+
+def check_moments(moments: dict[str, Any], p: Tensor) -> None:
+    """Raise UserError unless a parameter's state holds a step and both moments in its shape."""
+    shape = tuple(p.shape)
+    for name in ("step", "exp_avg", "exp_avg_sq"):
+        if name not in moments:
+            raise UserError(
+                f"the optimizer's state: a parameter of shape {shape} lacks {name}; "
+                "is it an AdamW's?"
+            )
+    for name in ("exp_avg", "exp_avg_sq"):
+        moment = moments[name]
+        found = f"type {type(moment).__name__}"
+        if isinstance(moment, Tensor):
+            found = f"shape {tuple(moment.shape)}"
+        if found != f"shape {shape}":
+            raise UserError(
+                f"the optimizer's state: {name} is of {found}, expected a tensor of shape {shape}"
+            )
 
 
 def update(parts: list[Part], group: dict[str, Any], t: int) -> None:

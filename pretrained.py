@@ -6,6 +6,7 @@ checkpoints, no BERT needs them.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import os
@@ -32,12 +33,14 @@ TOKENIZER_FILES = [
 ]
 
 
-def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
+def find_pretrained(
+    name: str | Path, local_only: bool = False, cache_dir: str | Path | None = None
+) -> Path:
     """The folder with config.json, weights and vocabulary of a folder, the embedded model or a hub
-    id.
+    id. UserError where there is none.
 
-    Hub downloads go through huggingface_hub: its cache, HF_HOME, HF_HUB_OFFLINE, resumed and
-    verified files.
+    Hub downloads go through huggingface_hub: its cache (or another, `cache_dir`), HF_HOME,
+    HF_HUB_OFFLINE, resumed and verified files. `local_only`: what is on disk or nothing.
     """
     if os.path.isdir(name):
         return Path(name)
@@ -48,11 +51,11 @@ def find_pretrained(name: str | Path, local_only: bool = False) -> Path:
     # What is on disk whole needs no network.
     if not local_only:
         with contextlib.suppress(UserError):
-            return find_in_hub(str(name), local_only=True)
-    return find_in_hub(str(name), local_only)
+            return find_in_hub(str(name), True, cache_dir)
+    return find_in_hub(str(name), local_only, cache_dir)
 
 
-def find_in_hub(name: str, local_only: bool) -> Path:
+def find_in_hub(name: str, local_only: bool, cache_dir: str | Path | None) -> Path:
     """The cache's folder of a hub id, downloaded unless `local_only`; UserError where it lacks a
     file.
     """
@@ -62,10 +65,12 @@ def find_in_hub(name: str, local_only: bool) -> Path:
     weights = ["model.safetensors", "pytorch_model.bin"]
     first = ["config.json", weights[0], *TOKENIZER_FILES]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=first, local_files_only=local_only))
+        fetch = functools.partial(
+            snapshot_download, name, local_files_only=local_only, cache_dir=cache_dir
+        )
+        folder = Path(fetch(allow_patterns=first))
         if not has_one_of(folder, weights):
-            both = [*first, weights[1]]
-            folder = Path(snapshot_download(name, allow_patterns=both, local_files_only=local_only))
+            folder = Path(fetch(allow_patterns=[*first, weights[1]]))
     except Exception as error:  # the hub's own kinds, requests' and OSErrors: all mean the same
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(

@@ -74,12 +74,20 @@ class BertTokenizer:
         ).hexdigest()  # of all that rules the token ids
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, local_files_only: bool = False) -> "BertTokenizer":
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+    ) -> "BertTokenizer":
         """The tokenizer of a hub id, a folder or the embedded model: its tokenizer.json, or else
         its vocab.txt, under the settings of its tokenizer_config.json. Raises UserError where there
         is no usable vocabulary.
+
+        Of a hub id `local_files_only` takes what is on disk, `cache_dir` is another cache than the
+        hub's.
         """
-        folder = find_pretrained(name, local_only=local_files_only)
+        folder = find_pretrained(name, local_only=local_files_only, cache_dir=cache_dir)
         path = next(
             (p for n in ("tokenizer.json", "vocab.txt") if os.path.exists(p := folder / n)), None
         )

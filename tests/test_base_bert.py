@@ -164,6 +164,41 @@ def test_malicious_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path):
     assert (tmp_path / "ran").exists(), "the trap itself does not work"
 
 
+def test_loading_info_as_transformers(folder: Path):
+    """Names differ in form; which they are does not."""
+    transformers = pytest.importorskip("transformers")
+
+    def without_pooler(state):
+        for name in [name for name in state if "pooler" in name]:
+            del state[name]
+        return old_style(state)
+
+    for change in (lambda state: None, without_pooler):
+        rewrite(folder, change)
+        loaded, info = BertModel.from_pretrained(folder, output_loading_info=True)
+        theirs = transformers.BertModel.from_pretrained(folder, output_loading_info=True)[1]
+        assert not loaded.training and set(info) == set(theirs)
+        assert [hub_name(name) for name in info["missing_keys"]] == sorted(theirs["missing_keys"])
+        assert info["unexpected_keys"] == sorted(theirs["unexpected_keys"])
+        assert info["mismatched_keys"] == info["error_msgs"] == []
+    assert len(info["missing_keys"]) == len(info["unexpected_keys"]) == 2
+
+
+def test_loading_info_names_a_random_feed_forward(folder: Path):
+    config = replace(BertConfig.from_pretrained(folder), feed_forward="swiglu")
+    _, info = BertModel.from_pretrained(folder, config, output_loading_info=True)
+    assert info["missing_keys"] == []
+    _, info = BertModel.from_pretrained(
+        folder, config, start_swiglu=False, output_loading_info=True
+    )
+    assert len(info["missing_keys"]) == 2 * 6 and "pooler" not in str(info["missing_keys"])
+
+
+def test_unknown_arguments_are_refused(folder: Path):
+    with pytest.raises(TypeError, match="num_labels"):
+        BertModel.from_pretrained(folder, num_labels=3)
+
+
 # ---- refusals
 
 
@@ -185,8 +220,8 @@ def test_missing_names(folder: Path):
         )
 
     rewrite(folder, drop)
-    names = "missing: bert_layers.0.self_attention.query.weight, bert_layers.1.out_dense.bias; unexpected: none"
-    refused(folder, str(folder), names)
+    first, second = "bert_layers.0.self_attention.query.weight", "bert_layers.1.out_dense.bias"
+    refused(folder, str(folder), f"missing: {first}, {second}; unexpected: none")
 
 
 def test_half_a_pooler_is_not_no_pooler(folder: Path):

@@ -173,7 +173,7 @@ def same(left: list, right: list) -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts each call of the tokenizer got."""
     calls: list[int] = []
-    encode = BertTokenizer.encode
+    encode = BertTokenizer.encode_batch
 
     def counted(self, texts, max_length):
         calls.append(len(texts))

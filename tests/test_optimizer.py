@@ -6,6 +6,7 @@ import copy
 import hashlib
 import io
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -261,6 +262,148 @@ def test_state_of_another_model_is_refused():
         assert not other.state
     with pytest.raises(ValueError, match="without names"):
         AdamW(parameters()).named_state()
+
+
+class CourseAdamW(torch.optim.Optimizer):
+    """An AdamW as the course's scripts have it, in its form, with its state's names."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0):
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**settings, "correct_bias": True})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            (beta1, beta2), lr = group["betas"], group["lr"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if len(state) == 0:
+                    state["step"] = 0
+                    state["exp_avg"] = torch.zeros_like(p)
+                    state["exp_avg_sq"] = torch.zeros_like(p)
+                state["step"] += 1
+                state["exp_avg"] = beta1 * state["exp_avg"] + (1 - beta1) * p.grad
+                state["exp_avg_sq"] = beta2 * state["exp_avg_sq"] + (1 - beta2) * p.grad**2
+                t = state["step"]
+                size = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+                p -= size * state["exp_avg"] / (state["exp_avg_sq"].sqrt() + group["eps"])
+                p -= lr * group["weight_decay"] * p
+
+
+def three_steps(optim, params: list[nn.Parameter], first: int, skipped=()) -> None:
+    for step in range(first, first + 3):
+        gradients(params, step, skipped)
+        optim.step()
+
+
+def stored(state: dict) -> dict:
+    """Through a file, as the scripts do it."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file)
+
+
+OTHERS = {
+    "course": (CourseAdamW, "course"),
+    "torch": (torch.optim.AdamW, "torch"),
+    "torch, fused": (lambda *a, **k: torch.optim.AdamW(*a, **k, fused=True), "torch"),
+}
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_adamws_state_goes_on(kind, named):
+    """Settings come with it, our `form` and names stay, and a parameter without a state is new."""
+    (make, form), theirs, ours = OTHERS[kind], parameters(), parameters(seed=1)
+    other = make(theirs, lr=3e-3, betas=(0.8, 0.98), eps=1e-7, weight_decay=0.1)
+    three_steps(other, theirs, 0, skipped=(2,))
+    with torch.no_grad():
+        for p, q in zip(ours, theirs, strict=True):
+            p.copy_(q)
+    mine = AdamW(list(zip("abcdef", ours, strict=True)) if named else ours, form=form)
+    mine.load_state_dict(stored(other.state_dict()))
+    three_steps(other, theirs, 3)
+    three_steps(mine, ours, 3)
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+    group = mine.param_groups[0]
+    assert group["form"] == form and group["lr"] == 3e-3 and group["betas"] == (0.8, 0.98)
+    assert {type(mine.state[p]["step"]) for p in ours} == {int}
+    if named:
+        assert group["param_names"] == list("abcdef")
+        assert mine.named_state()["step.a"] == 6 and mine.named_state()["step.c"] == 3
+
+
+def damage(state: dict, what: str) -> None:
+    """Spoil a state dict of two groups in one way."""
+    if what in ("exp_avg", "exp_avg_sq", "step"):
+        del state["state"][1][what]
+    elif what == "a moment of None":
+        state["state"][1]["exp_avg"] = None
+    elif what == "another shape":
+        state["state"][0]["exp_avg_sq"] = torch.zeros(2)
+    elif what == "amsgrad":
+        state["param_groups"][1]["amsgrad"] = True
+    elif what == "maximize":
+        state["param_groups"][0]["maximize"] = True
+    elif what == "a group":
+        del state["param_groups"][1]
+    elif what == "params":
+        del state["param_groups"][1]["params"]
+    else:
+        del state[what]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("exp_avg", r"a parameter of shape \(7,\) lacks exp_avg;"),
+        ("exp_avg_sq", r"a parameter of shape \(7,\) lacks exp_avg_sq;"),
+        ("step", r"a parameter of shape \(7,\) lacks step;"),
+        ("a moment of None", r"exp_avg is of type NoneType, expected a tensor of shape \(7,\)"),
+        ("another shape", r"exp_avg_sq is of shape \(2,\), expected a tensor of shape \(13, 7\)"),
+        ("amsgrad", "amsgrad is set, which this AdamW has not"),
+        ("maximize", "maximize is set, which this AdamW has not"),
+        ("a group", r"groups of \[1\] parameters, expected \[1, 5\]"),
+        ("params", r"groups of \[1, 0\] parameters, expected \[1, 5\]"),
+        ("state", "lacks state;"),
+        ("param_groups", "lacks param_groups;"),
+    ],
+)
+def test_an_unusable_state_is_refused_at_load(what, message):
+    theirs, ours = parameters(), parameters()
+    other = CourseAdamW([{"params": theirs[:1]}, {"params": theirs[1:]}])
+    three_steps(other, theirs, 0)
+    mine = AdamW([{"params": ours[:1]}, {"params": ours[1:]}], lr=0.5)
+    state = stored(other.state_dict())
+    damage(state, what)
+    with pytest.raises(UserError, match=message):
+        mine.load_state_dict(state)
+    assert not mine.state and mine.param_groups[0]["lr"] == 0.5, "it changed something"
+
+
+def test_unpickled_optimizers_of_an_older_kind():
+    ours = parameters()
+    optim = AdamW(ours, weight_decay=0.1)
+    three_steps(optim, ours, 0)
+    del optim.param_groups[0]["form"], optim.param_groups[0]["correct_bias"]
+    optim.state[ours[1]]["step"] = torch.tensor(3.0)
+    again = pickle.loads(pickle.dumps(optim))
+    copies = again.param_groups[0]["params"]
+    optim.param_groups[0].update(form="course", correct_bias=True)
+    optim.state[ours[1]]["step"] = 3
+    three_steps(optim, ours, 3)
+    three_steps(again, copies, 3)
+    assert all(torch.equal(p, q) for p, q in zip(ours, copies, strict=True))
+    del optim.state[ours[1]]["exp_avg"]
+    with pytest.raises(UserError, match="lacks exp_avg;"):
+        pickle.loads(pickle.dumps(optim))
+    del optim.param_groups[0]["betas"]
+    with pytest.raises(UserError, match="a group of parameters lacks betas;"):
+        pickle.loads(pickle.dumps(optim))
 
 
 def test_arguments_are_checked():

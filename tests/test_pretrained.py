@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import pretrained
+from bert import BertModel
 from errors import UserError
 from pretrained import find_pretrained
+from tokenizer import BertTokenizer
 
 PROJECT = Path(pretrained.__file__).parent
 
@@ -97,6 +99,34 @@ def test_hub_cache_without_network(folder: Path, tmp_path: Path, kind: str):
     assert lines[0] == "bert-base-uncased"
     pooler = load_file(folder / "model.safetensors")["pooler.dense.weight"]
     assert float(total) == pytest.approx(pooler.sum().item())
+
+
+def test_another_cache(folder: Path, tmp_path: Path):
+    cached(folder, tmp_path / "home")
+    given = {"cache_dir": tmp_path / "home" / "hub", "local_files_only": True}
+    model = BertModel.from_pretrained("bert-base-uncased", **given)
+    pooler = load_file(folder / "model.safetensors")["pooler.dense.weight"]
+    assert torch.equal(model.pooler_dense.weight, pooler)
+    assert len(BertTokenizer.from_pretrained("bert-base-uncased", **given)) == 30522
+    model.save_pretrained(tmp_path / "saved")
+    assert len(BertTokenizer.from_pretrained(tmp_path / "saved")) == 30522
+
+
+@pytest.mark.parametrize("kind", [BertModel, BertTokenizer])
+def test_local_files_only_asks_no_network(tmp_path: Path, monkeypatch, kind):
+    asked = []
+
+    def snapshot_download(name: str, **settings: object) -> str:
+        asked.append(settings["local_files_only"])
+        raise OSError("not there")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(UserError, match="not on disk"):
+        kind.from_pretrained("some-model", local_files_only=True)
+    assert asked == [True]
+    with pytest.raises(UserError, match="not on disk"):
+        kind.from_pretrained("some-model")
+    assert asked == [True, True, False]
 
 
 def test_hub_cache_without_a_vocabulary(folder: Path, tmp_path: Path):
