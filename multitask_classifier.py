@@ -53,7 +53,7 @@ class Learner:
     model: MultitaskBERT
     training: dict[str, Split]  # task -> its training examples
     extras: nn.ModuleDict  # further terms of the loss, by name
-    optimizer: torch.optim.Optimizer
+    optimizer: Any  # see training/optimizers.py
     combiner: Combiner | None  # of the tasks' gradients; None: their sum
 
 

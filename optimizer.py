@@ -12,7 +12,7 @@ Left out: AMSGrad, sparse gradients, learning rates as tensors and CUDA graphs.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class AdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         correct_bias: bool = True,
         *,
-        form: Literal["course", "torch"] = "course",
+        form: str = "course",
     ):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "correct_bias": correct_bias, "form": form})

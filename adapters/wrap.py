@@ -6,6 +6,7 @@ leaves empty, or freezes parts. The encoder does not know of it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ class Adapter:
 
     def without(self, options: Options) -> Options:
         """The options with all of this adapter's at their defaults."""
-        own = {
+        own: dict[str, Any] = {
             option.name: option.default
             for option in fields(options)
             if option.name == self.prefix or option.name.startswith(f"{self.prefix}_")

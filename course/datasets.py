@@ -161,7 +161,7 @@ def _load_pairs(path: str, task: str, split: str) -> list[tuple]:
         second = preprocess_string(example.texts[1])
         if example.label is None:
             rows.append((first, second, example.id))
-        elif TASKS[task].whole:
+        elif TASKS[task].labels.whole:
             rows.append((first, second, int(example.label), example.id))
         else:
             rows.append((first, second, example.label, example.id))
