@@ -156,7 +156,11 @@ def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if not recover(folder):
         return None
-    for name in states_of(pieces):
+    held = {path.stem for path in folder.glob("*.safetensors")} - {"random"}
+    expected = set(states_of(pieces))  # a piece that remembers nothing yet may have learned since
+    if unknown := held - set(pieces):
+        raise UserError(f"{folder}: holds {', '.join(sorted(unknown))}, which this run has not")
+    for name in sorted(held | expected):
         state = read_tensors(folder / f"{name}.safetensors")
         try:
             pieces[name].load_state_dict(state)
