@@ -267,8 +267,8 @@ class BertPreTrainedModel(nn.Module):
 
         `config` may change the dropouts, norm and feed-forward. A feed-forward of another shape
         than BERT's starts as the pretrained one unless the weights hold its shape already or
-        `afresh` is true: then it stays as initialised. Of a hub id `local_files_only` takes what is on disk, `cache_dir`
-        is another cache than the hub's.
+        `afresh` is true: then it stays as initialised. Of a hub id `local_files_only` takes what is
+        on disk, `cache_dir` is another cache than the hub's.
         """
         folder = find_pretrained(name, local_only=local_files_only, cache_dir=cache_dir)
         config = config or BertConfig.from_pretrained(folder)

@@ -94,7 +94,9 @@ class Split:
         return indices
 
     def by_length(self, tokens: int) -> list[list[int]]:
-        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one example)."""
+        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one
+        example).
+        """
         sizes = [self.length(index) for index in range(len(self))]
         lists: list[list[int]] = []
         room = 0

@@ -47,8 +47,8 @@ def pick_device(use_gpu: bool) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it faster
-    than fp32.
+    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it
+    faster than fp32.
     """
     if precision == "auto" and device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -153,8 +153,8 @@ class MultitaskBERT(CourseFaces, nn.Module):
         return self(self.pack(batches)).logits
 
     def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[Any]:
-        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences; a list of numbers
-        each, where a task has one a token.
+        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences; a list of
+        numbers each, where a task has one a token.
         """
         if name not in self.tasks:
             raise UserError(

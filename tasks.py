@@ -1,7 +1,8 @@
 """The tasks: the only file that spells sst, para, sts and cfimdb. A further task is one more entry
 of TASKS.
 
-The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) / 3.
+The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) /
+3.
 """
 
 import math
@@ -186,7 +187,7 @@ def tasks_of(options: Options) -> dict[str, Task]:
 
 
 def overall(scores: dict[str, float]) -> float:
-    """The mean over the tasks of their scores as they count: the leaderboard's score where the tasks
-    are its three.
+    """The mean over the tasks of their scores as they count: the leaderboard's score where the
+    tasks are its three.
     """
     return sum(TASKS[task].counts(score) for task, score in scores.items()) / len(scores)

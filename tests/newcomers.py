@@ -187,8 +187,8 @@ def top_attention(task: Task, bert: BertModel, options: Options) -> nn.Module | 
 
 
 class Remembering:
-    """Weighs each task by the inverse of its gradient's running norm, in an order drawn anew in each
-    step, layer by layer: it uses all that Gradients holds.
+    """Weighs each task by the inverse of its gradient's running norm, in an order drawn anew in
+    each step, layer by layer: it uses all that Gradients holds.
     """
 
     def __init__(self) -> None:

@@ -150,9 +150,9 @@ def save_last(folder: Path, pieces: Mapping[str, Any], progress: dict[str, Any])
 
 
 def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give each piece its tensors of the last checkpoint back, set the random states, and return the
-    progress; None where the run had no checkpoint yet. UserError where a file is missing, damaged or
-    of another run.
+    """Give each piece its tensors of the last checkpoint back, set the random states, and return
+    the progress; None where the run had no checkpoint yet. UserError where a file is missing,
+    damaged or of another run.
     """
     if not recover(folder):
         return None

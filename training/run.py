@@ -1,5 +1,5 @@
-"""A run: its folder, its progress, what was best, and how it ends, so that train() holds nothing but
-training.
+"""A run: its folder, its progress, what was best, and how it ends, so that train() holds nothing
+but training.
 """
 
 import math
@@ -124,7 +124,9 @@ class Run:
             write_json(self.folder / "options.json", options.to_dict())
 
     def restore(self) -> None:
-        """Put everything back as the last checkpoint has it; from the beginning if there is none."""
+        """Put everything back as the last checkpoint has it; from the beginning if there is
+        none.
+        """
         held = load_last(self.folder / "last", self.pieces)
         if held:
             self.progress = Progress(**held)
@@ -136,8 +138,8 @@ class Run:
     # ---- from the first step to the last
 
     def __enter__(self) -> "Run":
-        """Open the log; from here the first Ctrl-C or SIGTERM ends the run after the step, saved, and
-        the second at once.
+        """Open the log; from here the first Ctrl-C or SIGTERM ends the run after the step, saved,
+        and the second at once.
         """
         self.log_file = Log(self.folder, self.progress.step, self.options.tensorboard)
         self.tick = time.monotonic()
@@ -208,8 +210,8 @@ class Run:
             self.busy = 0.0
 
     def check_finite(self) -> None:
-        """UserError where a loss since the last look was not a finite number: nothing after it may be
-        kept.
+        """UserError where a loss since the last look was not a finite number: nothing after it may
+        be kept.
         """
         for name, value in self.progress.sums.items():
             if not math.isfinite(float(value)):
