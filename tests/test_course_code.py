@@ -424,23 +424,64 @@ def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path):
         (tmp_path / "ran").unlink()
 
 
+def test_forged_arrays_are_refused(tmp_path):
+    """numpy's own constructors would take a file's bytes for objects, that is, for addresses."""
+
+    class Forged:
+        def __init__(self, *reduced):
+            self.reduced = reduced
+
+        def __reduce__(self):
+            return self.reduced
+
+    reconstruct = np.random.get_state()[1].__reduce__()[0]
+    empty, word = (np.ndarray, (0,), b"b"), bytes(8)
+    number, thing = np.dtype("u4"), np.dtype("O")
+    forgeries = {
+        "an array of objects over bytes": (np.ndarray, ((1,), "O", word)),
+        "an object dtype": (np.dtype, ("O", False, True)),
+        "an array of an object dtype": (reconstruct, empty, (1, (1,), thing, False, [None])),
+        "another shape": (reconstruct, empty, (1, (2, 1), number, False, word)),
+        "too few bytes": (reconstruct, empty, (1, (3,), number, False, word)),
+        "no bytes": (reconstruct, empty, (1, (2,), number, False, [1, 2])),
+        "a changed dtype": (np.dtype, ("u4",), (3, ">", None, None, None, -1, -1, 0)),
+    }
+    for what, reduced in forgeries.items():
+        torch.save({"numpy_rng": Forged(*reduced)}, tmp_path / "forged.pt")
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            print(what, torch.load(tmp_path / "forged.pt"))
+    assert np.dtype("u4").isnative
+
+
+def test_numpys_random_state_goes_on(tmp_path):
+    """From a checkpoint, and from the checkpoint of a checkpoint, which plain pickle reads too."""
+    torch.save(np.random.get_state(), tmp_path / "first.pt")
+    expected = np.random.random(3)
+    torch.save(torch.load(tmp_path / "first.pt"), tmp_path / "second.pt")
+    for name in ("first.pt", "second.pt"):
+        np.random.set_state(torch.load(tmp_path / name))
+        assert np.array_equal(np.random.random(3), expected)
+    assert type(torch.load(tmp_path / "second.pt", weights_only=False)[1]) is np.ndarray
+
+
 REGISTERED = """
 import datasets, evaluation, torch
 for known in torch.serialization.get_safe_globals():
-    known = known[0] if isinstance(known, tuple) else known
+    known, name = known if isinstance(known, tuple) else (known, "")
     if not known.__module__.startswith("torch."):
-        print(known.__module__, known.__qualname__)
+        print(known.__module__, known.__qualname__, name)
 """
 
 
 def test_only_plain_data_is_registered():
-    assert sorted(in_a_fresh_process(REGISTERED).splitlines()) == [
+    """No function or class of numpy's: ours stand in for them."""
+    lines = in_a_fresh_process(REGISTERED).splitlines()
+    assert sorted(line.strip() for line in lines) == [
         "argparse Namespace",
-        "numpy dtype",
-        "numpy ndarray",
-        "numpy._core.multiarray _reconstruct",
-        "numpy._core.multiarray _reconstruct",
-        "numpy.dtypes UInt32DType",
+        "course.checkpoints RandomNumbers numpy.ndarray",
+        "course.checkpoints UnsignedType numpy.dtype",
+        "course.checkpoints empty_numbers numpy._core.multiarray._reconstruct",
+        "course.checkpoints empty_numbers numpy.core.multiarray._reconstruct",
         "types SimpleNamespace",
     ]
 
