@@ -312,6 +312,8 @@ def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     outputs = []
     for split in ("dev", "test"):
         for name, part in data[split].items():
+            if not part.task.header:
+                continue
             path = output_path(options, name, split)
             write_predictions(path, name, [e.id for e in part.examples], predict(model, part))
             outputs.append(str(path))

@@ -18,11 +18,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from adapters.wrap import Adapter
 from base_bert import BertConfig
 from bert import BertModel, Rows
+from datasets import Split
+from examples import Example
 from forward import Encoded, Forward
 from heads.poolings import Pooling
 from multitask_bert import MultitaskBERT
 from options import Options
-from packing import Batch, Group, Packed
+from packing import Batch, Group, Packed, Tokens
 from tasks import TASKS, Task
 from tokenizer import BertTokenizer
 from training.hooks import Hook
@@ -376,6 +378,82 @@ def write_pieces(source: Path, folder: Path, tokenizer: BertTokenizer) -> None:
             row = [cells[columns.index("id")], text, " ".join(str(i % 2) for i in ids)]
             out.append("\t".join(row[: len(head)]))
         (folder / f"pieces-{split}.csv").write_text("\n".join(out) + "\n")
+
+
+# ---- masked language modelling: a task with its own reader, batches, head and metric
+
+
+def read_lines(path: Path, task: Task, split: str) -> list[Example]:
+    """A text file: a sentence a line."""
+    lines = path.read_text().splitlines()
+    return [Example(f"line{i}", (line,), None) for i, line in enumerate(lines)]
+
+
+class NoLabels:
+    """The text is its own label: see mask()."""
+
+    def tensor(self, labels: list[Any], lengths: list[int]) -> Tensor:
+        return torch.full((len(labels), max(lengths)), -100)
+
+
+def mask(batch: Batch) -> Batch:
+    """15 % of the word-pieces become [MASK]; what they were are the labels."""
+    tokens = []
+    labels = batch.labels.clone()
+    for row, sequence in enumerate(batch.tokens):
+        ids = sequence.ids.astype(np.int64)
+        chosen = (torch.rand(len(ids)) < 0.15).numpy()
+        chosen[0] = chosen[-1] = False
+        chosen[1] = True
+        labels[row, np.flatnonzero(chosen)] = torch.from_numpy(ids[chosen])
+        ids[chosen] = 103
+        tokens.append(Tokens(ids, sequence.types))
+    return replace(batch, tokens=tokens, labels=labels)
+
+
+class TiedDecoder(nn.Module):
+    """Scores of all word-pieces, by the word embeddings; which stay the encoder's."""
+
+    needs = "tokens"
+
+    def __init__(self, task: Task, bert: BertModel, options: Options):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(bert.config.vocab_size))
+        self.bert = [bert]  # in a list: no submodule of this one
+
+    def forward(self, encoded: Encoded, owners: Tensor) -> tuple[Tensor, Tensor]:
+        """The first states [S, H], and logits [S, T, vocabulary]."""
+        states, _ = encoded.tokens()
+        return states[:, 0], F.linear(states, self.bert[0].word_embedding.weight, self.bias)
+
+
+@torch.no_grad()
+def masked_loss(model: MultitaskBERT, split: Split) -> dict[str, Any]:
+    """Minus the loss on all examples, under masks that are the same each time."""
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        batch = split.batch(list(range(len(split))))
+    loss = token_loss(model(model.pack({"mlm": batch})), batch)
+    model.train(was_training)
+    return {"score": -loss.item(), "metric": "log-likelihood", "count": len(split)}
+
+
+MLM = replace(
+    TASKS["sst"],
+    name="mlm",
+    title="MLM",
+    files="lines-{}.txt",
+    labels=NoLabels(),
+    loss=token_loss,
+    metric_name="log-likelihood",
+    header="",
+    read=read_lines,
+    change=mask,
+    pipeline=TiedDecoder,
+    evaluate=masked_loss,
+)
 
 
 # ---- an optimizer with curvature

@@ -228,6 +228,28 @@ def test_a_task_with_a_label_a_token(
     assert [len(row) for row in model.predict("pieces", ["a fine film"])] == [len(pieces) - 2]
 
 
+def test_masked_language_modelling_is_a_task(
+    options: Options, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TASKS, "mlm", newcomers.MLM)
+    for path in Path(options.data_dir).glob("*.csv"):
+        (tmp_path / path.name).write_text(path.read_text())
+    for split in ("train", "dev", "test-student"):
+        rows = (tmp_path / f"ids-sst-{split}.csv").read_text().splitlines()[1:]
+        lines = [max(row.split("\t"), key=len) for row in rows]
+        (tmp_path / f"lines-{split}.txt").write_text("\n".join(lines) + "\n")
+    options = replace(options, data_dir=str(tmp_path), tasks=("mlm", "sts"), name="newcomer")
+    options = replace(options, epochs=2, steps_per_epoch=3)
+    whole = train(options)
+    folder = interrupted(options, monkeypatch, step=4)
+    train(Options(resume=folder))
+    assert_same(last_state(whole["folder"]), last_state(folder))
+    assert last_state(folder)["model:pipelines.mlm.bias"].any()
+    scores = whole["best"]["scores"]
+    assert scores["mlm"] < -5 and not Path("predictions/mlm-dev-output.csv").exists()
+    assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A film .")])
+
+
 def test_a_fourth_task(
     options: Options, monkeypatch: Patch, small_data: Path, tmp_path: Path
 ) -> None:
