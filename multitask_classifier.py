@@ -170,10 +170,10 @@ def train(options: Options) -> dict[str, Any]:
         "combiner": learner.combiner,
         **hooks,
     }
-    run = Run(options, device, facts, pieces, training)
+    run = Run(options, device, facts, pieces, training, plan.total)
     model.train()
     with run:
-        for step in run.steps(plan.total):
+        for step in run.steps():
             if run.should_stop():
                 break
             progress = step / plan.total
@@ -197,7 +197,7 @@ def train(options: Options) -> dict[str, Any]:
         if run.interrupted:
             run.save()
     if run.interrupted and run.progress.step < plan.total:
-        raise Interrupted(how_to_go_on(run, plan.total))
+        raise Interrupted(how_to_go_on(run))
     return finish(run, options, data)
 
 
@@ -227,11 +227,11 @@ def make_plan(options: Options, learner: Learner) -> Plan:
     return Plan(draw, schedule, epoch, total)
 
 
-def how_to_go_on(run: Run, total: int) -> str:
+def how_to_go_on(run: Run) -> str:
     """What an interrupted run says: the command that resumes it."""
     script = [display_path(sys.executable), display_path(__file__)]
     command = shlex.join([*script, "--resume", str(run.folder)])
-    return f"stopped after step {run.progress.step} of {total}; go on with: {command}"
+    return f"stopped after step {run.progress.step} of {run.total}; go on with: {command}"
 
 
 def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
