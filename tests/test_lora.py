@@ -85,10 +85,12 @@ from safetensors.torch import load_file, save_file
 assert not any(path.rstrip("/") == sys.argv[1] for path in sys.path)
 given, out = load_file(sys.argv[2]), {}
 for case in sorted({name.split(".")[0] for name in given}):
-    x, weight, bias, a, b, alpha = (given[f"{case}.{k}"] for k in ("x", "weight", "bias", "a", "b", "alpha"))
+    names = ("x", "weight", "bias", "a", "b", "alpha")
+    x, weight, bias, a, b, alpha = (given[f"{case}.{name}"] for name in names)
     plain = torch.nn.Sequential(torch.nn.Linear(*reversed(weight.shape)))
     plain[0].weight.data, plain[0].bias.data = weight, bias
-    config = LoraConfig(r=a.shape[0], lora_alpha=alpha.item(), lora_dropout=0.0, target_modules=["0"])
+    settings = {"r": a.shape[0], "lora_alpha": alpha.item(), "lora_dropout": 0.0}
+    config = LoraConfig(target_modules=["0"], **settings)
     model = get_peft_model(plain, config)
     layer = model.base_model.model[0]
     out[f"{case}.initial_b"] = layer.lora_B["default"].weight.detach().clone()
