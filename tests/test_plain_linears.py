@@ -1,5 +1,5 @@
-"""Every linear of the encoder is a plain nn.Linear, so torch's tools and others' find and change all
-of them: quantisation, and LoRA by parametrisation as minLoRA does it.
+"""Every linear of the encoder is a plain nn.Linear, so torch's tools and others' find and change
+all of them: quantisation, and LoRA by parametrisation as minLoRA does it.
 """
 
 from pathlib import Path
