@@ -40,7 +40,10 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(input.to(self.weight.dtype)).to(input.dtype)
 
 
-NORMS: dict[str, Callable[..., nn.Module]] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
+NORMS: dict[str, Callable[..., nn.Module]] = {
+    "layernorm": LayerNorm,
+    "rmsnorm": RMSNorm,
+}
 FEED_FORWARDS: dict[str, FeedForward] = {
     "gelu": FeedForward(nn.Linear, F.gelu),
     "swiglu": SWIGLU,
