@@ -24,13 +24,17 @@ TECHNIQUES = {
 
 
 def python_files(folder: Path) -> dict[str, str]:
-    """The project's modules, without tests and what git ignores: name -> text as `folder` has it."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"]
-    names = subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    """All modules of the project in `folder`, tests left out: name -> text. Hidden folders and
+    virtual environments are not the project's.
+    """
+    paths = list(folder.glob("*.py"))
+    for below in folder.iterdir():
+        own = below.is_dir() and not below.name.startswith(".") and below.name != "tests"
+        if own and not (below / "pyvenv.cfg").exists():
+            paths += below.rglob("*.py")
     return {
-        name: (folder / name).read_text(encoding="utf-8")
-        for name in names.splitlines()
-        if not name.startswith("tests/") and (folder / name).exists()
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(paths)
     }
 
 
