@@ -396,73 +396,68 @@ def test_quality_records_once_and_tabulates(options: Options, tmp_path: Path):
     assert row.startswith("| `--lora` | 2 |") and f"| {mean} ± " in row
 
 
-def test_a_record_is_of_one_data_set(
-    options: Options, small_data: Path, tmp_path: Path, monkeypatch
-):
-    """Runs of another set and seed on other data are refused before training, and the table of
-    both.
-    """
-    for module, name in (quality, "train"), (reference, "train"):
-        monkeypatch.setattr(module, name, lambda *_: 1 / 0)
+def record_line(options: Options, built_in: bool) -> dict:
+    """A record's line of a run with these options."""
     best = {"scores": dict.fromkeys(options.tasks, 0.5), "overall": 0.5}
-    real = {
+    return {
         "name": "default",
         "flags": {},
         "seed": 1,
         "best": best,
         "epochs": [best],
         "options": options.to_dict(),
-        "built_in_corpus": False,
+        "built_in_corpus": built_in,
     }
-    built_in = {
-        **real,
-        "options": replace(options, data_dir="data").to_dict(),
-        "built_in_corpus": True,
-    }
+
+
+def test_a_table_is_of_one_data_set(options: Options, small_data: Path, tmp_path: Path):
+    """Records of runs on different data give no table together."""
     record, other = str(tmp_path / "real.jsonl"), str(tmp_path / "other.jsonl")
-    common.append(record, real)
-    others: list[dict] = [
-        {"data_dir": str(small_data)},
-        {"files": {"sst_dev": "mine.csv"}},
-        {"tasks": ("sst", "sts")},
+    common.append(record, record_line(options, False))
+    others = [
+        record_line(replace(options, data_dir="data"), True),
+        record_line(replace(options, data_dir=str(small_data)), False),
+        record_line(replace(options, files={"sst_dev": "mine.csv"}), False),
+        record_line(replace(options, tasks=("sst", "sts")), False),
     ]
-    for line in built_in, *({**real, "options": replace(options, **x).to_dict()} for x in others):
+    for line in others:
         Path(other).unlink(missing_ok=True)
         common.append(other, line)
         assert quality.table([record, record]) and quality.table([other, other])
-        with pytest.raises(
-            UserError, match="the records are of different data .*: give another --record"
-        ):
+        refused = "the records are of different data .*: give another --record"
+        with pytest.raises(UserError, match=refused):
             quality.table([record, other])
-    for benchmark, own in (
-        (quality, ["--seeds", "2", "--sets", "lora"]),
-        (reference, ["--seed", "2"]),
-    ):
-        for folder in "data", str(small_data):
-            with pytest.raises(UserError, match="holds runs on .*, not .*: give another --record"):
-                benchmark.main(
-                    [*own, "--model", options.model, "--data_dir", folder, "--record", record]
-                )
-        with pytest.raises(ZeroDivisionError):  # the same data, written in another way
-            benchmark.main(
-                [
-                    *own,
-                    "--model",
-                    options.model,
-                    "--data_dir",
-                    f"{options.data_dir}/",
-                    "--record",
-                    record,
-                ]
-            )
-    Path(other).unlink()
-    common.append(other, built_in)
-    (tmp_path / "data").symlink_to(small_data)  # now the default folder holds other data
-    with pytest.raises(
-        UserError,
-        match="holds runs on .* of the built-in corpus, not .* of data: give another --record",
-    ):
-        common.check_joins(other, replace(options, data_dir="data"))
+
+
+@pytest.mark.parametrize("benchmark", [quality, reference])
+def test_a_record_is_of_one_data_set(
+    benchmark, options: Options, small_data: Path, tmp_path: Path, monkeypatch
+):
+    """Runs of another set and seed on other data are refused before training."""
+    monkeypatch.setattr(benchmark, "train", lambda *_: 1 / 0)
+    record = str(tmp_path / "real.jsonl")
+    common.append(record, record_line(options, False))
+    own = ["--seeds", "2", "--sets", "lora"] if benchmark is quality else ["--seed", "2"]
+    here = [*own, "--model", options.model, "--record", record, "--data_dir"]
+    for folder in "data", str(small_data):
+        with pytest.raises(UserError, match="holds runs on .*, not .*: give another --record"):
+            benchmark.main([*here, folder])
+    with pytest.raises(ZeroDivisionError):  # the same data, written in another way
+        benchmark.main([*here, f"{options.data_dir}/"])
+
+
+def test_a_record_of_the_built_in_corpus_gets_no_real_runs(
+    options: Options, small_data: Path, tmp_path: Path
+):
+    """Though both are of the default folder."""
+    record = str(tmp_path / "built_in.jsonl")
+    options = replace(options, data_dir="data")
+    common.append(record, record_line(options, True))
+    common.check_joins(record, options)
+    (tmp_path / "data").symlink_to(small_data)
+    refused = "holds runs on .* of the built-in corpus, not .* of data: give another --record"
+    with pytest.raises(UserError, match=refused):
+        common.check_joins(record, options)
 
 
 def test_option_sets_are_possible():
