@@ -156,8 +156,13 @@ def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if not recover(folder):
         return None
-    for name in states_of(pieces):
-        state = read_tensors(folder / f"{name}.safetensors")
+    # A piece may have no state before its first step: then a file tells that it had one.
+    fresh = states_of(pieces)
+    for name in pieces:
+        path = folder / f"{name}.safetensors"
+        if name not in fresh and not path.exists():
+            continue
+        state = read_tensors(path)
         try:
             pieces[name].load_state_dict(state)
         except RuntimeError as error:
