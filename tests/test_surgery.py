@@ -35,7 +35,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def projected(values: Tensor) -> Tensor:
-    """PCGrad's idea: where two tasks' gradients conflict, both lose what points against the other."""
+    """PCGrad's idea: where two gradients conflict, both lose what points against the other."""
     a, b = values
     inner = (a @ b).clamp(max=0)
     return (a - inner / (b @ b) * b) + (b - inner / (a @ a) * a)

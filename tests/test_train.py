@@ -160,7 +160,8 @@ ALIVE: dict[str, list[dict]] = {
         {"files": {"sts_train": "unequal-sts.csv"}},
     ],
 }
-DEAD = {  # nothing about training: files, names, when to look; each has a test of its own or is a path
+# Nothing about training: files, names, when to look; each has a test of its own or is a path.
+DEAD = {
     "optimizer",
     "combiner",
     "patience",
