@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -197,9 +197,6 @@ def load_weights(
     }
 
 
-Model = TypeVar("Model", bound="BertPreTrainedModel")
-
-
 class BertPreTrainedModel(nn.Module):
     """Weight init, loading and saving."""
 
@@ -214,8 +211,8 @@ class BertPreTrainedModel(nn.Module):
         return next(self.parameters()).dtype
 
     def init_weights(self) -> None:
-        """BERT's init: normal(0, initializer_range) for linears and embeddings, zero biases,
-        identity norms.
+        """BERT's init: normal(0, initializer_range) for linears and embeddings, zero biases. Norms
+        are the identity as they are made.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -225,35 +222,9 @@ class BertPreTrainedModel(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    @overload
     @classmethod
     def from_pretrained(
-        cls: type[Model],
-        name: str | Path,
-        config: BertConfig | None = None,
-        afresh: bool = False,
-        *,
-        local_files_only: bool = False,
-        cache_dir: str | Path | None = None,
-        output_loading_info: Literal[False] = False,
-    ) -> Model: ...
-
-    @overload
-    @classmethod
-    def from_pretrained(
-        cls: type[Model],
-        name: str | Path,
-        config: BertConfig | None = None,
-        afresh: bool = False,
-        *,
-        local_files_only: bool = False,
-        cache_dir: str | Path | None = None,
-        output_loading_info: Literal[True],
-    ) -> tuple[Model, LoadingInfo]: ...
-
-    @classmethod
-    def from_pretrained(
-        cls: type[Model],
+        cls,
         name: str | Path,
         config: BertConfig | None = None,
         afresh: bool = False,
@@ -261,19 +232,20 @@ class BertPreTrainedModel(nn.Module):
         local_files_only: bool = False,
         cache_dir: str | Path | None = None,
         output_loading_info: bool = False,
-    ) -> Model | tuple[Model, LoadingInfo]:
+    ) -> Any:
         """The model with the weights of a hub id or folder, in eval mode; with
         `output_loading_info` (model, load_weights' info).
 
         `config` may change the dropouts, norm and feed-forward. A feed-forward of another shape
         than BERT's starts as the pretrained one unless the weights hold its shape already or
-        `afresh` is true: then it stays as initialised. Of a hub id `local_files_only` takes what is on disk, `cache_dir`
-        is another cache than the hub's.
+        `afresh` is true: then it stays as initialised. Of a hub id `local_files_only` takes what is
+        on disk, `cache_dir` is another cache than the hub's.
         """
         folder = find_pretrained(name, local_only=local_files_only, cache_dir=cache_dir)
         config = config or BertConfig.from_pretrained(folder)
         model = cls(config)
         state = {course_name(k): v.float() for k, v in read_weights(folder).items()}
+        # Layers whose shape is not BERT's make their weights from BERT's.
         new: set[str] = set()
         for prefix, module in model.named_modules():
             if translate := getattr(module, "translate", None):

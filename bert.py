@@ -359,13 +359,17 @@ class BertModel(BertPreTrainedModel):
         wanted: Tensor | None = None,
         embeddings: Tensor | None = None,
     ) -> list[Tensor]:
-        """encode_layers() of packed rows, of their own embeddings unless others [N, H] are given."""
+        """encode_layers() of packed rows, of their own embeddings unless others [N, H] are
+        given.
+        """
         hidden = self.embed_packed(packed) if embeddings is None else embeddings
         rows = packed_rows(packed.groups, self.pick_kernel(), dtype)
         return self.encode_layers(hidden, rows, dtype, wanted)
 
     def encode(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeddings [B, T, H] and mask [B, T], 1 at tokens -> the last layer's states [B, T, H]."""
+        """Embeddings [B, T, H] and mask [B, T], 1 at tokens -> the last layer's states [B, T,
+        H].
+        """
         rows = padded_rows(attention_mask, self.pick_kernel(), hidden_states.dtype)
         return self.encode_layers(hidden_states, rows, hidden_states.dtype)[-1]
 

@@ -20,33 +20,39 @@ from options import Options
 SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}
 
 
+def options_for(task: str, options: Options, flags: dict[str, Any]) -> Options:
+    """The options of one of the two runs: the task's settings where no flag says otherwise."""
+    mode = flags.get("fine_tune_mode", options.option)
+    wanted = {
+        "predictions": f"predictions/{mode}-{{task}}-{{split}}-out.csv",
+        "name": "classifier",
+        **SETTINGS[task],
+    }
+    not_given = {name: value for name, value in wanted.items() if name not in flags}
+    changed = replace(options, tasks=(task,), **not_given)
+    return replace(changed, name=f"{task}-{changed.name}")
+
+
 def main(argv: list[str]) -> None:
-    """The command line. What could stop the second run is looked for before the first."""
+    """The command line."""
     flags = read_flags(argv, __doc__.split("\n\n")[0])
     options = options_of(flags)
     if options.resume:
         raise UserError(
-            f"each of the two runs is resumed by: python multitask_classifier.py --resume {options.resume}"
+            "each of the two runs is resumed by: "
+            f"python multitask_classifier.py --resume {options.resume}"
         )
     if options.tasks != Options.tasks:
         raise UserError(
             "--tasks: part 1 is always sst and cfimdb; multitask_classifier.py takes any"
         )
-    mode, runs = flags.get("fine_tune_mode", options.option), []
-    for task, settings in SETTINGS.items():
-        wanted = {
-            "predictions": f"predictions/{mode}-{{task}}-{{split}}-out.csv",
-            "name": "classifier",
-            **settings,
-        }
-        one = replace(
-            options,
-            tasks=(task,),
-            **{key: value for key, value in wanted.items() if key not in flags},
-        )
-        runs.append(prepared(replace(one, name=f"{task}-{one.name}")))
+
+    # What could stop the second run is looked for before the first.
+    runs = [prepared(options_for(task, options, flags)) for task in SETTINGS]
+    for one in runs:
         find_files(one)
     check_outputs(*runs)
+
     for one in runs:
         print(f"Training on {one.tasks[0]}")
         train(one)

@@ -74,7 +74,8 @@ class Split:
         labels = [self.examples[index].label for index in indices]
         lengths = [len(self.tokens[self.bounds[index]]) for index in indices]
         values = self.task.labels.tensor(labels, lengths)
-        return Batch(self.task.name, tokens, torch.tensor(owners), values)
+        batch = Batch(self.task.name, tokens, torch.tensor(owners), values)
+        return self.task.change(batch) if self.task.change else batch
 
     def permutation(self, turn: int) -> np.ndarray:
         """The order of one pass over the data; the last one asked for is kept."""
@@ -94,7 +95,9 @@ class Split:
         return indices
 
     def by_length(self, tokens: int) -> list[list[int]]:
-        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one example)."""
+        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one
+        example).
+        """
         sizes = [self.length(index) for index in range(len(self))]
         lists: list[list[int]] = []
         room = 0
@@ -207,7 +210,8 @@ def load_split(
     path: Path, task: Task, split: str, options: Options, tokenizer: BertTokenizer
 ) -> Split:
     """Read and tokenise one file."""
-    examples = read_examples(path, task, split)
+    read = task.read or read_examples
+    examples = read(path, task, split)
     texts = texts_to_encode(task, [example.texts for example in examples], options)
     encoded = tokenize(texts, tokenizer, options.max_length, Path(".cache"))
     return make_split(task, examples, encoded, options)

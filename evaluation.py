@@ -122,6 +122,9 @@ def evaluate(model: Model, splits: dict[str, Split]) -> dict[str, Any]:
     """
     results: dict[str, Any] = {}
     for name, split in splits.items():
+        if split.task.evaluate:
+            results[name] = split.task.evaluate(model, split)
+            continue
         labels = flat([example.label for example in split.examples])
         results[name] = measure(split.task, flat(predict(model, split)), labels)
     results["overall"] = overall({name: results[name]["score"] for name in splits})

@@ -42,7 +42,8 @@ class Encoded:
             return self.changed
         if layer == -1 and self.last_first is not None:
             raise RuntimeError(
-                'the last layer was computed at [CLS] only: a pooling that reads tokens has needs = "tokens"'
+                "the last layer was computed at [CLS] only: "
+                'a pooling that reads tokens has needs = "tokens"'
             )
         steps = torch.arange(self.longest, device=self.starts.device)
         mask = steps < self.lengths[:, None]

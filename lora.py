@@ -21,8 +21,8 @@ from options import AdapterOptions
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear with a low-rank update beside it: [..., in] -> [..., out], in the dtype of the
-    input.
+    """A frozen linear with a low-rank update beside it: [..., in] -> [..., out], in the dtype of
+    the input.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float):
@@ -70,8 +70,8 @@ def adapt(
     targets: str = "qv",
     layers: str = "all",
 ) -> None:
-    """Wrap linears of the BertModel in `model`, in place, and freeze the rest of it; heads train on.
-    Prints the counts.
+    """Wrap linears of the BertModel in `model`, in place, and freeze the rest of it; heads train
+    on. Prints the counts.
 
     `targets` is a key of TARGETS (the paper adapts "qv"), `layers` as in choose_layers. Raises
     UserError for a rank below 1 or unknown targets or layers, ValueError where `model` is adapted

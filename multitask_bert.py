@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -19,9 +20,9 @@ from adapters.wrap import Adapter, fits, partial_state
 from base_bert import BertConfig
 from bert import FEED_FORWARDS, BertModel
 from course.faces import CourseFaces
-from datasets import Split, make_split, texts_to_encode
+from datasets import make_split, texts_to_encode
 from errors import UserError
-from evaluation import predict_logits
+from evaluation import predict
 from examples import Example
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
@@ -46,8 +47,8 @@ def pick_device(use_gpu: bool) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it faster
-    than fp32.
+    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it
+    faster than fp32.
     """
     if precision == "auto" and device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -151,8 +152,10 @@ class MultitaskBERT(CourseFaces, nn.Module):
         """All sentences of all tasks through the encoder at once: {task: [B, outputs]}, fp32."""
         return self(self.pack(batches)).logits
 
-    def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[float]:
-        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences."""
+    def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[Any]:
+        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences; a list of
+        numbers each, where a task has one a token.
+        """
         if name not in self.tasks:
             raise UserError(
                 f"{name}: this model has no head for it, only for {', '.join(self.tasks)}"
@@ -169,8 +172,8 @@ class MultitaskBERT(CourseFaces, nn.Module):
         to_encode = texts_to_encode(task, tuples, self.options)
         encoded = self.tokenizer.encode_batch(to_encode, self.options.max_length)
         tokens = [Tokens(ids, types) for ids, types in encoded]
-        split: Split = make_split(task, examples, tokens, self.options)
-        return task.predict(predict_logits(self, split)).tolist()
+        split = make_split(task, examples, tokens, self.options)
+        return [prediction.tolist() for prediction in predict(self, split)]
 
     # ---- saving and loading
 

@@ -35,8 +35,8 @@ from training.environment import check_writable, checksums, display_path, keep_f
 from training.hooks import evaluation_weights, make_hooks
 from training.optimizers import make_optimizer, set_rates
 from training.run import Run, resumed
-from training.samplers import SAMPLERS, epoch_steps, micro_batches, one_cycle_a_step
-from training.schedules import SCHEDULES
+from training.samplers import SAMPLERS, Draw, epoch_steps, micro_batches, one_cycle_a_step
+from training.schedules import SCHEDULES, Schedule
 from training.surgery import COMBINERS, Combiner, TaskGradients
 
 Data = dict[str, dict[str, Split]]  # split -> task -> examples
@@ -68,7 +68,7 @@ class Step:
 
 def make_learner(options: Options, model: MultitaskBERT, training: dict[str, Split]) -> Learner:
     """The optimizer, extras and combiner that the options ask for, around a model."""
-    extras = make_extras(model, options)
+    extras = make_extras(model, options).to(model.device)
     lr = peak_rate(options, model.bert.config.hidden_size)
     optimizer = make_optimizer(nn.ModuleDict({"model": model, "extras": extras}), options, lr)
     combiner = pick(COMBINERS, options.combiner, "--combiner")(options)
@@ -160,16 +160,7 @@ def train(options: Options) -> dict[str, Any]:
     training = data["train"]
     learner = make_learner(options, model, training)
     hooks = make_hooks(model, options)
-
-    # How many steps there are, and what each draws.
-    sizes = {task: len(split) for task, split in training.items()}
-    draw = pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
-    if learner.combiner:
-        draw = one_cycle_a_step(draw, sizes)
-    epoch = options.steps_per_epoch or epoch_steps(draw, sizes)
-    total = epoch * options.epochs
-    warmup = round(options.warmup * total)
-    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, warmup)
+    plan = make_plan(options, learner)
 
     # All that a checkpoint holds, under the names of its files.
     pieces = {
@@ -179,17 +170,17 @@ def train(options: Options) -> dict[str, Any]:
         "combiner": learner.combiner,
         **hooks,
     }
-    run = Run(options, device, facts, pieces, training)
+    run = Run(options, device, facts, pieces, training, plan.total)
     model.train()
     with run:
-        for step in run.steps(total):
+        for step in run.steps():
             if run.should_stop():
                 break
-            progress = step / total
+            progress = step / plan.total
             for hook in hooks.values():
                 hook.before_step(step, progress)
-            lr = set_rates(learner.optimizer, schedule(step, run.progress.history))
-            counts = draw(step, progress)
+            lr = set_rates(learner.optimizer, plan.schedule(step, run.progress.history))
+            counts = plan.draw(step, progress)
             drawn = {task: training[task].draw(count) for task, count in counts.items()}
             done = update(learner, drawn, step)
             for hook in hooks.values():
@@ -197,21 +188,50 @@ def train(options: Options) -> dict[str, Any]:
             run.log(step, done.losses, done.norm, lr, done.tokens)
 
             # At the end of an epoch look at the dev sets; every now and then write a checkpoint.
-            if (step + 1) % epoch == 0:
+            epoch, rest = divmod(step + 1, plan.epoch)
+            if rest == 0:
                 with evaluation_weights(hooks):
-                    run.keep_best((step + 1) // epoch, evaluate(model, data["dev"]), model)
-            if (step + 1) % epoch == 0 or (step + 1) % options.save_every == 0:
+                    run.keep_best(epoch, evaluate(model, data["dev"]), model)
+            if rest == 0 or (step + 1) % options.save_every == 0:
                 run.save()
         if run.interrupted:
             run.save()
-    if run.interrupted and run.progress.step < total:
-        command = [display_path(sys.executable), display_path(__file__), "--resume"]
-        again = shlex.join([*command, str(run.folder)])
-        raise Interrupted(f"stopped after step {run.progress.step} of {total}; go on with: {again}")
+    if run.interrupted and run.progress.step < plan.total:
+        raise Interrupted(how_to_go_on(run))
     return finish(run, options, data)
 
 
 # ---- before and after
+
+
+@dataclass
+class Plan:
+    """How many steps there are, what each draws and how fast it learns."""
+
+    draw: Draw
+    schedule: Schedule
+    epoch: int  # steps
+    total: int  # steps
+
+
+def make_plan(options: Options, learner: Learner) -> Plan:
+    """The sampler and the schedule that the options ask for."""
+    sizes = {task: len(split) for task, split in learner.training.items()}
+    draw = pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
+    if learner.combiner:
+        draw = one_cycle_a_step(draw, sizes)
+    epoch = options.steps_per_epoch or epoch_steps(draw, sizes)
+    total = epoch * options.epochs
+    warmup = round(options.warmup * total)
+    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, warmup)
+    return Plan(draw, schedule, epoch, total)
+
+
+def how_to_go_on(run: Run) -> str:
+    """What an interrupted run says: the command that resumes it."""
+    script = [display_path(sys.executable), display_path(__file__)]
+    command = shlex.join([*script, "--resume", str(run.folder)])
+    return f"stopped after step {run.progress.step} of {run.total}; go on with: {command}"
 
 
 def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
@@ -251,7 +271,9 @@ def output_path(options: Options, task: str, split: str) -> Path:
 
 
 def check_outputs(*runs: Options) -> None:
-    """UserError where predictions of these runs can't be written, or would overwrite one another."""
+    """UserError where predictions of these runs can't be written, or would overwrite one
+    another.
+    """
     paths = [
         output_path(options, task, split)
         for options in runs
@@ -290,6 +312,8 @@ def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     outputs = []
     for split in ("dev", "test"):
         for name, part in data[split].items():
+            if not part.task.header:
+                continue
             path = output_path(options, name, split)
             write_predictions(path, name, [e.id for e in part.examples], predict(model, part))
             outputs.append(str(path))

@@ -211,8 +211,8 @@ class NamedState:
                 )
 
     def load_state_dict(self, flat: dict[str, Tensor]) -> None:
-        """state_dict's inverse; copies. Raises UserError, and changes nothing, where a name or shape
-        does not fit.
+        """state_dict's inverse; copies. Raises UserError, and changes nothing, where a name or
+        shape does not fit.
         """
         self.check(flat)
         self.optimizer.state.clear()

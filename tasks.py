@@ -1,7 +1,8 @@
 """The tasks: the only file that spells sst, para, sts and cfimdb. A further task is one more entry
 of TASKS.
 
-The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) / 3.
+The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) /
+3.
 """
 
 import math
@@ -110,9 +111,12 @@ class Task:
     metric: Callable[[Scores, Scores], float]
     metric_name: str
     counts: Callable[[float], float]  # the metric as it counts in the overall score
-    header: str  # of the prediction file's second column, as the leaderboard spells it
-    # (task, bert, options) -> the module that follows the encoder; None: heads/pipeline.py's
-    pipeline: Callable[..., nn.Module] | None = None
+    header: str  # of the prediction file's second column; "" where there is no such file
+    # What a task may do in its own way; None: as all others.
+    read: Callable[..., list] | None = None  # examples.read_examples's
+    change: Callable[[Batch], Batch] | None = None  # a last change of a batch, such as masking
+    pipeline: Callable[..., nn.Module] | None = None  # heads.pipeline.Pipeline's
+    evaluate: Callable[..., dict[str, Any]] | None = None  # (model, split) -> {"score": ...}
 
     @property
     def pair(self) -> bool:
@@ -186,7 +190,7 @@ def tasks_of(options: Options) -> dict[str, Task]:
 
 
 def overall(scores: dict[str, float]) -> float:
-    """The mean over the tasks of their scores as they count: the leaderboard's score where the tasks
-    are its three.
+    """The mean over the tasks of their scores as they count: the leaderboard's score where the
+    tasks are its three.
     """
     return sum(TASKS[task].counts(score) for task, score in scores.items()) / len(scores)

@@ -193,24 +193,22 @@ class BertTokenizer:
         is the model's limit unless given. Raises ValueError for other settings, and for texts of
         different lengths in one tensor.
         """
-        if return_tensors not in (None, "pt") or padding not in (
-            True,
-            False,
-            "longest",
-            "max_length",
-        ):
+        paddings = (True, False, "longest", "max_length")
+        if return_tensors not in (None, "pt") or padding not in paddings:
             raise ValueError(
                 f"return_tensors={return_tensors!r}, padding={padding!r}: no such setting here"
             )
-        items: list[Any] = [text] if isinstance(text, str) else list(text)
-        if text_pair is not None:
-            items = list(
-                zip(items, [text_pair] if isinstance(text_pair, str) else text_pair, strict=True)
-            )
         limit = self.model_max_length if max_length is None else max_length
-        encodings = self.backend_for(limit if truncation else None).encode_batch_fast(items)
+        backend = self.backend_for(limit if truncation else None)
+        encodings = backend.encode_batch_fast(as_items(text, text_pair))
+
+        # Rows are filled up to the width; longer ones stay as they are.
         lengths = [len(e.ids) for e in encodings]
-        width = limit if padding == "max_length" else max(lengths, default=0) if padding else 0
+        width = 0
+        if padding == "max_length":
+            width = limit
+        elif padding:
+            width = max(lengths, default=0)
         if return_tensors and len({max(n, width) for n in lengths}) > 1:
             raise ValueError(
                 "texts of different lengths do not fit one tensor: "
@@ -282,6 +280,17 @@ class BertTokenizer:
 
     def __len__(self) -> int:
         return self.backend.get_vocab_size()
+
+
+def as_items(text: str | Sequence[str], text_pair: str | Sequence[str] | None) -> list[Any]:
+    """A call's texts as the backend takes them: [text, ...] or [(first, second), ...]. Raises
+    ValueError for lists of different lengths.
+    """
+    firsts = [text] if isinstance(text, str) else list(text)
+    if text_pair is None:
+        return firsts
+    seconds = [text_pair] if isinstance(text_pair, str) else list(text_pair)
+    return list(zip(firsts, seconds, strict=True))
 
 
 def padded(row: list[int], width: int, fill: int) -> list[int]:

@@ -1,4 +1,6 @@
-"""The course's faces of MultitaskBERT: methods that take padded batches [B, T], masks 1 at tokens."""
+"""The course's faces of MultitaskBERT: methods that take padded batches [B, T], masks 1 at
+tokens.
+"""
 
 import numpy as np
 import torch
@@ -16,8 +18,8 @@ def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Tokens:
     """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]` of at most `limit` tokens, the
     longer cut first.
 
-    The tokenizer's own pairs are cut in the same way: of an odd number of places the longer text, or
-    else b, gets the one that is left over.
+    The tokenizer's own pairs are cut in the same way: of an odd number of places the longer text,
+    or else b, gets the one that is left over.
     """
     a = first[1:-1]
     b = second[1:-1]

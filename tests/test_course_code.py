@@ -424,23 +424,64 @@ def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path):
         (tmp_path / "ran").unlink()
 
 
+def test_forged_arrays_are_refused(tmp_path):
+    """numpy's own constructors would take a file's bytes for objects, that is, for addresses."""
+
+    class Forged:
+        def __init__(self, *reduced):
+            self.reduced = reduced
+
+        def __reduce__(self):
+            return self.reduced
+
+    reconstruct = np.random.get_state()[1].__reduce__()[0]
+    empty, word = (np.ndarray, (0,), b"b"), bytes(8)
+    number, thing = np.dtype("u4"), np.dtype("O")
+    forgeries = {
+        "an array of objects over bytes": (np.ndarray, ((1,), "O", word)),
+        "an object dtype": (np.dtype, ("O", False, True)),
+        "an array of an object dtype": (reconstruct, empty, (1, (1,), thing, False, [None])),
+        "another shape": (reconstruct, empty, (1, (2, 1), number, False, word)),
+        "too few bytes": (reconstruct, empty, (1, (3,), number, False, word)),
+        "no bytes": (reconstruct, empty, (1, (2,), number, False, [1, 2])),
+        "a changed dtype": (np.dtype, ("u4",), (3, ">", None, None, None, -1, -1, 0)),
+    }
+    for what, reduced in forgeries.items():
+        torch.save({"numpy_rng": Forged(*reduced)}, tmp_path / "forged.pt")
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            print(what, torch.load(tmp_path / "forged.pt"))
+    assert np.dtype("u4").isnative
+
+
+def test_numpys_random_state_goes_on(tmp_path):
+    """From a checkpoint, and from the checkpoint of a checkpoint, which plain pickle reads too."""
+    torch.save(np.random.get_state(), tmp_path / "first.pt")
+    expected = np.random.random(3)
+    torch.save(torch.load(tmp_path / "first.pt"), tmp_path / "second.pt")
+    for name in ("first.pt", "second.pt"):
+        np.random.set_state(torch.load(tmp_path / name))
+        assert np.array_equal(np.random.random(3), expected)
+    assert type(torch.load(tmp_path / "second.pt", weights_only=False)[1]) is np.ndarray
+
+
 REGISTERED = """
 import datasets, evaluation, torch
 for known in torch.serialization.get_safe_globals():
-    known = known[0] if isinstance(known, tuple) else known
+    known, name = known if isinstance(known, tuple) else (known, "")
     if not known.__module__.startswith("torch."):
-        print(known.__module__, known.__qualname__)
+        print(known.__module__, known.__qualname__, name)
 """
 
 
 def test_only_plain_data_is_registered():
-    assert sorted(in_a_fresh_process(REGISTERED).splitlines()) == [
+    """No function or class of numpy's: ours stand in for them."""
+    lines = in_a_fresh_process(REGISTERED).splitlines()
+    assert sorted(line.strip() for line in lines) == [
         "argparse Namespace",
-        "numpy dtype",
-        "numpy ndarray",
-        "numpy._core.multiarray _reconstruct",
-        "numpy._core.multiarray _reconstruct",
-        "numpy.dtypes UInt32DType",
+        "course.checkpoints RandomNumbers numpy.ndarray",
+        "course.checkpoints UnsignedType numpy.dtype",
+        "course.checkpoints empty_numbers numpy._core.multiarray._reconstruct",
+        "course.checkpoints empty_numbers numpy.core.multiarray._reconstruct",
         "types SimpleNamespace",
     ]
 
@@ -570,3 +611,114 @@ def test_2023s_prediction_files(args, monkeypatch, handout):
             np.testing.assert_allclose(values, expected[task], rtol=1e-6)
             shape = {"sst": r"\d ", "para": r"[01]\.0 ", "sts": r"-?\d+\.\d+(e-\d+)? "}[task]
             assert all(re.fullmatch(shape, line.split(" , ")[1]) for line in lines[1:-1])
+
+
+ENCODER = """
+import torch
+from bert import BertModel
+from config import BertConfig
+from utils import get_extended_attention_mask
+
+bert = BertModel.from_pretrained("bert-base-uncased", local_files_only=True)
+assert isinstance(bert.config, BertConfig)
+ids = torch.tensor([[101, 7592, 2088, 102], [101, 102, 0, 0]])
+outputs = bert(ids, (ids > 0).long())
+assert outputs["last_hidden_state"].shape == (2, 4, 32)
+assert outputs["pooler_output"].shape == (2, 32)
+assert get_extended_attention_mask(ids, bert.dtype).shape == (2, 1, 1, 4)
+"""
+TOKENIZER = """
+from tokenizer import BertTokenizer
+
+tokenizer = BertTokenizer.from_pretrained("bert-base-uncased", local_files_only=True)
+assert tokenizer("hello world", return_tensors="pt").input_ids.tolist() == [[101, 7592, 2088, 102]]
+"""
+OPTIMIZER = """
+import torch
+from optimizer import AdamW
+
+layer = torch.nn.Linear(3, 1)
+before = layer.weight.clone()
+optimizer = AdamW(layer.parameters(), lr=1e-3)
+layer(torch.ones(2, 3)).sum().backward()
+optimizer.step()
+assert not torch.equal(layer.weight, before)
+optimizer.load_state_dict(optimizer.state_dict())
+"""
+SCORES = """
+import argparse
+import torch
+from torch.utils.data import DataLoader
+from datasets import SentenceClassificationDataset, SentencePairDataset, load_multitask_data
+from evaluation import model_eval_multitask
+
+class Model(torch.nn.Module):
+    def predict_sentiment(self, ids, mask):
+        return torch.eye(5)[ids.sum(1) % 5]
+    def predict_paraphrase(self, ids1, mask1, ids2, mask2):
+        return (ids1.sum(1) - ids2.sum(1)).float()
+    predict_similarity = predict_paraphrase
+
+torch.save({"args": argparse.Namespace(batch_size=3)}, "model.pt")
+args = torch.load("model.pt")["args"]
+sst, num_labels, para, sts = load_multitask_data(*FILES, split="dev")
+sets = [SentenceClassificationDataset(sst, args), SentencePairDataset(para, args)]
+sets.append(SentencePairDataset(sts, args, isRegression=True))
+loaders = [DataLoader(s, batch_size=args.batch_size, collate_fn=s.collate_fn) for s in sets]
+out = model_eval_multitask(*loaders, Model(), torch.device("cpu"))
+para_acc, para_y_pred, para_ids, sst_acc, sst_y_pred, sst_ids, sts_corr, sts_y_pred, sts_ids = out
+assert set(para_y_pred) <= {0.0, 1.0} and set(sst_y_pred) <= {0, 1, 2, 3, 4}
+assert len(num_labels) == 5 and len(sts_y_pred) == 7
+"""
+LOADED = """
+import sys
+from pathlib import Path
+
+here = Path(__file__).parent
+for module in list(sys.modules.values()):
+    file = Path(getattr(module, "__file__", None) or "/")
+    if here in file.parents:
+        print("uses", file.relative_to(here).as_posix())
+"""
+
+
+@pytest.mark.parametrize(
+    ("purpose", "script"),
+    [
+        ("`BertModel`", ENCODER),
+        ("`BertTokenizer`", TOKENIZER),
+        ("`AdamW`", OPTIMIZER),
+        ("datasets, scores", SCORES),
+    ],
+)
+def test_the_files_that_the_readme_says_to_copy(args, tmp_path, purpose, script):
+    """They are all that a course-style script needs in an empty folder, and each is needed."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in readme.splitlines() if line.startswith(f"| {purpose} | "))
+    folder = tmp_path / "course folder"
+    folder.mkdir()
+    named = re.findall(r"`([^`]+)`", row.split("|")[2])
+    for name in named:
+        if name.endswith("/"):
+            shutil.copytree(PROJECT / name, folder / name)
+        else:
+            shutil.copyfile(PROJECT / name, folder / name)
+    copied = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+
+    files = [args.sst_dev, args.para_dev, args.sts_dev]
+    (folder / "script.py").write_text(f"FILES = {files}\n{script}{LOADED}", encoding="utf-8")
+    environment = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    environment["MINBERT_HANDOUT"] = "2023"
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": "", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    used = set(re.findall(r"^uses (.*)$", done.stdout, re.MULTILINE))
+    assert used <= copied | {"script.py"}
+    # Each file that is named is needed, and of a folder something is.
+    for name in named:
+        assert any(file == name or (name[-1] == "/" and file.startswith(name)) for file in used)

@@ -1,154 +1,412 @@
-"""The seams, proved: a small newcomer plugs into each from outside, without an edit to the
-project.
+"""The seams, proved: a hard newcomer plugs into each from outside, without an edit to the project.
+
+Each (tests/newcomers.py) trains, is interrupted and resumed to the same bytes, is saved, loaded and
+predicts as its run did.
 """
 
+import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-import samplers
-import surgery
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import bert
-import heads
-import losses
 import multitask_bert
-import optimizer
-from base_bert import BertConfig
-from datasets import Batch
-from heads import Encoded
+import multitask_classifier
+from base_bert import BertConfig, FeedForward
+from errors import Interrupted
+from evaluation import predict
+from heads import mlp, pipeline, poolings
+from losses import extras
+from multitask_bert import build
 from multitask_classifier import MultitaskBERT, train
 from options import Options
 from tasks import TASKS
-from tests.test_train import same, weights
+from tests import newcomers
+from tokenizer import BertTokenizer
+from training import hooks, optimizers, samplers, schedules, surgery
+from training.run import Run
+
+Patch = pytest.MonkeyPatch
 
 
-def changed(options: Options, **change: object) -> dict[str, Tensor]:
-    """The weights of a run with the change, which must differ from those without it."""
-    new = weights(train(replace(options, name="changed", **change))["folder"])  # type: ignore[arg-type]
-    return new
+def last_state(folder: str | Path) -> dict[str, Tensor]:
+    """All tensors of a run's last checkpoint, file by file."""
+    found = {}
+    for path in sorted((Path(folder) / "last").glob("*.safetensors")):
+        found.update({f"{path.stem}:{name}": x for name, x in load_file(path).items()})
+    return found
 
 
-def test_a_second_adapter(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Scaled(nn.Module):
-        """(IA)^3's idea, small: a learned scale on each output of a frozen linear."""
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """Two checkpoints are equal bit for bit."""
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
 
-        def __init__(self, base: nn.Module, width: int):
-            super().__init__()
-            self.base, self.scale = base, nn.Parameter(torch.ones(width))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.base(x) * self.scale.to(x.dtype)
+def interrupted(options: Options, monkeypatch: Patch, step: int) -> str:
+    """The folder of a run that Ctrl-C stopped after this step."""
+    log = Run.log
 
-    def adapt(model: MultitaskBERT, options: Options) -> None:
-        model.bert.requires_grad_(False)
+    def log_and_stop(self: Run, number: int, *rest: Any) -> None:
+        log(self, number, *rest)
+        if number + 1 == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", log_and_stop)
+        with pytest.raises(Interrupted) as stopped:
+            train(options)
+    return str(stopped.value).split("--resume ")[1]
+
+
+def predictions(model: MultitaskBERT, options: Options) -> dict[str, list]:
+    """The model's answers on the dev files."""
+    _, data = loaded_data(options, model)
+    return {task: [x.tolist() for x in predict(model, split)] for task, split in data.items()}
+
+
+def loaded_data(options: Options, model: MultitaskBERT) -> tuple[dict, dict]:
+    """The facts and the dev splits."""
+    data, facts = multitask_classifier.load_data(options, model)
+    return facts, data["dev"]
+
+
+def written(options: Options) -> dict[str, list[str]]:
+    """What stands in a run's prediction files of the dev sets."""
+    found = {}
+    for task in options.tasks:
+        lines = Path(f"predictions/{task}-dev-output.csv").read_text().splitlines()[1:]
+        found[task] = [line.split(" , ")[1].strip() for line in lines]
+    return found
+
+
+def survives(options: Options, monkeypatch: Patch) -> dict[str, Tensor]:
+    """What every technique must do; the last checkpoint of the run, file by file."""
+    options = replace(options, epochs=2, steps_per_epoch=3, name="newcomer")
+    plain_run = train(options)
+    whole = last_state(plain_run["folder"])
+    answers = written(options)
+
+    # Interrupted in the second epoch and resumed: the same bytes, the same answers.
+    folder = interrupted(options, monkeypatch, step=4)
+    train(Options(resume=folder))
+    assert_same(whole, last_state(folder))
+    assert written(options) == answers
+
+    # Saved, loaded, and what it predicts is what the run wrote.
+    model = MultitaskBERT.load(plain_run["folder"])
+    for task, values in predictions(model, options).items():
+        texts = [
+            " ".join(map(str, value)) if isinstance(value, list) else f"{value}" for value in values
+        ]
+        assert [x[:6] for x in texts] == [x[:6] for x in answers[task]]
+    return whole
+
+
+def differs(new: dict[str, Tensor], options: Options) -> None:
+    """The run's weights are not those of a run without the newcomer."""
+    options = replace(options, epochs=2, steps_per_epoch=3, name="plain")
+    old = last_state(train(options)["folder"])
+    common = [name for name in old if name.startswith("model:") and name in new]
+    assert any(not torch.equal(old[name], new[name]) for name in common)
+
+
+# ---- adapters
+
+
+def test_a_prefix(options: Options, monkeypatch: Patch) -> None:
+    plain = build(options)
+    monkeypatch.setitem(multitask_bert.ADAPTERS, "prefix", newcomers.PREFIX)
+    state = survives(options, monkeypatch)
+    name = "bert.bert_layers.1.self_attention"
+    assert state[f"model:{name}.prefix.keys.sts"].shape == (2, 32)
+    assert f"optimizer:exp_avg.model.{name}.prefix.values.sst" in state
+    # The encoder itself stayed as it was, and only the rest was saved.
+    query = plain.state_dict()[f"{name}.query.weight"]
+    assert torch.equal(state[f"model:{name}.query.weight"], query)
+    best = next(Path("runs").glob("*-newcomer/best"))
+    assert {path.name for path in best.iterdir()} == {"options.json", "adapter.safetensors"}
+    # A task's prefix reaches its own rows only.
+    model = MultitaskBERT.load(best)
+    before = predictions(model, options)
+    with torch.no_grad():
         for layer in model.bert.bert_layers:
-            layer.self_attention.value = Scaled(
-                layer.self_attention.value, model.bert.config.hidden_size
-            )
+            layer.self_attention.prefix.values["sts"] += 3.0
+    after = predictions(model, options)
+    assert after["sst"] == before["sst"] and after["para"] == before["para"]
+    assert after["sts"] != before["sts"]
 
-    monkeypatch.setitem(multitask_bert.ADAPTERS, "scaled", adapt)
-    folder = Path(train(options)["folder"])
-    trained = weights(folder)
-    assert not torch.equal(trained["bert.bert_layers.0.self_attention.value.scale"], torch.ones(32))
-    assert set(p.name for p in (folder / "best").iterdir()) == {
-        "options.json",
-        "adapter.safetensors",
+
+def test_a_side_branch_of_each_task(options: Options, monkeypatch: Patch) -> None:
+    torch.manual_seed(0)
+    plain = build(options).eval()
+    monkeypatch.setitem(multitask_bert.ADAPTERS, "side", newcomers.SIDE)
+    torch.manual_seed(0)
+    model = build(options).eval()
+    assert predictions(plain, options) == predictions(model, options)  # zero at first
+    state = survives(options, monkeypatch)
+    ups = [x for name, x in state.items() if name.startswith("model:") and ".side.up." in name]
+    assert len(ups) == 12 and all(x.any() for x in ups)
+    best = next(Path("runs").glob("*-newcomer/best"))
+    assert (best / "model.safetensors").exists()  # all of BERT trains: all is saved
+
+
+def test_a_side_branch_in_bf16(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(multitask_bert.ADAPTERS, "side", newcomers.SIDE)
+    survives(replace(options, precision="bf16"), monkeypatch)
+
+
+def test_a_summand_of_the_embeddings(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(multitask_bert.ADAPTERS, "parity", newcomers.PARITY)
+    state = survives(options, monkeypatch)
+    assert state["model:embedding_terms.parity.table.weight"].shape == (2, 32)
+
+
+# ---- poolings, token layers, heads
+
+
+def test_a_bilstm_for_one_task(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(poolings.POOLINGS, "bilstm", newcomers.BiLSTMPooling)
+    state = survives(replace(options, pooling="cls sts=bilstm"), monkeypatch)
+    assert any("pipelines.sts.pooling.lstm" in name for name in state)
+    assert not any("pipelines.sst.pooling" in name for name in state)
+
+
+def test_a_pooling_of_all_layers_beside_one_of_cls(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(poolings.POOLINGS, "mix", newcomers.LayerMixPooling)
+    state = survives(replace(options, pooling="cls para=mix"), monkeypatch)
+    assert state["model:pipelines.para.pooling.weights"].any()
+
+
+def test_attention_on_top_for_one_task(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(pipeline.TOKEN_LAYERS, "top", newcomers.top_attention)
+    state = survives(options, monkeypatch)
+    assert any("pipelines.sst.token_layers.top" in name for name in state)
+    assert not any("pipelines.sts.token_layers" in name for name in state)
+
+
+def test_a_head(options: Options, monkeypatch: Patch) -> None:
+    class Tanh(nn.Sequential):
+        def __init__(self, config: mlp.HeadConfig):
+            inner = nn.Linear(config.features, 13)
+            super().__init__(inner, nn.Tanh(), nn.Linear(13, config.outputs))
+
+    monkeypatch.setitem(mlp.HEADS, "tanh", Tanh)
+    state = survives(replace(options, head="tanh sst=linear", pair_encoding="bi"), monkeypatch)
+    assert state["model:pipelines.sts.head.0.weight"].shape == (13, 4 * 32)
+    assert state["model:pipelines.sst.head.out.weight"].shape == (5, 32)
+
+
+# ---- tasks and losses
+
+
+def test_a_task_with_a_label_a_token(
+    options: Options, monkeypatch: Patch, tiny: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TASKS, "pieces", newcomers.PIECES)
+    source = Path(options.data_dir)
+    for path in source.glob("*.csv"):
+        (tmp_path / path.name).write_text(path.read_text())
+    newcomers.write_pieces(source, tmp_path, BertTokenizer.from_pretrained(tiny))
+    options = replace(options, data_dir=str(tmp_path), tasks=("sst", "pieces"), accumulation=2)
+    state = survives(options, monkeypatch)
+    assert state["model:pipelines.pieces.out.weight"].shape == (2, 32)
+    lines = Path("predictions/pieces-test-output.csv").read_text().splitlines()
+    assert lines[0] == "id \t Predicted_Pieces "
+    assert set(lines[1].split(" , ")[1].split()) <= {"0", "1"}
+    model = MultitaskBERT.load(next(Path("runs").glob("*-newcomer")))
+    pieces = model.tokenizer(["a fine film"])["input_ids"][0]
+    assert [len(row) for row in model.predict("pieces", ["a fine film"])] == [len(pieces) - 2]
+
+
+def test_masked_language_modelling_is_a_task(
+    options: Options, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TASKS, "mlm", newcomers.MLM)
+    for path in Path(options.data_dir).glob("*.csv"):
+        (tmp_path / path.name).write_text(path.read_text())
+    for split in ("train", "dev", "test-student"):
+        rows = (tmp_path / f"ids-sst-{split}.csv").read_text().splitlines()[1:]
+        lines = [max(row.split("\t"), key=len) for row in rows]
+        (tmp_path / f"lines-{split}.txt").write_text("\n".join(lines) + "\n")
+    options = replace(options, data_dir=str(tmp_path), tasks=("mlm", "sts"), name="newcomer")
+    options = replace(options, epochs=2, steps_per_epoch=3)
+    whole = train(options)
+    folder = interrupted(options, monkeypatch, step=4)
+    train(Options(resume=folder))
+    assert_same(last_state(whole["folder"]), last_state(folder))
+    assert last_state(folder)["model:pipelines.mlm.bias"].any()
+    scores = whole["best"]["scores"]
+    assert scores["mlm"] < -5 and not Path("predictions/mlm-dev-output.csv").exists()
+    assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A film .")])
+
+
+def test_a_fourth_task(
+    options: Options, monkeypatch: Patch, small_data: Path, tmp_path: Path
+) -> None:
+    header = "Predicted_Acceptability"
+    cola = replace(
+        TASKS["cfimdb"],
+        name="cola",
+        title="CoLA",
+        files="cola-{}.csv",
+        label="acceptability",
+        header=header,
+    )
+    monkeypatch.setitem(TASKS, "cola", cola)
+    for path in small_data.glob("*.csv"):
+        (tmp_path / path.name).write_text(path.read_text())
+        if "cfimdb" in path.name:
+            text = path.read_text().replace("sentiment", "acceptability", 1)
+            (tmp_path / path.name.replace("ids-cfimdb", "cola")).write_text(text)
+    tasks = ("sst", "para", "sts", "cola")
+    result = train(replace(options, data_dir=str(tmp_path), tasks=tasks))
+    assert tuple(result["best"]["scores"]) == tasks
+    text = Path("predictions/cola-test-output.csv").read_text()
+    assert text.startswith(f"id \t {header} \n")
+
+
+def test_a_loss_of_a_task(options: Options, monkeypatch: Patch) -> None:
+    def squared(forward: Any, batch: Any) -> Tensor:
+        values = forward.logits[batch.task].squeeze(1).sigmoid() * 5
+        return (values - batch.labels).square().mean()
+
+    monkeypatch.setitem(TASKS, "sts", replace(TASKS["sts"], loss=squared))
+    state = survives(options, monkeypatch)
+    monkeypatch.undo()
+    monkeypatch.chdir(Path(options.data_dir).parent)
+    differs(state, options)
+
+
+def test_an_extra_with_two_forward_passes(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(extras.EXTRAS, "smoothness", lambda model, options: newcomers.Smoothness())
+    state = survives(replace(options, accumulation=2), monkeypatch)
+    assert state["extras:smoothness.calls"].item() == 12  # six steps of two forward passes
+    assert state["extras:smoothness.log_weight"].item() != 0  # its parameter trains
+    log = next(Path("runs").glob("*-newcomer/log.jsonl")).read_text().splitlines()
+    first = json.loads(log[0])
+    assert {"loss_smoothness", "loss_sst", "loss"} <= set(first)
+    parts = sum(first[f"loss_{name}"] for name in ("sst", "para", "sts", "smoothness"))
+    assert first["loss"] == pytest.approx(parts)
+
+
+def test_an_extra_that_sits_out(options: Options, monkeypatch: Patch) -> None:
+    plain = last_state(train(options)["folder"])
+    monkeypatch.setitem(extras.EXTRAS, "smoothness", lambda model, options: None)
+    assert_same(plain, last_state(train(options)["folder"]))
+
+
+def test_an_extra_under_a_taken_name(options: Options, monkeypatch: Patch) -> None:
+    class Thief(nn.Module):
+        def forward(self, *_: Any) -> dict[str, Tensor]:
+            return {"sst": torch.zeros(())}
+
+    monkeypatch.setitem(extras.EXTRAS, "thief", lambda model, options: Thief())
+    with pytest.raises(ValueError, match="two terms of one name: sst"):
+        train(options)
+
+
+# ---- the step
+
+
+@pytest.mark.parametrize("sampler", ["mixed", "round_robin"])
+def test_a_combiner_that_remembers(options: Options, monkeypatch: Patch, sampler: str) -> None:
+    seen: list[list[str]] = []
+
+    class Watched(newcomers.Remembering):
+        def combine(self, gradients: surgery.Gradients) -> Tensor:
+            seen.append(gradients.tasks)
+            return super().combine(gradients)
+
+    monkeypatch.setitem(surgery.COMBINERS, "mine", lambda options: Watched())
+    changed = replace(options, combiner="mine", sampler=sampler, accumulation=2)
+    state = survives(changed, monkeypatch)
+    assert {name for name in state if name.startswith("combiner:")} == {
+        "combiner:sst",
+        "combiner:para",
+        "combiner:sts",
     }
-    loaded = MultitaskBERT.load(folder).state_dict()
-    assert same(
-        {k: v for k, v in loaded.items() if "scale" in k},
-        {k: v for k, v in trained.items() if "scale" in k},
+    assert seen and all(sorted(tasks) == ["para", "sst", "sts"] for tasks in seen)
+
+
+def test_an_optimizer_with_curvature(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(
+        optimizers.OPTIMIZERS, "curved", lambda groups, options: newcomers.Curved(groups)
     )
+    state = survives(replace(options, optimizer="curved"), monkeypatch)
+    hessian = state["optimizer:hessian.model.bert.bert_layers.0.interm_dense.weight"]
+    assert hessian.any() and hessian.isfinite().all()
 
 
-def test_a_further_loss(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = changed(options)
-    squared = replace(
-        TASKS["sts"],
-        loss=lambda logits, labels: (logits.squeeze(1).sigmoid() * 5 - labels).square().mean(),
+def test_unfreezing(options: Options, monkeypatch: Patch) -> None:
+    pretrained = build(options).state_dict()
+    monkeypatch.setitem(
+        hooks.HOOKS, "unfreezing", lambda model, options: newcomers.Unfreezing(model)
     )
-    monkeypatch.setitem(TASKS, "sts", squared)
-    assert not same(plain, changed(options))
+    state = survives(options, monkeypatch)
+    name = "bert.bert_layers.0.out_dense.weight"
+    assert not torch.equal(state[f"model:{name}"], pretrained[name])
+    # Two of six steps moved it: its moments are younger than the others'.
+    assert state[f"optimizer:step.model.{name}"] == 2
+    assert state["optimizer:step.model.bert.bert_layers.1.out_dense.weight"] == 6
+    # What was saved while it was frozen is the whole model all the same.
+    best = next(Path("runs").glob("*-newcomer/best"))
+    assert f"{name}" in load_file(best / "model.safetensors")
 
 
-def test_an_extra_term(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = changed(options)
-
-    def extra(
-        model: MultitaskBERT, batches: dict[str, Batch], logits: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        return {"sst": 0.1 * logits["sst"].square().mean()}
-
-    monkeypatch.setitem(losses.EXTRAS, "small_logits", lambda options: extra)
-    assert not same(plain, changed(options))
-    monkeypatch.setitem(losses.EXTRAS, "small_logits", lambda options: None)
-    assert same(plain, changed(options))
-
-
-def test_a_gradient_combiner(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = changed(options)
-    seen = []
-
-    def largest(gradients: Tensor) -> Tensor:
-        seen.append(gradients.shape)
-        return gradients[gradients.norm(dim=1).argmax()]
-
-    monkeypatch.setitem(surgery.COMBINERS, "largest", largest)
-    assert not same(plain, changed(options, combiner="largest"))
-    assert len(seen) == 3 and seen[0][0] == 3
+def test_averaged_weights(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(hooks.HOOKS, "averaging", lambda model, options: newcomers.Averaging(model))
+    state = survives(replace(options, epochs=1), monkeypatch)
+    # What was kept as best is an average, not the weights that train on.
+    best = next(Path("runs").glob("*-newcomer/best"))
+    kept = load_file(best / "model.safetensors")
+    name = "bert.bert_layers.0.out_dense.weight"
+    assert not torch.equal(kept[name], state[f"model:{name}"])
+    plain = last_state(train(replace(options, epochs=2, name="plain"))["folder"])
+    monkeypatch.delitem(hooks.HOOKS, "averaging")
+    without = last_state(train(replace(options, epochs=2, name="without"))["folder"])
+    assert torch.equal(plain[f"model:{name}"], without[f"model:{name}"])
 
 
-def test_a_task_sampler(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = changed(options)
+def test_a_sampler_that_follows_the_progress(options: Options, monkeypatch: Patch) -> None:
+    def delayed(sizes: dict[str, int], options: Options) -> samplers.Draw:
+        def draw(step: int, progress: float) -> dict[str, int]:
+            return {"para": 7} if progress < 0.5 else {"sst": 4, "sts": 5}
 
-    def only_sentiment_first(sizes: dict[str, int], options: Options) -> samplers.Draw:
-        return lambda step: {"sst": options.batch_size} if step == 0 else {"para": 5, "sts": 4}
+        return draw
 
-    monkeypatch.setitem(samplers.SAMPLERS, "mine", only_sentiment_first)
-    assert not same(plain, changed(options, sampler="mine"))
-
-
-def test_a_schedule(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = changed(options)
-
-    def stairs(total_steps: int, warmup_steps: int) -> Callable[[int], float]:
-        return lambda step: 0.5 ** (step // 2)
-
-    monkeypatch.setitem(optimizer.SCHEDULES, "stairs", stairs)
-    assert not same(plain, changed(options, schedule="stairs"))
+    monkeypatch.setitem(samplers.SAMPLERS, "delayed", delayed)
+    survives(replace(options, sampler="delayed"), monkeypatch)
+    log = next(Path("runs").glob("*-newcomer/log.jsonl")).read_text().splitlines()
+    records = [json.loads(line) for line in log]
+    steps = [record for record in records if "loss" in record]
+    assert ["loss_para" in record for record in steps] == [True] * 3 + [False] * 3
 
 
-def test_a_pooling(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = changed(options)
+def test_a_schedule_that_follows_the_scores(options: Options, monkeypatch: Patch) -> None:
+    def plateau(total_steps: int, warmup_steps: int) -> Callable[..., float]:
+        return lambda step, history: 0.1 ** len(history)
 
-    def max_pooling(encoded: Encoded) -> Tensor:
-        states, mask = encoded.tokens()
-        return states.masked_fill(~mask[:, :, None], float("-inf")).amax(1)
-
-    monkeypatch.setitem(heads.POOLINGS, "max", max_pooling)
-    assert not same(plain, changed(options, pooling="max"))
-
-
-def test_a_head(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tanh(nn.Module):
-        def __init__(
-            self, features: int, hidden: int, outputs: int, dropout: float, norm: str, gated: bool
-        ):
-            super().__init__()
-            self.layers = nn.Sequential(nn.Linear(features, 13), nn.Tanh(), nn.Linear(13, outputs))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layers(x)
-
-    monkeypatch.setitem(heads.HEADS, "tanh", Tanh)
-    assert changed(options, head="tanh")["heads.sst.layers.0.weight"].shape == (13, 32)
+    monkeypatch.setitem(schedules.SCHEDULES, "plateau", plateau)
+    survives(replace(options, schedule="plateau"), monkeypatch)
+    log = next(Path("runs").glob("*-newcomer/log.jsonl")).read_text().splitlines()
+    rates = [json.loads(line)["lr"] for line in log if "lr" in json.loads(line)]
+    assert rates == pytest.approx([1e-3] * 3 + [1e-4] * 3)
 
 
-def test_a_norm_and_a_feed_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+# ---- layers
+
+
+def test_a_norm_and_a_feed_forward(monkeypatch: Patch) -> None:
     """Both are named by BertConfig."""
 
     class Narrow(nn.LayerNorm):
@@ -156,7 +414,7 @@ def test_a_norm_and_a_feed_forward(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(size, eps=eps, bias=False)
 
     monkeypatch.setitem(bert.NORMS, "narrow", Narrow)
-    monkeypatch.setitem(bert.FEED_FORWARDS, "relu", (nn.Linear, torch.relu))
+    monkeypatch.setitem(bert.FEED_FORWARDS, "relu", FeedForward(nn.Linear, torch.relu))
     small = BertConfig(
         vocab_size=9,
         hidden_size=8,
@@ -165,33 +423,8 @@ def test_a_norm_and_a_feed_forward(monkeypatch: pytest.MonkeyPatch) -> None:
         intermediate_size=16,
     )
     model = bert.BertModel(replace(small, norm="narrow", feed_forward="relu"))
-    assert (
-        isinstance(model.bert_layers[0].out_layer_norm, Narrow)
-        and model.bert_layers[0].interm_af is torch.relu
-    )
-    model(torch.tensor([[1, 2, 3]]), torch.ones(1, 3))[
-        "last_hidden_state"
-    ].square().sum().backward()
+    layer = model.bert_layers[0]
+    assert isinstance(layer.out_layer_norm, Narrow) and layer.interm_af is torch.relu
+    out = model(torch.tensor([[1, 2, 3]]), torch.ones(1, 3))["last_hidden_state"]
+    out.square().sum().backward()
     assert model.embed_layer_norm.weight.grad is not None
-
-
-def test_a_fourth_task(
-    options: Options, monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path
-) -> None:
-    header = "Predicted_Acceptability"
-    cola = replace(
-        TASKS["cfimdb"], title="CoLA", files="cola-{}.csv", label="acceptability", header=header
-    )
-    monkeypatch.setitem(TASKS, "cola", cola)
-    for path in small_data.glob("*.csv"):
-        (tmp_path / path.name).write_text(path.read_text())
-        if "cfimdb" in path.name:
-            name = path.name.replace("ids-cfimdb", "cola")
-            (tmp_path / name).write_text(path.read_text().replace("sentiment", "acceptability", 1))
-    result = train(replace(options, data_dir=str(tmp_path), tasks=("sst", "para", "sts", "cola")))
-    assert set(result["best"]["scores"]) == {"sst", "para", "sts", "cola"}
-    assert (
-        Path("predictions/cola-test-output.csv")
-        .read_text()
-        .startswith("id \t Predicted_Acceptability \n")
-    )

@@ -150,19 +150,18 @@ def save_last(folder: Path, pieces: Mapping[str, Any], progress: dict[str, Any])
 
 
 def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give each piece its tensors of the last checkpoint back, set the random states, and return the
-    progress; None where the run had no checkpoint yet. UserError where a file is missing, damaged or
-    of another run.
+    """Give each piece its tensors of the last checkpoint back, set the random states, and return
+    the progress; None where the run had no checkpoint yet. UserError where a file is missing,
+    damaged or of another run.
     """
     if not recover(folder):
         return None
-    # A piece may have no state before its first step: then a file tells that it had one.
-    fresh = states_of(pieces)
-    for name in pieces:
-        path = folder / f"{name}.safetensors"
-        if name not in fresh and not path.exists():
-            continue
-        state = read_tensors(path)
+    held = {path.stem for path in folder.glob("*.safetensors")} - {"random"}
+    expected = set(states_of(pieces))  # a piece that remembers nothing yet may have learned since
+    if unknown := held - set(pieces):
+        raise UserError(f"{folder}: holds {', '.join(sorted(unknown))}, which this run has not")
+    for name in sorted(held | expected):
+        state = read_tensors(folder / f"{name}.safetensors")
         try:
             pieces[name].load_state_dict(state)
         except RuntimeError as error:

@@ -71,7 +71,9 @@ def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, str]:
 
 
 def check_writable(folder: Path) -> None:
-    """UserError where files can't be made in a folder: better now than after an hour of training."""
+    """UserError where files can't be made in a folder: better now than after an hour of
+    training.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -84,8 +86,8 @@ def check_writable(folder: Path) -> None:
 
 def keep_freed_memory() -> None:
     """Have glibc keep what is freed. It hands large blocks back to the system, and then each step
-    faults the embedding's gradient and the activations in anew, a tenth of a step. Elsewhere than on
-    Linux nothing happens.
+    faults the embedding's gradient and the activations in anew, a tenth of a step. Elsewhere than
+    on Linux nothing happens.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -1,9 +1,9 @@
 """Which optimizer moves the weights, and at which rates.
 
-An optimizer is `make(groups, options)`, a torch Optimizer. For checkpoints it names in `moments` the
-tensors that it keeps of a parameter, beside a whole number `step`. One that needs second derivatives
-has `curvature_every`, a number of steps, and `estimate_curvature(loss)`, called every so often with
-the loss of a fresh forward pass.
+An optimizer is `make(groups, options)`, a torch Optimizer. For checkpoints it names in `moments`
+the tensors that it keeps of a parameter, beside a whole number `step`. One that needs second
+derivatives has `curvature_every`, a number of steps, and `estimate_curvature(loss)`, called every
+so often with the loss of a fresh forward pass.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,5 @@
-"""A run: its folder, its progress, what was best, and how it ends, so that train() holds nothing but
-training.
+"""A run: its folder, its progress, what was best, and how it ends, so that train() holds nothing
+but training.
 """
 
 import math
@@ -95,7 +95,8 @@ class Run:
     """A run between its first step and its last, or until it is interrupted.
 
     `pieces`: {name: object}, all that has a state of tensors (model, optimizer, ...): what of them
-    has a state_dict() is saved and restored.
+    has a state_dict() is saved and restored. `training`: the readers, whose positions are too.
+    `total`: the steps of the whole run.
     """
 
     def __init__(
@@ -105,10 +106,12 @@ class Run:
         facts: dict[str, Any],
         pieces: Mapping[str, Any],
         training: dict[str, Split],
+        total: int,
     ):
         self.options = options
         self.pieces = pieces
         self.training = training
+        self.total = total
         self.progress = Progress()
         self.interrupted = False
         self.tokens = 0  # since the last line of the log
@@ -124,7 +127,9 @@ class Run:
             write_json(self.folder / "options.json", options.to_dict())
 
     def restore(self) -> None:
-        """Put everything back as the last checkpoint has it; from the beginning if there is none."""
+        """Put everything back as the last checkpoint has it; from the beginning if there is
+        none.
+        """
         held = load_last(self.folder / "last", self.pieces)
         if held:
             self.progress = Progress(**held)
@@ -136,10 +141,13 @@ class Run:
     # ---- from the first step to the last
 
     def __enter__(self) -> "Run":
-        """Open the log; from here the first Ctrl-C or SIGTERM ends the run after the step, saved, and
-        the second at once.
+        """Open the log; from here the first Ctrl-C or SIGTERM ends the run after the step, saved,
+        and the second at once.
         """
-        self.log_file = Log(self.folder, self.progress.step, self.options.tensorboard)
+        done = self.progress.step
+        tasks = self.pieces["model"].tasks
+        self.console = Console(done, self.total, self.options.log_every, tasks)
+        self.log_file = Log(self.folder, done, self.options.tensorboard)
         self.tick = time.monotonic()
         self.began = self.tick - self.progress.seconds
         self.handlers: dict[int, Any] = {}
@@ -162,13 +170,9 @@ class Run:
         self.console.close()
         self.log_file.close()
 
-    def steps(self, total: int) -> range:
+    def steps(self) -> range:
         """The steps still to be done."""
-        self.total = total
-        self.console = Console(
-            self.progress.step, total, self.options.log_every, self.pieces["model"].tasks
-        )
-        return range(self.progress.step, total)
+        return range(self.progress.step, self.total)
 
     def should_stop(self) -> bool:
         """Whether the user asked to stop, or the score has not risen for --patience evaluations."""
@@ -208,8 +212,8 @@ class Run:
             self.busy = 0.0
 
     def check_finite(self) -> None:
-        """UserError where a loss since the last look was not a finite number: nothing after it may be
-        kept.
+        """UserError where a loss since the last look was not a finite number: nothing after it may
+        be kept.
         """
         for name, value in self.progress.sums.items():
             if not math.isfinite(float(value)):

@@ -55,7 +55,9 @@ SAMPLERS: dict[str, Callable[[dict[str, int], Options], Draw]] = {
 
 
 def grouped(draw: Draw, count: int) -> Draw:
-    """`count` draws as one step, for combiners: of one task's gradient there is nothing to combine."""
+    """`count` draws as one step, for combiners: of one task's gradient there is nothing to
+    combine.
+    """
 
     def together(step: int, progress: float) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -68,15 +70,17 @@ def grouped(draw: Draw, count: int) -> Draw:
 
 
 def one_cycle_a_step(draw: Draw, sizes: dict[str, int]) -> Draw:
-    """The sampler as a combiner needs it: a sampler of one task a step has a cycle of them in one."""
+    """The sampler as a combiner needs it: a sampler of one task a step has a cycle of them in
+    one.
+    """
     if len(draw(0, 0.0)) < len(sizes) and len(draw(0, 0.0)) == 1:
         return grouped(draw, len(sizes))
     return draw
 
 
 def epoch_steps(draw: Draw, sizes: dict[str, int]) -> int:
-    """Optimizer steps of one epoch: until the first task has been seen whole, in the shares that the
-    sampler begins with.
+    """Optimizer steps of one epoch: until the first task has been seen whole, in the shares that
+    the sampler begins with.
     """
     left = dict(sizes)
     steps = 0

@@ -2,8 +2,8 @@
 
 A combiner is made from (options), or None for the plain sum, which needs no gradients of single
 tasks. It is an object with `combine(Gradients) -> [P]` and, where it remembers something, with
-state_dict() and load_state_dict() of tensors, which the checkpoint keeps. Heads and other parameters
-of one task keep their own gradient.
+state_dict() and load_state_dict() of tensors, which the checkpoint keeps. Heads and other
+parameters of one task keep their own gradient.
 """
 
 from collections.abc import Callable, Mapping
