@@ -159,5 +159,38 @@ def test_a_missing_piece_is_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_piece_that_the_run_has_not_is_refused(tmp_path: Path) -> None:
+    """As after a run without the hook that the checkpoint was made with."""
+    save_last(tmp_path / "last", pieces(0, 7.0), {})
+    fewer = pieces(1, 3.0)
+    del fewer["averages"]
+    with pytest.raises(UserError, match="last: holds averages, which this run has not"):
+        load_last(tmp_path / "last", fewer)
+
+
+class BeginsLater(Remembers):
+    """A piece whose state begins with its first step."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.states
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.states = state
+
+
+def test_a_state_that_began_with_a_step_comes_back(tmp_path: Path) -> None:
+    """And where it had not begun there is none."""
+    first, second = BeginsLater(), BeginsLater()
+    save_last(tmp_path / "last", {"combiner": first}, {})
+    assert load_last(tmp_path / "last", {"combiner": second}) == {} and not second.states
+    first.states = {"sst": torch.tensor(3.0)}
+    save_last(tmp_path / "last", {"combiner": first}, {})
+    load_last(tmp_path / "last", {"combiner": second})
+    assert second.states == {"sst": torch.tensor(3.0)}
+
+
 def test_without_a_checkpoint_nothing_is_loaded(tmp_path: Path) -> None:
     assert load_last(tmp_path / "last", pieces(0, 7.0)) is None

@@ -23,9 +23,10 @@ LONG_MODULES = {
     "bert.py",
     "flags.py",
     "multitask_bert.py",
+    "multitask_classifier.py",
     "options.py",
 }
-LONG_FUNCTIONS = {"multitask_classifier.py:train"}  # "file.py:function"
+LONG_FUNCTIONS: set[str] = set()  # "file.py:function"
 
 
 def sources(root: Path) -> dict[str, ast.Module]:
