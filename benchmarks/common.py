@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from runs import check_writable, environment
-from samplers import SAMPLERS, Draw
 from torch import Tensor
 
-from datasets import Sequence, Split, find_files, load_split
+from datasets import Split, find_files, load_split
 from errors import UserError
 from flags import expand, parse
 from multitask_bert import MultitaskBERT
 from options import Options, pick
-from packing import pack
+from packing import Tokens
+from tasks import tasks_of
 from tokenizer import BertTokenizer
+from training.environment import check_writable, environment
+from training.samplers import SAMPLERS, Draw
 
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
 
@@ -51,20 +52,19 @@ def load(
     corpus.
     """
     paths, built_in = find_files(options)
-    return {
-        split: {
-            task: load_split(paths[task, split], task, split, options, tokenizer)
-            for task in options.tasks
-        }
-        for split in splits
-    }, built_in
+    data: dict[str, dict[str, Split]] = {}
+    for split in splits:
+        data[split] = {}
+        for name, task in tasks_of(options).items():
+            path = paths[name, split]
+            data[split][name] = load_split(path, task, split, options, tokenizer)
+    return data, built_in
 
 
 def sampler(options: Options, training: dict[str, Split]) -> Draw:
     """The main job's sampler over these examples."""
-    return pick(SAMPLERS, options.sampler, "--sampler")(
-        {task: len(split) for task, split in training.items()}, options
-    )
+    sizes = {task: len(split) for task, split in training.items()}
+    return pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
 
 
 def check_followed(options: Options, *more: str) -> None:
@@ -96,10 +96,14 @@ def check_followed(options: Options, *more: str) -> None:
 
 
 def draw_steps(options: Options, training: dict[str, Split], count: int) -> list[Step]:
-    """The examples of the main job's first `count` forward passes with this seed."""
+    """The examples of the main job's first `count` steps with this seed."""
     draw = sampler(options, training)
     splits = {task: replace(split, drawn=0) for task, split in training.items()}
-    return [{task: splits[task].draw(n) for task, n in draw(step).items()} for step in range(count)]
+    steps: list[Step] = []
+    for number in range(count):
+        counts = draw(number, 0.0)
+        steps.append({task: splits[task].draw(examples) for task, examples in counts.items()})
+    return steps
 
 
 def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) -> list[Step]:
@@ -110,14 +114,14 @@ def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) 
     order = np.random.default_rng(seed).permutation(len(steps))
     grouped: list[Step] = [{} for _ in steps]
     for task, split in training.items():
-        ordered = sorted(
-            (i for step in steps for i in step.get(task, [])),
-            key=lambda i: len(split.sequences[i][0]),
-        )
+        drawn = [i for step in steps for i in step.get(task, [])]
+        ordered = sorted(drawn, key=split.length)
         begin = 0
-        for number in (n for n in order if task in steps[n]):
-            grouped[number][task] = ordered[begin : begin + len(steps[number][task])]
-            begin += len(steps[number][task])
+        for number in order:
+            if task in steps[number]:
+                end = begin + len(steps[number][task])
+                grouped[number][task] = ordered[begin:end]
+                begin = end
     return grouped
 
 
@@ -125,20 +129,19 @@ def real_tokens(steps: list[Step], training: dict[str, Split]) -> int:
     """Word-pieces of the steps' examples, [CLS] and [SEP] too, as `[CLS] a [SEP] b [SEP]` for
     pairs; no padding.
     """
-    return sum(
-        len(training[task].sequences[i][0])
-        for step in steps
-        for task, part in step.items()
-        for i in part
-    )
+    tokens = 0
+    for step in steps:
+        for task, indices in step.items():
+            tokens += sum(map(training[task].length, indices))
+    return tokens
 
 
-def padded(sequences: list[Sequence], device: torch.device) -> dict[str, Tensor]:
+def padded(sequences: list[Tokens], device: torch.device) -> dict[str, Tensor]:
     """Sequences padded to the longest, under transformers' names: [B, T] each."""
-    width = max(len(ids) for ids, _ in sequences)
+    width = max(map(len, sequences))
     rows = np.zeros((3, len(sequences), width), dtype=np.int64)
-    for i, (ids, types) in enumerate(sequences):
-        rows[:, i, : len(ids)] = ids, types, np.ones(len(ids))
+    for i, tokens in enumerate(sequences):
+        rows[:, i, : len(tokens)] = tokens.ids, tokens.types, np.ones(len(tokens))
     names = ("input_ids", "token_type_ids", "attention_mask")
     return dict(zip(names, torch.from_numpy(rows).to(device, non_blocking=True), strict=True))
 
@@ -148,25 +151,22 @@ def check_agreement(
     ours: MultitaskBERT, others: dict[str, Callable[[dict[str, Tensor]], Tensor]], split: Split
 ) -> float:
     """The largest difference between our last hidden states and the others' on 32 of a split's
-    sequences, in fp32.
+    examples, in fp32.
 
     The others must be in eval mode; ours is put into it. RuntimeError above 1e-4: then the times
     compare different models.
     """
-    sequences = split.sequences[:32]
-    batch = padded(sequences, ours.device)
-    packed = pack({split.task: sequences}).to(ours.device)
-    mine = ours.eval().bert.encode(packed)[-1]
+    batch = split.batch(list(range(min(32, len(split)))))
+    inputs = padded(batch.tokens, ours.device)
+    packed = ours.pack({split.task.name: batch})
+    mine = ours.eval().bert.encode_packed(packed)[-1]
+    places = list(zip(packed.starts.tolist(), packed.lengths.tolist(), strict=True))
     worst = 0.0
     for name, encode in others.items():
-        theirs = encode(batch)
-        for i, (start, length) in enumerate(
-            zip(packed.starts.tolist(), packed.lengths.tolist(), strict=True)
-        ):
-            worst = max(
-                worst,
-                float((theirs[i, :length].float() - mine[start : start + length]).abs().max()),
-            )
+        theirs = encode(inputs).float()
+        for i, (start, length) in enumerate(places):
+            difference = (theirs[i, :length] - mine[start : start + length]).abs().max()
+            worst = max(worst, float(difference))
         if not worst <= 1e-4:
             raise RuntimeError(
                 f"{name}: last hidden states differ from ours by {worst:.1e}, expected at most 1e-4"
@@ -233,7 +233,7 @@ def check_joins(record: str, options: Options) -> None:
     other data.
     """
     check_place(record)
-    now = source(asdict(options), find_files(options)[1])
+    now = source(options.to_dict(), find_files(options)[1])
     for line in read(record):
         if (then := source(line["options"], line["built_in_corpus"])) != now:
             raise UserError(f"{record} holds runs on {then}, not {now}: give another --record")

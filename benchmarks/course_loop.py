@@ -176,7 +176,7 @@ def task_loss(task: str, logits: Tensor, examples: list[Example]) -> Tensor:
     labels = torch.tensor([e.label for e in examples], device=logits.device)
     if TASKS[task].outputs > 1:
         return F.cross_entropy(logits, labels.long())
-    if TASKS[task].whole:
+    if TASKS[task].labels.whole:
         return F.binary_cross_entropy_with_logits(logits.view(-1), labels.float())
     return F.mse_loss(logits.view(-1), labels.float())
 

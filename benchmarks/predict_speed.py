@@ -1,16 +1,19 @@
 """Prediction speed and memory of this project against a course-style loop and transformers, on the
 same dev examples.
 
-    python benchmarks/predict_speed.py --data_dir DATA --record benchmarks/records/predict_speed.json
+    python benchmarks/predict_speed.py --data_dir DATA --record speed.json
     python benchmarks/predict_speed.py --use_gpu --examples 0      # the whole dev split
 
 Takes the main job's flags and its own. The sides take turns, each in a process of its own; medians
 over the rounds count. First all encoders must give the same outputs. Tokens are counted as in
 train_speed.py.
 
-    ours, ours_fp32   evaluation.predict_logits: packed, longest first; bf16 where the hardware has it, and fp32
-    course            course_loop.py: fp32, batches of 64 in file order, tokenised when batched, two encoder calls a pair
-    sdpa, eager       transformers' BertModel, autocast to our dtype, batches of 64 sorted by length, pairs as one sequence
+    ours, ours_fp32   evaluation.predict_logits: packed, longest first; bf16 where the hardware has
+                      it, and fp32
+    course            course_loop.py: fp32, batches of 64 in file order, tokenised when batched, two
+                      encoder calls a pair
+    sdpa, eager       transformers' BertModel, autocast to our dtype, batches of 64 sorted by
+                      length, pairs as one sequence
 """
 
 import sys
@@ -21,7 +24,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from checkpoint import seed_everything
 from torch import Tensor
 
 from benchmarks import common, course_loop, race, reference
@@ -31,8 +33,10 @@ from errors import run_main
 from evaluation import predict_logits
 from multitask_bert import build, pick_device, pick_dtype
 from options import Options
+from packing import Tokens
 from pretrained import default_pretrained
 from tokenizer import BertTokenizer
+from training.checkpoint import seed_everything
 
 Side = Callable[[dict[str, Split]], dict[str, Tensor]]  # {task: examples} -> {task: logits}
 COURSE_BATCH = 64
@@ -93,19 +97,16 @@ TITLES = {
 
 
 def some(split: Split, count: int, seed: int) -> Split:
-    """`count` examples of a split drawn at random, in file order; 0: all. Sentences or
-    cross-encoded pairs.
-    """
+    """`count` examples of a split drawn at random, in file order; 0: all."""
     if not count or count >= len(split):
         return split
     chosen = sorted(np.random.default_rng(seed).permutation(len(split))[:count].tolist())
-    return Split(
-        split.task,
-        [split.examples[i] for i in chosen],
-        [split.sequences[i] for i in chosen],
-        1,
-        split.seed,
-    )
+    tokens: list[Tokens] = []
+    bounds = [0]
+    for index in chosen:
+        tokens += split.sequences(index)
+        bounds.append(len(tokens))
+    return Split(split.task, [split.examples[i] for i in chosen], tokens, bounds, split.seed)
 
 
 def main(argv: list[str]) -> None:
@@ -137,7 +138,7 @@ def main(argv: list[str]) -> None:
     worst = agreement(options, splits)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
     seconds, peaks = race.race(__file__, argv, mine)
-    tokens = sum(len(ids) for split in splits.values() for ids, _ in split.sequences)
+    tokens = sum(len(tokens) for split in splits.values() for tokens in split.tokens)
     examples = sum(len(split) for split in splits.values())
     record = {
         **common.facts(options, built_in),

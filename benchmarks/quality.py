@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,15 @@ PLACES = {"files", "predictions", "runs_dir", "data_dir", "name"}
 
 
 def essence(options: dict[str, Any]) -> dict[str, Any]:
-    """The options without those that only say where files are; common.check_joins compares the
-    data.
+    """What a run's options, or those that a record holds, mean today: one that a line of an older
+    version lacks has its default, one that is no more is left out, and so are those that only say
+    where files are; common.check_joins compares the data.
     """
+    known = Options().to_dict()
+    meant = {name: options.get(name, default) for name, default in known.items()}
     return {
         name: list(x) if isinstance(x, tuple) else x
-        for name, x in options.items()
+        for name, x in meant.items()
         if name not in PLACES
     }
 
@@ -61,10 +64,9 @@ def measured(name: str, options: Options, held: list[dict[str, Any]]) -> bool:
     """Whether a record holds this set and seed; UserError where it does under other options."""
     for line in held:
         if (line["name"], line["seed"]) == (name, options.seed):
-            now, then = essence(asdict(options)), essence(line["options"])
-            if differ := [
-                f"{k} {then.get(k)}, not {v}" for k, v in now.items() if k in then and then[k] != v
-            ]:
+            now, then = essence(options.to_dict()), essence(line["options"])
+            differ = [f"{k} {then[k]}, not {v}" for k, v in now.items() if then[k] != v]
+            if differ:
                 what = f"{name}, seed {options.seed}, with {'; '.join(differ)}"
                 raise UserError(f"the record holds {what}: give another --record")
             return True
@@ -94,7 +96,7 @@ def measure(name: str, options: Options) -> dict[str, Any]:
         "best": results["best"],
         "epochs": epochs,
         "seconds": results["seconds"],
-        "options": asdict(options),
+        "options": options.to_dict(),
         **common.facts(options, results["built_in_corpus"]),
     }
 
@@ -128,12 +130,11 @@ def table(paths: list[str]) -> str:
         raise UserError(f"no runs in {', '.join(paths)}")
     for line in held:
         rows[title(line["name"], line.get("flags"))].append(line)
-    if (
-        len(sources := sorted({common.source(x["options"], x["built_in_corpus"]) for x in held}))
-        > 1
-    ):
+    sources = sorted({common.source(x["options"], x["built_in_corpus"]) for x in held})
+    if len(sources) > 1:
         raise UserError(
-            f"the records are of different data ({'; '.join(sources)}): give another --record or --reference"
+            f"the records are of different data ({'; '.join(sources)}): "
+            "give another --record or --reference"
         )
     tasks = list(held[0]["best"]["scores"])
     heads = [f"{TASKS[t].title} {TASKS[t].metric_name}" for t in tasks]

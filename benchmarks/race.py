@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint import write_json
-from runs import keep_freed_memory
 
 from benchmarks import common
 from errors import UserError
+from training.checkpoint import write_json
+from training.environment import keep_freed_memory
 
 KEEPERS = ("ours", "ours_fp32", "eager_kept")  # sides that keep freed memory, as train() does
 

@@ -15,7 +15,7 @@ error of the raw output on the label 0 to 5 (or, --sts_loss bce, this project's 
 import sys
 import time
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoint import seed_everything
-from samplers import epoch_steps
 from torch import Tensor, nn
 
 from benchmarks.common import (
@@ -39,18 +37,34 @@ from benchmarks.common import (
     padded,
     sampler,
 )
-from datasets import Batch, Split
+from datasets import Split
 from errors import run_main
 from evaluation import measure
-from multitask_bert import pick_device, pick_dtype
-from optimizer import SCHEDULES, parameter_groups
+from multitask_bert import peak_rate, pick_device, pick_dtype
+from optimizer import parameter_groups
 from options import Options, pick
+from packing import Batch
 from pretrained import default_pretrained, find_pretrained
 from tasks import TASKS, overall
 from tokenizer import BertTokenizer
+from training.checkpoint import seed_everything
+from training.optimizers import set_rates
+from training.samplers import epoch_steps, micro_batches
+from training.schedules import SCHEDULES
 
 EVALUATION_BATCH = 64
 ENCODED_TOGETHER = 16
+FOLLOWED = (
+    "steps_per_epoch",
+    "accumulation",
+    "sampler",
+    "sampling_exponent",
+    "schedule",
+    "warmup",
+    "weight_decay",
+    "clip",
+    "max_length",
+)
 
 
 class PlainBERT(nn.Module):
@@ -84,18 +98,17 @@ class PlainBERT(nn.Module):
         """All tasks of a step, encoded sorted by length, `together` at a time, each padded to its
         longest.
         """
-        sequences = [sequence for batch in batches.values() for sequence in batch.sequences]
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))
+        sequences = [tokens for batch in batches.values() for tokens in batch.tokens]
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         device = next(self.parameters()).device
         parts = [order[begin : begin + together] for begin in range(0, len(order), together)]
         states = [
             self.bert(**padded([sequences[i] for i in part], device)).last_hidden_state[:, 0]
             for part in parts
         ]
-        first = self.dropout(
-            torch.cat(states)[torch.tensor(order).argsort().to(device)]
-        )  # in the batches' order
-        pieces = first.split([len(batch.sequences) for batch in batches.values()])
+        in_order = torch.cat(states)[torch.tensor(order).argsort().to(device)]
+        first = self.dropout(in_order)
+        pieces = first.split([len(batch.tokens) for batch in batches.values()])
         return {
             task: self.heads[task](piece).float()
             for task, piece in zip(batches, pieces, strict=True)
@@ -103,12 +116,15 @@ class PlainBERT(nn.Module):
 
 
 def task_loss(task: str, logits: Tensor, labels: Tensor, sts_loss: str) -> Tensor:
-    """The mean loss of a task's examples; "mse" takes the squared error where labels are not whole
-    numbers.
+    """The mean loss of a task's examples. Where labels are not whole numbers it is the squared
+    error ("mse"), or the cross-entropy of the labels' share of the highest one ("bce").
     """
-    if sts_loss == "mse" and not TASKS[task].whole:
+    scale = TASKS[task].labels
+    if TASKS[task].outputs > 1:
+        return F.cross_entropy(logits, labels.long())
+    if sts_loss == "mse" and not scale.whole:
         return F.mse_loss(logits.squeeze(1), labels)
-    return TASKS[task].loss(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits.squeeze(1), labels / scale.high)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
@@ -123,11 +139,12 @@ def predict_logits(model: PlainBERT, split: Split, dtype: torch.dtype) -> Tensor
     """
     model.eval()
     device = next(model.parameters()).device
-    order = sorted(range(len(split)), key=lambda i: -len(split.sequences[i][0]))
+    order = sorted(range(len(split)), key=lambda i: -split.length(i))
     rows = []
     with autocast(device, dtype):
         for begin in range(0, len(order), EVALUATION_BATCH):
-            rows.append(model(split.task, split.batch(order[begin : begin + EVALUATION_BATCH])))
+            batch = split.batch(order[begin : begin + EVALUATION_BATCH])
+            rows.append(model(split.task.name, batch))
     return torch.cat(rows).cpu()[torch.tensor(order).argsort()]
 
 
@@ -138,11 +155,97 @@ def evaluate(
     scores = {}
     for task, split in dev.items():
         logits = predict_logits(model, split, dtype)
-        raw = sts_loss == "mse" and not TASKS[task].whole
-        predictions = logits.squeeze(1) if raw else TASKS[task].predict(logits)
+        raw = sts_loss == "mse" and not split.task.labels.whole
+        predictions = logits.squeeze(1) if raw else split.task.predict(logits)
         labels = np.array([example.label for example in split.examples])
-        scores[task] = measure(task, predictions.numpy(), labels)["score"]
+        scores[task] = measure(split.task, predictions.numpy(), labels)["score"]
     return {"scores": scores, "overall": overall(scores)}
+
+
+@dataclass
+class Learner:
+    """What a step works on."""
+
+    options: Options
+    model: PlainBERT
+    optimizer: torch.optim.Optimizer
+    data: dict[str, dict[str, Split]]  # split -> task -> examples
+    built_in: bool  # whether they are the built-in corpus
+    sts_loss: str
+    device: torch.device
+    dtype: torch.dtype
+
+
+def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
+    """One optimizer step on the examples {task: indices}; the sum of the tasks' mean losses."""
+    options, model = learner.options, learner.model
+    total = torch.zeros((), device=learner.device)
+    for part in micro_batches(drawn, options.accumulation):
+        batches = {
+            task: learner.data["train"][task].batch(indices) for task, indices in part.items()
+        }
+        with autocast(learner.device, learner.dtype):
+            logits = model.joint(batches, ENCODED_TOGETHER)
+        loss = torch.zeros((), device=learner.device)
+        for task, batch in batches.items():
+            labels = batch.labels.to(learner.device)
+            share = len(part[task]) / len(drawn[task])
+            loss = loss + task_loss(task, logits[task], labels, learner.sts_loss) * share
+        loss.backward()
+        total += loss.detach()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
+    learner.optimizer.step()
+    learner.optimizer.zero_grad()
+    return total
+
+
+def make_learner(options: Options, attention: str, sts_loss: str) -> Learner:
+    """The data, a fresh model and its optimizer."""
+    if options.model == "auto":
+        options = replace(options, model=default_pretrained())
+    tokenizer = BertTokenizer.from_pretrained(options.model)
+    data, built_in = load(options, tokenizer, ("train", "dev"))
+    device = pick_device(options.use_gpu)
+    dtype = pick_dtype(options.precision, device)
+    seed_everything(options.seed)
+    model = PlainBERT(options, attention).to(device).train()
+    peak = peak_rate(options, model.bert.config.hidden_size)
+    optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay, peak))
+    return Learner(options, model, optimizer, data, built_in, sts_loss, device, dtype)
+
+
+def run_steps(learner: Learner, every_epoch: bool) -> tuple[list[dict[str, Any]], float]:
+    """All steps of a run, at the main job's rates; the dev scores, of every epoch or the last, and
+    the mean loss of the last epoch.
+    """
+    options, training = learner.options, learner.data["train"]
+    sizes = {task: len(split) for task, split in training.items()}
+    draw = sampler(options, training)
+    epoch = options.steps_per_epoch or epoch_steps(draw, sizes)
+    total = epoch * options.epochs
+    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
+    print(f"{options.model}: {total} steps, {learner.dtype}, STS {learner.sts_loss}", flush=True)
+
+    began = time.monotonic()
+    epochs: list[dict[str, Any]] = []
+    losses: list[Tensor] = []  # of this epoch's steps
+    for step in range(total):
+        set_rates(learner.optimizer, schedule(step, [(e["step"], e["overall"]) for e in epochs]))
+        counts = draw(step, step / total)
+        drawn = {task: training[task].draw(count) for task, count in counts.items()}
+        losses = losses if step % epoch else []
+        losses.append(update(learner, drawn))
+        seconds = time.monotonic() - began
+        if (step + 1) % 100 == 0 or (step + 1) % epoch == 0:
+            mean = float(torch.stack(losses).mean())
+            print(f"step {step + 1}/{total}  loss {mean:.3f}  {seconds:.0f} s", flush=True)
+        if (step + 1) % epoch == 0 and (every_epoch or step + 1 == total):
+            scored = evaluate(learner.model, learner.data["dev"], learner.dtype, learner.sts_loss)
+            learner.model.train()
+            epochs.append({"epoch": (step + 1) // epoch, "step": step + 1, **scored})
+            scores = "  ".join(f"{task} {score:.4f}" for task, score in scored["scores"].items())
+            print(f"{scores}  overall {scored['overall']:.4f}", flush=True)
+    return epochs, float(torch.stack(losses).mean())
 
 
 def train(
@@ -151,84 +254,22 @@ def train(
     """Train and evaluate; the record of the run. Options that it does not follow must be at their
     defaults.
     """
-    check_followed(
-        options,
-        "steps_per_epoch",
-        "accumulation",
-        "sampler",
-        "sampling_exponent",
-        "schedule",
-        "warmup",
-        "weight_decay",
-        "clip",
-        "max_length",
-    )
-    if options.model == "auto":
-        options = replace(options, model=default_pretrained())
-    device = pick_device(options.use_gpu)
-    dtype = pick_dtype(options.precision, device)
-    seed_everything(options.seed)
-    model = PlainBERT(options, attention).to(device)
-    data, built_in = load(options, BertTokenizer.from_pretrained(options.model), ("train", "dev"))
-    training = data["train"]
-    draw = sampler(options, training)
-    epoch = options.steps_per_epoch or epoch_steps(
-        draw, {t: len(s) for t, s in training.items()}, options.accumulation
-    )
-    total = epoch * options.epochs
-    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
-    peak = options.learning_rate(model.bert.config.hidden_size)
-    optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=peak)
-
-    began, examples, epochs, running, losses = time.monotonic(), 0, [], 0.0, []
-    print(
-        f"{options.model}: {total} steps, {attention} attention, {dtype}, STS {sts_loss}",
-        flush=True,
-    )
-    model.train()
-    for step in range(total):
-        for group in optimizer.param_groups:
-            group["lr"] = peak * schedule(step)
-        for micro in range(step * options.accumulation, (step + 1) * options.accumulation):
-            batches = {task: training[task].take(count) for task, count in draw(micro).items()}
-            with autocast(device, dtype):
-                logits = model.joint(batches, ENCODED_TOGETHER)
-            parts = [
-                task_loss(t, logits[t], batch.labels.to(device), sts_loss)
-                for t, batch in batches.items()
-            ]
-            loss = torch.stack(parts).sum() / options.accumulation
-            examples += sum(len(batch.labels) for batch in batches.values())
-            loss.backward()
-            losses.append(loss.detach())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
-        optimizer.step()
-        optimizer.zero_grad()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1}/{total}  {time.monotonic() - began:.0f} s", flush=True)
-        if (step + 1) % epoch == 0:
-            running, losses = float(torch.stack(losses).sum()) / epoch, []
-            line = f"epoch {(step + 1) // epoch}  step {step + 1}  loss {running:.3f}"
-            if every_epoch or step + 1 == total:
-                epochs.append(
-                    {"epoch": (step + 1) // epoch, **evaluate(model, data["dev"], dtype, sts_loss)}
-                )
-                model.train()
-                line += "  " + "  ".join(f"{t} {s:.4f}" for t, s in epochs[-1]["scores"].items())
-                line += f"  overall {epochs[-1]['overall']:.4f}"
-            print(f"{line}  {time.monotonic() - began:.0f} s", flush=True)
+    check_followed(options, *FOLLOWED)
+    began = time.monotonic()
+    learner = make_learner(options, attention, sts_loss)
+    epochs, loss = run_steps(learner, every_epoch)
     return {
         "name": f"transformers, linear heads, STS {sts_loss}",
         "seed": options.seed,
         "best": max(epochs, key=lambda e: e["overall"]),
         "epochs": epochs,
-        "loss": running,
-        "steps": total,
-        "examples": examples,
+        "loss": loss,
+        "steps": epochs[-1]["step"],
+        "examples": sum(split.drawn for split in learner.data["train"].values()),
         "attention": attention,
         "seconds": round(time.monotonic() - began, 1),
-        "options": asdict(options),
-        **facts(options, built_in),
+        "options": learner.options.to_dict(),
+        **facts(learner.options, learner.built_in),
     }
 
 

@@ -10,11 +10,15 @@ examples, in train mode, with the same dropout, clipping and warm-up. The sides 
 a process of its own; medians over rounds count. First all encoders must give the same outputs. A
 real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted alike for every side.
 
-    ours     MultitaskBERT as in train(): packed, bf16 where the hardware has it, all tasks in one encoder call
-    course   course_loop.py: fp32, tokenised when batched, random batches, two encoder calls a pair
-    sdpa     transformers' BertModel, autocast to our dtype, examples grouped by length over all steps of a round, padded,
-    eager    one encoder call a task, pairs as one sequence, token ids made beforehand, fused AdamW; with either attention
-    sdpa_joint, eager_joint    the same with one encoder call a step; left out unless named in --sides
+    ours         multitask_classifier.update(): packed, bf16 where the hardware has it, all tasks in
+                 one encoder call
+    course       course_loop.py: fp32, tokenised when batched, random batches, two encoder calls a
+                 pair
+    sdpa, eager  transformers' BertModel with either attention, autocast to our dtype, examples
+                 grouped by length over all steps of a round, padded, one encoder call a task, pairs
+                 as one sequence, token ids made beforehand, fused AdamW
+    sdpa_joint, eager_joint    the same with one encoder call a step; left out unless named in
+                               --sides
     eager_kept                 eager with the malloc setting that train() makes for itself
 """
 
@@ -27,9 +31,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from checkpoint import seed_everything
-from samplers import epoch_steps
-from surgery import COMBINERS, backward
 from torch import Tensor
 
 from benchmarks import common, course_loop, race
@@ -37,58 +38,48 @@ from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
 from datasets import Split
 from errors import run_main
-from multitask_bert import build, pick_device, pick_dtype
-from optimizer import OPTIMIZERS, SCHEDULES, parameter_groups
+from multitask_bert import build, peak_rate, pick_device, pick_dtype
+from multitask_classifier import make_learner, update
+from optimizer import parameter_groups
 from options import Options, pick
 from pretrained import default_pretrained
-from tasks import TASKS
 from tokenizer import BertTokenizer
+from training.checkpoint import seed_everything
+from training.optimizers import set_rates
+from training.samplers import epoch_steps
+from training.schedules import SCHEDULES
 
 Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses
-PEAK = 1e-4  # learning rate, where --lr is not given; it does not matter for speed
 
 
 def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimizer], None]:
-    """A function that sets the rate of the next step, warm-up first; `total` steps, after which it
-    stays at the last.
+    """A function that sets the rates of the next step, warm-up first; `total` steps, after which
+    they stay at the last.
     """
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
     steps = itertools.count()
 
-    def set_rate(optimizer: torch.optim.Optimizer) -> None:
-        lr = (options.lr or PEAK) * schedule(min(next(steps), total - 1))
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+    def set_next(optimizer: torch.optim.Optimizer) -> None:
+        set_rates(optimizer, schedule(min(next(steps), total - 1), ()))
 
-    return set_rate
+    return set_next
 
 
 def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
-    """The step of multitask_classifier.train(), without log and checkpoints."""
+    """multitask_classifier.update(), without log and checkpoints."""
     device = pick_device(options.use_gpu)
     model = build(options).to(device).train()
     model.compute_dtype = pick_dtype(options.precision, device)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    shared = [p for p in model.bert.parameters() if p.requires_grad]
-    make = pick(OPTIMIZERS, options.optimizer, "--optimizer")
-    optimizer = make(parameter_groups(model, options.weight_decay), form=options.optimizer_form)
-    combine = pick(COMBINERS, options.combiner, "--combiner")
-    set_rate = learning_rates(options, total)
+    learner = make_learner(options, model, training)
+    set_next = learning_rates(options, total)
+    numbers = itertools.count()
 
     def side(steps: list[Step]) -> list[Tensor]:
         seen = []
-        for step in steps:
-            set_rate(optimizer)
-            batches = {task: training[task].batch(indices) for task, indices in step.items()}
-            logits = model.logits(batches)
-            losses = {
-                t: TASKS[t].loss(logits[t], batch.labels.to(device)) for t, batch in batches.items()
-            }
-            backward(losses, shared, combine)
-            torch.nn.utils.clip_grad_norm_(parameters, options.clip or float("inf"))
-            optimizer.step()
-            optimizer.zero_grad()
-            seen.append(torch.stack(list(losses.values())).detach().sum())
+        for drawn in steps:
+            set_next(learner.optimizer)
+            done = update(learner, drawn, next(numbers))
+            seen.append(torch.stack(list(done.losses.values())).sum())
         return seen
 
     return side
@@ -100,13 +91,15 @@ def course_side(options: Options, training: dict[str, Split], total: int) -> Sid
     model = course_loop.CourseMultitask(source.config, source.state_dict(), training)
     model = model.to(pick_device(options.use_gpu)).train()
     tokenizer = BertTokenizer.from_pretrained(options.model)
-    optimizer = course_loop.LoopAdamW(model.parameters(), options.lr or PEAK, options.weight_decay)
-    set_rate = learning_rates(options, total)
+    lr = peak_rate(options, source.config.hidden_size)
+    optimizer = course_loop.LoopAdamW(model.parameters(), lr, options.weight_decay)
+    optimizer.param_groups[0]["peak_lr"] = lr
+    set_next = learning_rates(options, total)
 
     def side(steps: list[Step]) -> list[Tensor]:
         seen = []
         for step in steps:
-            set_rate(optimizer)
+            set_next(optimizer)
             examples = {
                 task: [training[task].examples[i] for i in indices]
                 for task, indices in step.items()
@@ -129,24 +122,24 @@ def transformers_side(
         device = pick_device(options.use_gpu)
         dtype = pick_dtype(options.precision, device)
         model = PlainBERT(options, attention).to(device).train()
-        groups = parameter_groups(model, options.weight_decay)
+        lr = peak_rate(options, model.bert.config.hidden_size)
+        groups = parameter_groups(model, options.weight_decay, lr)
         try:
-            optimizer = torch.optim.AdamW(groups, lr=PEAK, fused=True)
+            optimizer = torch.optim.AdamW(groups, fused=True)
         except RuntimeError:  # no fused kernel for this device
-            optimizer = torch.optim.AdamW(groups, lr=PEAK, foreach=True)
-        set_rate = learning_rates(options, total)
+            optimizer = torch.optim.AdamW(groups, foreach=True)
+        set_next = learning_rates(options, total)
 
         def side(steps: list[Step]) -> list[Tensor]:
             seen = []
             for step in common.by_similar_length(steps, training, options.seed):
-                set_rate(optimizer)
+                set_next(optimizer)
                 batches = {task: training[task].batch(indices) for task, indices in step.items()}
                 with autocast(device, dtype):
-                    logits = (
-                        model.joint(batches)
-                        if joint
-                        else {task: model(task, batch) for task, batch in batches.items()}
-                    )
+                    if joint:
+                        logits = model.joint(batches)
+                    else:
+                        logits = {task: model(task, batch) for task, batch in batches.items()}
                 losses = [
                     task_loss(t, logits[t], batch.labels.to(device), "bce")
                     for t, batch in batches.items()
@@ -216,24 +209,22 @@ def main(argv: list[str]) -> None:
     data, built_in = common.load(options, BertTokenizer.from_pretrained(options.model), ("train",))
     training = data["train"]
     sizes = {task: len(split) for task, split in training.items()}
-    count = mine.steps or epoch_steps(common.sampler(options, training), sizes, 1)
+    count = mine.steps or epoch_steps(common.sampler(options, training), sizes)
     seed_everything(options.seed)
     steps = common.draw_steps(options, training, count)
 
     def prepare() -> Callable[[], list[Tensor]]:
-        update = SIDES[mine.worker](options, training, 2 + count * mine.rounds)
-        update(steps[:2])  # warm-up
-        return lambda: update(steps)
+        side = SIDES[mine.worker](options, training, 2 + count * mine.rounds)
+        side(steps[:2])  # warm-up
+        return lambda: side(steps)
 
     if mine.worker:
         return race.serve(mine.worker, prepare, device)
     worst = agreement(options, training)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
     seconds, peaks = race.race(__file__, argv, mine)
-    tokens, examples = (
-        common.real_tokens(steps, training),
-        sum(len(part) for step in steps for part in step.values()),
-    )
+    tokens = common.real_tokens(steps, training)
+    examples = sum(len(part) for step in steps for part in step.values())
     record = {
         **common.facts(options, built_in),
         "dtype": str(pick_dtype(options.precision, device)),

@@ -1,11 +1,11 @@
-"""The benchmarks run, on the main job's examples. Oracles: Split.take(), optimizer.AdamW, batches
+"""The benchmarks run, on the main job's examples. Oracles: Split.draw(), optimizer.AdamW, batches
 of one example.
 """
 
 import json
 import re
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -53,15 +53,16 @@ def training(options: Options) -> dict[str, Split]:
 
 
 def test_steps_hold_what_the_main_job_takes(options: Options, training: dict[str, Split]):
-    """Their indices and take() agree, over several steps."""
+    """Their indices and what the splits draw agree, over several steps, and the splits are left as
+    they were.
+    """
     draw = common.sampler(options, training)
-    for number, step in enumerate(common.draw_steps(options, training, 3)):
-        for task, count in draw(number).items():
-            taken, drawn = training[task].take(count), training[task].batch(step[task])
-            assert len(step[task]) == count and torch.equal(taken.labels, drawn.labels)
-            assert all(
-                a is b for (a, _), (b, _) in zip(taken.sequences, drawn.sequences, strict=True)
-            )
+    steps = common.draw_steps(options, training, 3)
+    assert all(split.drawn == 0 for split in training.values())
+    for number, step in enumerate(steps):
+        counts = draw(number, 0.0)
+        assert step == {task: training[task].draw(count) for task, count in counts.items()}
+        assert all(len(step[task]) == count for task, count in counts.items())
 
 
 def test_length_grouping_keeps_examples_and_steps(options: Options, training: dict[str, Split]):
@@ -71,9 +72,7 @@ def test_length_grouping_keeps_examples_and_steps(options: Options, training: di
 
     def cells(some: list[common.Step]) -> int:
         return sum(
-            len(i) * max(len(training[t].sequences[j][0]) for j in i)
-            for step in some
-            for t, i in step.items()
+            len(i) * max(map(training[t].length, i)) for step in some for t, i in step.items()
         )
 
     for task in training:
@@ -104,7 +103,7 @@ def test_every_side_follows_the_schedule(
     name: str, options: Options, training: dict[str, Split], monkeypatch
 ):
     """At a learning rate of zero no side learns."""
-    monkeypatch.setitem(train_speed.SCHEDULES, "linear", lambda total, warmup: lambda step: 0.0)
+    monkeypatch.setitem(train_speed.SCHEDULES, "linear", lambda *_: lambda *_: 0.0)
     steps = common.draw_steps(options, training, 2)
     side = train_speed.SIDES[name](
         replace(options, hidden_dropout_prob=0.0, attention_dropout_prob=0.0), training, 100
@@ -114,8 +113,8 @@ def test_every_side_follows_the_schedule(
 
 def test_the_learning_rate_warms_up_and_falls(options: Options):
     """By hand: two of four steps of warm-up, then down a line; it stays at the last rate."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=7.0)
-    set_rate = train_speed.learning_rates(replace(options, lr=0.8, warmup=0.5), 4)
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "peak_lr": 0.8}], lr=7.0)
+    set_rate = train_speed.learning_rates(replace(options, warmup=0.5), 4)
     rates = []
     for _ in range(5):
         set_rate(optimizer)
@@ -191,11 +190,7 @@ def test_predictions_come_in_file_order(options: Options, training: dict[str, Sp
     """Sorted (transformers) and batched (course) predictions equal those of one example at a
     time.
     """
-    split = replace(
-        training["sts"],
-        examples=training["sts"].examples[:9],
-        sequences=training["sts"].sequences[:9],
-    )
+    split = predict_speed.some(training["sts"], 9, 1)
     plain = reference.PlainBERT(options, "sdpa")
     together = reference.predict_logits(plain, split, torch.float32)
     with torch.no_grad():
@@ -296,9 +291,9 @@ def test_some_examples_keep_their_sequences(training: dict[str, Split]):
     part = predict_speed.some(whole, 20, 1)
     chosen = [place[id(example)] for example in part.examples]
     assert chosen == sorted(set(chosen)) and len(chosen) == 20 and chosen != list(range(20))
-    assert all(
-        sequence is whole.sequences[i] for i, sequence in zip(chosen, part.sequences, strict=True)
-    )
+    for number, i in enumerate(chosen):
+        (own,), (original,) = part.sequences(number), whole.sequences(i)
+        assert own is original
     assert predict_speed.some(whole, 20, 2).examples != part.examples
     assert all(predict_speed.some(whole, count, 1) is whole for count in (0, len(whole), 10**6))
 
@@ -327,8 +322,40 @@ def test_reference_trains_and_scores(sts_loss: str, options: Options, training: 
     record = reference.train(replace(options, epochs=2), "eager", sts_loss, every_epoch=True)
     assert record["steps"] == 4 and [e["epoch"] for e in record["epochs"]] == [1, 2]
     draw = common.sampler(options, training)
-    assert record["examples"] == sum(sum(draw(step).values()) for step in range(4))
+    assert record["examples"] == sum(sum(draw(step, 0.0).values()) for step in range(4))
     assert np.isfinite(record["loss"]) and set(record["best"]["scores"]) == set(options.tasks)
+
+
+def test_the_reference_accumulates(options: Options):
+    """A step in three parts moves the weights as one in a single part does."""
+    options = replace(options, hidden_dropout_prob=0.0, attention_dropout_prob=0.0)
+    states = []
+    for accumulation in 1, 3:
+        learner = reference.make_learner(
+            replace(options, accumulation=accumulation), "eager", "mse"
+        )
+        drawn = {t: split.draw(4) for t, split in learner.data["train"].items()}
+        reference.update(learner, drawn)
+        states.append(learner.model.state_dict())
+    torch.testing.assert_close(states[0], states[1], atol=1e-4, rtol=1e-4)
+
+
+def test_records_of_older_versions_mean_what_they_meant(options: Options):
+    """Their options are today's defaults, or those of their set; those that they lack are at their
+    defaults, and the paths that they hold count for nothing.
+    """
+    lines = common.read(ROOT / quality.RECORD)
+    for line in lines:
+        now = Options(model=line["options"]["model"], seed=line["seed"])
+        now = replace(now, **quality.SETS[line["name"]])
+        assert quality.measured(line["name"], now, [line])
+        assert not quality.measured(line["name"], replace(now, seed=77), [line])
+        with pytest.raises(UserError, match="clip 1.0, not 2.0"):
+            quality.measured(line["name"], replace(now, clip=2.0), [line])
+    assert len(lines) > 10 and "optimizer" not in lines[0]["options"]
+    now = Options(model=lines[0]["options"]["model"], seed=lines[0]["seed"], optimizer="other")
+    with pytest.raises(UserError, match="optimizer adamw, not other"):
+        quality.measured(lines[0]["name"], now, lines)
 
 
 @pytest.mark.filterwarnings("ignore:.*all predictions are")
@@ -369,73 +396,68 @@ def test_quality_records_once_and_tabulates(options: Options, tmp_path: Path):
     assert row.startswith("| `--lora` | 2 |") and f"| {mean} ± " in row
 
 
-def test_a_record_is_of_one_data_set(
-    options: Options, small_data: Path, tmp_path: Path, monkeypatch
-):
-    """Runs of another set and seed on other data are refused before training, and the table of
-    both.
-    """
-    for module, name in (quality, "train"), (reference, "train"):
-        monkeypatch.setattr(module, name, lambda *_: 1 / 0)
+def record_line(options: Options, built_in: bool) -> dict:
+    """A record's line of a run with these options."""
     best = {"scores": dict.fromkeys(options.tasks, 0.5), "overall": 0.5}
-    real = {
+    return {
         "name": "default",
         "flags": {},
         "seed": 1,
         "best": best,
         "epochs": [best],
-        "options": asdict(options),
-        "built_in_corpus": False,
+        "options": options.to_dict(),
+        "built_in_corpus": built_in,
     }
-    built_in = {
-        **real,
-        "options": asdict(replace(options, data_dir="data")),
-        "built_in_corpus": True,
-    }
+
+
+def test_a_table_is_of_one_data_set(options: Options, small_data: Path, tmp_path: Path):
+    """Records of runs on different data give no table together."""
     record, other = str(tmp_path / "real.jsonl"), str(tmp_path / "other.jsonl")
-    common.append(record, real)
-    others: list[dict] = [
-        {"data_dir": str(small_data)},
-        {"files": {"sst_dev": "mine.csv"}},
-        {"tasks": ("sst", "sts")},
+    common.append(record, record_line(options, False))
+    others = [
+        record_line(replace(options, data_dir="data"), True),
+        record_line(replace(options, data_dir=str(small_data)), False),
+        record_line(replace(options, files={"sst_dev": "mine.csv"}), False),
+        record_line(replace(options, tasks=("sst", "sts")), False),
     ]
-    for line in built_in, *({**real, "options": asdict(replace(options, **x))} for x in others):
+    for line in others:
         Path(other).unlink(missing_ok=True)
         common.append(other, line)
         assert quality.table([record, record]) and quality.table([other, other])
-        with pytest.raises(
-            UserError, match="the records are of different data .*: give another --record"
-        ):
+        refused = "the records are of different data .*: give another --record"
+        with pytest.raises(UserError, match=refused):
             quality.table([record, other])
-    for benchmark, own in (
-        (quality, ["--seeds", "2", "--sets", "lora"]),
-        (reference, ["--seed", "2"]),
-    ):
-        for folder in "data", str(small_data):
-            with pytest.raises(UserError, match="holds runs on .*, not .*: give another --record"):
-                benchmark.main(
-                    [*own, "--model", options.model, "--data_dir", folder, "--record", record]
-                )
-        with pytest.raises(ZeroDivisionError):  # the same data, written in another way
-            benchmark.main(
-                [
-                    *own,
-                    "--model",
-                    options.model,
-                    "--data_dir",
-                    f"{options.data_dir}/",
-                    "--record",
-                    record,
-                ]
-            )
-    Path(other).unlink()
-    common.append(other, built_in)
-    (tmp_path / "data").symlink_to(small_data)  # now the default folder holds other data
-    with pytest.raises(
-        UserError,
-        match="holds runs on .* of the built-in corpus, not .* of data: give another --record",
-    ):
-        common.check_joins(other, replace(options, data_dir="data"))
+
+
+@pytest.mark.parametrize("benchmark", [quality, reference])
+def test_a_record_is_of_one_data_set(
+    benchmark, options: Options, small_data: Path, tmp_path: Path, monkeypatch
+):
+    """Runs of another set and seed on other data are refused before training."""
+    monkeypatch.setattr(benchmark, "train", lambda *_: 1 / 0)
+    record = str(tmp_path / "real.jsonl")
+    common.append(record, record_line(options, False))
+    own = ["--seeds", "2", "--sets", "lora"] if benchmark is quality else ["--seed", "2"]
+    here = [*own, "--model", options.model, "--record", record, "--data_dir"]
+    for folder in "data", str(small_data):
+        with pytest.raises(UserError, match="holds runs on .*, not .*: give another --record"):
+            benchmark.main([*here, folder])
+    with pytest.raises(ZeroDivisionError):  # the same data, written in another way
+        benchmark.main([*here, f"{options.data_dir}/"])
+
+
+def test_a_record_of_the_built_in_corpus_gets_no_real_runs(
+    options: Options, small_data: Path, tmp_path: Path
+):
+    """Though both are of the default folder."""
+    record = str(tmp_path / "built_in.jsonl")
+    options = replace(options, data_dir="data")
+    common.append(record, record_line(options, True))
+    common.check_joins(record, options)
+    (tmp_path / "data").symlink_to(small_data)
+    refused = "holds runs on .* of the built-in corpus, not .* of data: give another --record"
+    with pytest.raises(UserError, match=refused):
+        common.check_joins(record, options)
 
 
 def test_option_sets_are_possible():

@@ -6,11 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
-import checkpoint
 import pytest
-from checkpoint import Log, recover, replace_folder, write_json
+import torch
+from torch import Tensor, nn
 
 from errors import UserError
+from optimizer import AdamW, NamedState
+from training import checkpoint
+from training.checkpoint import load_last, recover, replace_folder, save_last, write_json
 
 
 class Killed(BaseException):
@@ -91,13 +94,103 @@ def test_json_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert checkpoint.read_json(tmp_path / "x.json") == {"a": 1}
 
 
-def test_the_log_drops_torn_lines_and_those_after_the_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    log = Log(tmp_path, step=2, tensorboard=False)
-    log.write({"step": 3, "loss": 0.5})
-    log.close()
-    assert (tmp_path / "log.jsonl").read_text().splitlines() == [
-        '{"step": 1}',
-        '{"step": 2}',
-        '{"step": 3, "loss": 0.5}',
-    ]
+# ---- the pieces of a run
+
+
+class Remembers:
+    """What a hook or a combiner may be: something with a state of tensors."""
+
+    def __init__(self, value: float) -> None:
+        self.value = torch.tensor([value])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.value = state["value"].clone()
+
+
+def pieces(seed: int, value: float) -> dict[str, object]:
+    """Of each kind one."""
+    torch.manual_seed(seed)
+    model = nn.Linear(3, 2)
+    optimizer = AdamW(model.named_parameters(), lr=0.1)
+    model(torch.randn(5, 3)).square().mean().backward()
+    optimizer.step()
+    return {
+        "model": model,
+        "optimizer": NamedState(optimizer),
+        "extras": nn.ModuleDict({"extra": nn.Linear(2, 2)}),
+        "combiner": Remembers(value),
+        "stateless": object(),
+        "nothing": None,
+        "empty": nn.ModuleDict(),
+        "averages": Remembers(value + 1),
+    }
+
+
+def test_every_piece_with_a_state_comes_back(tmp_path: Path) -> None:
+    held, other = pieces(0, 7.0), pieces(1, 3.0)
+    save_last(tmp_path / "last", held, {"step": 5})
+    drawn = torch.rand(3)  # of the generator as it was when saving
+    assert {path.name for path in (tmp_path / "last").iterdir()} == {
+        "model.safetensors",
+        "optimizer.safetensors",
+        "extras.safetensors",
+        "combiner.safetensors",
+        "averages.safetensors",
+        "random.safetensors",
+        "progress.json",
+    }
+    assert load_last(tmp_path / "last", other) == {"step": 5}
+    assert torch.equal(torch.rand(3), drawn)
+    for name in ("model", "optimizer", "extras", "combiner", "averages"):
+        mine, theirs = held[name].state_dict(), other[name].state_dict()  # type: ignore[attr-defined]
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine), name
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer", "extras", "combiner", "averages"])
+def test_a_missing_piece_is_one_line(tmp_path: Path, name: str) -> None:
+    save_last(tmp_path / "last", pieces(0, 7.0), {})
+    (tmp_path / "last" / f"{name}.safetensors").unlink()
+    with pytest.raises(UserError, match=f"last/{name}.safetensors: not a readable") as caught:
+        load_last(tmp_path / "last", pieces(1, 3.0))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_piece_that_the_run_has_not_is_refused(tmp_path: Path) -> None:
+    """As after a run without the hook that the checkpoint was made with."""
+    save_last(tmp_path / "last", pieces(0, 7.0), {})
+    fewer = pieces(1, 3.0)
+    del fewer["averages"]
+    with pytest.raises(UserError, match="last: holds averages, which this run has not"):
+        load_last(tmp_path / "last", fewer)
+
+
+class BeginsLater(Remembers):
+    """A piece whose state begins with its first step."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.states
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.states = state
+
+
+def test_a_state_that_began_with_a_step_comes_back(tmp_path: Path) -> None:
+    """And where it had not begun there is none."""
+    first, second = BeginsLater(), BeginsLater()
+    save_last(tmp_path / "last", {"combiner": first}, {})
+    assert load_last(tmp_path / "last", {"combiner": second}) == {} and not second.states
+    first.states = {"sst": torch.tensor(3.0)}
+    save_last(tmp_path / "last", {"combiner": first}, {})
+    load_last(tmp_path / "last", {"combiner": second})
+    assert second.states == {"sst": torch.tensor(3.0)}
+
+
+def test_without_a_checkpoint_nothing_is_loaded(tmp_path: Path) -> None:
+    assert load_last(tmp_path / "last", pieces(0, 7.0)) is None

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import datasets
-from datasets import BUILT_IN, Split, find_files, load_split, tokenize
+from datasets import BUILT_IN, Split, find_files, load_split, make_split, tokenize
 from errors import UserError
 from examples import Example
 from options import Options
+from packing import Tokens
 from tasks import TASKS
 from tokenizer import BertTokenizer
 
@@ -118,21 +119,20 @@ def test_a_file_of_no_task():
 def test_a_folder_for_a_file(tmp_path, tokenizer):
     (tmp_path / "ids-sst-train.csv").mkdir()
     with pytest.raises(UserError, match="ids-sst-train.csv: Is a directory"):
-        load_split(tmp_path / "ids-sst-train.csv", "sst", "train", Options(), tokenizer)
+        load_split(tmp_path / "ids-sst-train.csv", TASKS["sst"], "train", Options(), tokenizer)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_built_in_files_are_read(task, tmp_path, monkeypatch, tokenizer):
     monkeypatch.chdir(tmp_path)  # for the cache
     for split, suffix in SPLITS.items():
-        loaded = load_split(
-            BUILT_IN / TASKS[task].files.format(suffix), task, split, Options(), tokenizer
-        )
+        path = BUILT_IN / TASKS[task].files.format(suffix)
+        loaded = load_split(path, TASKS[task], split, Options(), tokenizer)
         labels = loaded.batch(list(range(len(loaded)))).labels
         assert len(loaded) > 50 and labels.isnan().all() == labels.isnan().any() == (
             split == "test"
         )
-        assert len(loaded.sequences) == len(loaded)
+        assert len(loaded.tokens) == len(loaded)
 
 
 def test_load_split(tmp_path, monkeypatch, tokenizer):
@@ -142,31 +142,37 @@ def test_load_split(tmp_path, monkeypatch, tokenizer):
         "id\tsentence1\tsentence2\tsimilarity\nA\tOne two\tThree\t4.6\nB\tfour\tfive six\t0\n",
         encoding="utf-8",
     )
-    cross = load_split(path, "sts", "dev", Options(seed=3), tokenizer)
-    bi = load_split(path, "sts", "dev", Options(pair_encoding="bi"), tokenizer)
-    assert (cross.task, cross.seed, cross.per_example, bi.per_example) == ("sts", 3, 1, 2)
-    same(cross.sequences, tokenizer.encode_batch([("One two", "Three"), ("four", "five six")], 256))
+    sts = TASKS["sts"]
+    cross = load_split(path, sts, "dev", Options(seed=3), tokenizer)
+    bi = load_split(path, sts, "dev", Options(pair_encoding="bi"), tokenizer)
+    assert (cross.task, cross.seed, cross.bounds, bi.bounds) == (sts, 3, [0, 1, 2], [0, 2, 4])
+    same(cross.tokens, tokenizer.encode_batch([("One two", "Three"), ("four", "five six")], 256))
     same(
-        bi.sequences,
+        bi.tokens,
         tokenizer.encode_batch([("One two",), ("Three",), ("four",), ("five six",)], 256),
     )
     for split in (cross, bi):
         batch = split.batch([1, 0, 1])
         np.testing.assert_allclose(batch.labels, [0.0, 4.6, 0.0], rtol=1e-6)
-        k = split.per_example
-        assert [s for i in (1, 0, 1) for s in split.sequences[k * i : k * i + k]] == batch.sequences
-    assert (
-        len(load_split(path, "sts", "test", Options(max_length=4), tokenizer).sequences[0][0]) == 4
-    )
+        assert batch.task == "sts"
+        assert [s for i in (1, 0, 1) for s in split.sequences(i)] == batch.tokens
+        each = len(split.tokens) // 2
+        assert batch.owners.tolist() == [place for place in range(3) for _ in range(each)]
+    short = load_split(path, sts, "test", Options(max_length=4), tokenizer)
+    assert len(short.tokens[0]) == 4
 
 
 # ---- the cache of token ids
 
 
 def same(left: list, right: list) -> None:
-    assert len(left) == len(right)
-    for (ids, types), (ids2, types2) in zip(left, right, strict=True):
-        assert ids.tolist() == ids2.tolist() and types.tolist() == types2.tolist()
+    assert [plain(one) for one in left] == [plain(one) for one in right]
+
+
+def plain(sequence: Tokens | tuple[np.ndarray, np.ndarray]) -> tuple[list[int], list[int]]:
+    """The ids and types of what tokenize() or the tokenizer gives."""
+    ids, types = (sequence.ids, sequence.types) if isinstance(sequence, Tokens) else sequence
+    return ids.tolist(), types.tolist()
 
 
 @pytest.fixture
@@ -234,10 +240,10 @@ def test_a_damaged_cache_file_is_made_again(tmp_path, tokenizer, calls):
         same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
     np.savez(path.open("wb"), other=np.zeros(3))
     same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
-    ids, types = (np.concatenate(x) for x in zip(*first, strict=True))
-    np.savez(
-        path.open("wb"), ids=ids, types=types, ends=np.cumsum([len(x) for x, _ in first])[:-1]
-    )  # whole, one too few
+    ids = np.concatenate([tokens.ids for tokens in first])
+    types = np.concatenate([tokens.types for tokens in first])
+    ends = np.cumsum([len(tokens) for tokens in first])[:-1]  # whole, one too few
+    np.savez(path.open("wb"), ids=ids, types=types, ends=ends)
     same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
     assert len(calls) == 6
 
@@ -267,28 +273,37 @@ def test_a_cache_that_cannot_be_written_only_warns(tmp_path, tokenizer, calls, c
 
 
 def split_of(size: int, task: str = "sst", per_example: int = 1, **more) -> Split:
-    """`size` examples; the label and the token ids of example i are i, its length is odd in i."""
-    texts = ("x",) * per_example
-    examples = [Example(f"id{i}", texts, float(i)) for i in range(size)]
-    lengths = [3 + (7 * i) % 13 for i in range(size * per_example)]
-    sequences = [
-        (np.full(n, i // per_example), np.zeros(n, dtype=np.int64)) for i, n in enumerate(lengths)
-    ]
-    return Split(task, examples, sequences, per_example, **more)
+    """`size` examples; the label and the token ids of example i are i, its length is odd in i. Of
+    `per_example` sequences each; 0 stands for a varying number of 1 to 3.
+    """
+    each = [per_example or 1 + i % 3 for i in range(size)]
+    bounds = [sum(each[:i]) for i in range(size + 1)]
+    examples = [Example(f"id{i}", ("x",), float(i)) for i in range(size)]
+    tokens = []
+    for i, count in enumerate(each):
+        for _ in range(count):
+            length = 3 + (7 * len(tokens)) % 13
+            tokens.append(Tokens(np.full(length, i), np.zeros(length, dtype=np.int64)))
+    return Split(TASKS[task], examples, tokens, bounds, **more)
 
 
 def drawn(split: Split, *counts: int) -> list[int]:
     labels = []
     for count in counts:
-        batch = split.take(count)
-        assert len(batch.labels) == count and len(batch.sequences) == count * split.per_example
-        owners = [int(ids[0]) for ids, _ in batch.sequences]
-        assert owners == [int(x) for x in batch.labels.tolist() for _ in range(split.per_example)]
-        labels += [int(x) for x in batch.labels]
+        indices = split.draw(count)
+        batch = split.batch(indices)
+        assert len(indices) == count and batch.labels.tolist() == indices
+        assert [int(own.ids[0]) for own in batch.tokens] == [
+            indices[place] for place in batch.owners.tolist()
+        ]
+        sizes = [len(split.sequences(i)) for i in indices]
+        assert batch.owners.bincount(minlength=count).tolist() == sizes
+        assert batch.owners.tolist() == sorted(batch.owners.tolist())
+        labels += indices
     return labels
 
 
-@pytest.mark.parametrize("per_example", [1, 2])
+@pytest.mark.parametrize("per_example", [1, 2, 0])
 @pytest.mark.parametrize("counts", [(13,) * 40, (1,) * 520, (500, 20), (7, 100, 3, 410)])
 def test_every_pass_is_another_permutation(per_example, counts):
     labels = drawn(split_of(26, per_example=per_example), *counts)
@@ -304,7 +319,7 @@ def test_reading_goes_on_at_drawn():
     labels = drawn(split_of(26), 200)
     for at in (0, 1, 25, 26, 27, 130):
         assert drawn(split_of(26, drawn=at), 70) == labels[at : at + 70]
-    (split := split_of(26)).take(33)
+    (split := split_of(26)).draw(33)
     assert split.drawn == 33
 
 
@@ -314,14 +329,13 @@ def test_the_order_hangs_on_seed_and_task():
     assert drawn(split_of(26, seed=1), 26) != one != drawn(split_of(26, task="sts"), 26)
 
 
-@pytest.mark.parametrize("per_example", [1, 2])
+@pytest.mark.parametrize("per_example", [1, 2, 0])
 @pytest.mark.parametrize("tokens", [1, 20, 64, 10_000])
 def test_by_length(per_example, tokens):
     split = split_of(137, per_example=per_example)
     lists = split.by_length(tokens)
-    sizes = [
-        [sum(len(ids) for ids, _ in split.batch([i]).sequences) for i in some] for some in lists
-    ]
+    sizes = [[sum(map(len, split.batch([i]).tokens)) for i in some] for some in lists]
+    assert sizes == [[split.length(i) for i in some] for some in lists]
     assert sorted(i for some in lists for i in some) == list(range(137))
     assert all(len(some) == 1 or sum(some) <= tokens for some in sizes)
     flat = [n for some in sizes for n in some]
@@ -332,9 +346,8 @@ def test_by_length(per_example, tokens):
 
 
 def test_without_labels():
-    split = Split(
-        "sst", [Example("a", ("x",), None), Example("b", ("y",), 2.0)], split_of(2).sequences, 1
-    )
+    examples = [Example("a", ("x",), None), Example("b", ("y",), 2.0)]
+    split = make_split(TASKS["sst"], examples, split_of(2).tokens, Options())
     labels = split.batch([0, 1]).labels.tolist()
     assert math.isnan(labels[0]) and labels[1] == 2.0
 

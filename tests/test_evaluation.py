@@ -14,12 +14,13 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from bert import BertModel
-from datasets import Split
+from datasets import Split, make_split
 from errors import UserError
 from evaluation import evaluate, measure, predict, predict_logits, write_predictions
 from examples import Example
 from multitask_bert import MultitaskBERT
 from options import Options
+from packing import Tokens
 from tasks import TASKS
 
 WORDS = [
@@ -46,11 +47,12 @@ WORDS = [
 def model(tiny: Path) -> MultitaskBERT:
     torch.manual_seed(0)
     model = MultitaskBERT(BertModel.from_pretrained(tiny), Options(pooling="mean"))
-    for head in model.heads.values():  # far enough from zero for predictions that differ
-        torch.nn.init.normal_(head.out.weight, std=4.0)
+    for pipeline in model.pipelines.values():  # far from zero: predictions that differ
+        torch.nn.init.normal_(pipeline.head.out.weight, std=4.0)
     with torch.no_grad():
         for task in ("para", "sts"):  # around zero
-            model.heads[task].out.bias -= predict_logits(model, split_of(model, task)).mean(0)
+            mean = predict_logits(model, split_of(model, task)).mean(0)
+            model.pipelines[task].head.out.bias -= mean
     return model
 
 
@@ -62,11 +64,13 @@ def split_of(model: MultitaskBERT, task: str, size: int = 61) -> Split:
         tuple(" ".join(rng.choice(WORDS, rng.integers(1, 40))) for _ in range(k))
         for _ in range(size)
     ]
-    labels = rng.integers(TASKS[task].low, TASKS[task].high + 1, size)
+    legal = TASKS[task].labels
+    labels = rng.integers(legal.low, legal.high + 1, size)
     examples = [
         Example(f"id{i}", t, float(y)) for i, (t, y) in enumerate(zip(texts, labels, strict=True))
     ]
-    return Split(task, examples, model.tokenizer.encode_batch(texts, 256), 1)
+    encoded = [Tokens(ids, types) for ids, types in model.tokenizer.encode_batch(texts, 256)]
+    return make_split(TASKS[task], examples, encoded, Options())
 
 
 # ---- predictions
@@ -117,7 +121,7 @@ def test_evaluate(model):
     for task, split in splits.items():
         labels = np.array([e.label for e in split.examples])
         assert (
-            results[task] == measure(task, predict(model, split), labels)
+            results[task] == measure(TASKS[task], predict(model, split), labels)
             and results[task]["count"] == 61
         )
         expected.append(results[task]["score"])
@@ -135,11 +139,11 @@ def test_evaluate(model):
 @pytest.mark.parametrize("task", ["sst", "para", "cfimdb"])
 def test_measure_against_scikit_learn(task):
     rng = np.random.default_rng(0)
-    highest = int(TASKS[task].high)
+    highest = int(TASKS[task].labels.high)
     for top in {highest, max(1, highest - 2)}:  # with classes that do not occur, too
         labels, predictions = rng.integers(0, top + 1, (2, 137))
         predictions[:60] = labels[:60]
-        got = measure(task, predictions, labels.astype(float))
+        got = measure(TASKS[task], predictions, labels.astype(float))
         assert (
             got["score"] == accuracy_score(labels, predictions)
             and got["metric"] == "accuracy"
@@ -154,14 +158,14 @@ def test_measure_against_scikit_learn(task):
             got["confusion"][0][1] == ((labels == 0) & (predictions == 1)).sum()
         )  # rows are the labels
         json.dumps(got, allow_nan=False)
-        assert measure(task, predictions.astype(np.float32), labels) == got
+        assert measure(TASKS[task], predictions.astype(np.float32), labels) == got
 
 
 def test_measure_against_scipy():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 26, 137) / 5
     predictions = (labels + rng.normal(size=137)).astype(np.float32)
-    got = measure("sts", predictions, labels)
+    got = measure(TASKS["sts"], predictions, labels)
     assert (
         got["score"] == pytest.approx(pearsonr(predictions, labels).statistic, abs=1e-6)
         and got["metric"] == "Pearson"
@@ -177,18 +181,18 @@ def test_measure_against_scipy():
 def test_constant_predictions_warn(task):
     labels = np.array([0.0, 1.0, 1.0])
     with pytest.warns(UserWarning, match=f"^{task}: all predictions are 1$"):
-        got = measure(task, np.ones(3, dtype=np.float32), labels)
+        got = measure(TASKS[task], np.ones(3, dtype=np.float32), labels)
     assert (
         got["score"] == pytest.approx(0.0 if task == "sts" else 2 / 3)
         and got.get("spearman", 0.0) == 0.0
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        measure(task, labels, labels)
+        measure(TASKS[task], labels, labels)
 
 
 def test_constant_labels():
-    got = measure("sts", np.array([1.0, 2.0, 4.0]), np.full(3, 2.5))
+    got = measure(TASKS["sts"], np.array([1.0, 2.0, 4.0]), np.full(3, 2.5))
     assert got["score"] == got["spearman"] == 0.0
 
 

@@ -17,7 +17,9 @@ from torch import nn
 import optimizer
 from bert import BertConfig, BertModel
 from errors import UserError
-from optimizer import SCHEDULES, AdamW, chunks, parameter_groups
+from optimizer import AdamW, NamedState, chunks, parameter_groups
+from options import Options
+from training.optimizers import make_optimizer, set_rates
 
 REFERENCE_SHA256 = "77b817e0dce16a9bc8d3a6bcb88035db68f7d783dc8a565737581fadd05db815"
 SHAPES = [(13, 7), (7,), (3, 5, 2), (), (1,), (41, 11)]
@@ -225,14 +227,14 @@ def test_resumed_is_uninterrupted(way):
             copy.deepcopy(a.state_dict())
         )  # torch's load keeps the tensors it is given
     else:
-        stored = load(save(a.named_state()))
+        stored = load(save(NamedState(a).state_dict()))
         assert len(stored) == len(first) + 2 * (len(first) - 1)
         assert (
             stored["step.layer.0"] == 0
             and stored["step.layer.2"] == 2
             and stored["step.layer.5"] == 5
         )
-        b.load_named_state(stored)
+        NamedState(b).load_state_dict(stored)
         stored["exp_avg.layer.1"].fill_(7)  # the optimizer keeps copies
     run(a, first, [99])  # must not touch b
     run(b, second, range(5, 10))
@@ -244,7 +246,7 @@ def test_state_of_another_model_is_refused():
     opt = AdamW([(f"a.{i}", p) for i, p in enumerate(params)])
     gradients(params, 0)
     opt.step()
-    good = opt.named_state()
+    good = NamedState(opt).state_dict()
     for change, message in (
         (lambda s: s.pop("exp_avg.a.1"), "1 names differ .missing exp_avg.a.1"),
         (lambda s: s.pop("step.a.1"), "3 names differ"),  # its moments have no step then
@@ -258,10 +260,10 @@ def test_state_of_another_model_is_refused():
         change(state)
         other = AdamW([(f"a.{i}", p) for i, p in enumerate(parameters())])
         with pytest.raises(UserError, match=message):
-            other.load_named_state(state)
+            NamedState(other).load_state_dict(state)
         assert not other.state
     with pytest.raises(ValueError, match="without names"):
-        AdamW(parameters()).named_state()
+        NamedState(AdamW(parameters()))
 
 
 class CourseAdamW(torch.optim.Optimizer):
@@ -334,7 +336,8 @@ def test_another_adamws_state_goes_on(kind, named):
     assert {type(mine.state[p]["step"]) for p in ours} == {int}
     if named:
         assert group["param_names"] == list("abcdef")
-        assert mine.named_state()["step.a"] == 6 and mine.named_state()["step.c"] == 3
+        steps = NamedState(mine).state_dict()
+        assert steps["step.a"] == 6 and steps["step.c"] == 3
 
 
 def damage(state: dict, what: str) -> None:
@@ -469,25 +472,38 @@ def test_groups_are_disjoint_and_complete():
     assert decayed["weight_decay"] == 0.01 and plain["weight_decay"] == 0.0
     assert all(name.endswith("bias") or "norm" in name for name, _ in plain["params"])
     assert not any(name.endswith("bias") or "norm" in name for name, _ in decayed["params"])
-    assert set(AdamW([decayed, plain]).named()) == set(names)
+    assert set(NamedState(AdamW([decayed, plain])).named) == set(names)
     assert len(parameter_groups(nn.Linear(3, 2, bias=False), 0.01)) == 1
 
 
-def test_schedules():
-    for name, make in SCHEDULES.items():
-        f = make(100, 10)
-        assert [f(s) for s in range(10)] == pytest.approx([(s + 1) / 10 for s in range(10)]), name
-        assert f(10) == 1.0 and make(100, 0)(0) == 1.0 and make(10, 10)(9) == 1.0, name
-        values = [f(s) for s in range(10, 101)]
-        assert values == sorted(values, reverse=True) and all(0 <= x <= 1 for x in values), name
-        with pytest.raises(ValueError, match="warm-up"):
-            make(10, 11)
-    assert [SCHEDULES["linear"](100, 10)(s) for s in (55, 100, 200)] == [0.5, 0.0, 0.0]
-    assert [SCHEDULES["cosine"](100, 10)(s) for s in (55, 100, 200)] == pytest.approx(
-        [0.5, 0.0, 0.0]
-    )
-    assert SCHEDULES["cosine"](100, 10)(40) == pytest.approx(0.5 + 0.5 * math.cos(math.pi / 3))
-    assert SCHEDULES["constant"](100, 10)(1000) == 1.0
+def test_groups_carry_their_peak_rate():
+    """Two groups keep their ratio under every factor, whatever their rates were before."""
+    model = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(2, 1)})
+    optimizer = make_optimizer(model, Options(weight_decay=0.1), lr=1e-3)
+    assert [group["peak_lr"] for group in optimizer.param_groups] == [1e-3, 1e-3]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    optimizer.param_groups[1]["peak_lr"] = 4e-3
+    for factor in 0.5, 0.25, 1.0, 0.0:
+        assert set_rates(optimizer, factor) == 1e-3 * factor
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == [1e-3 * factor, 4e-3 * factor]
+        assert [group["peak_lr"] for group in optimizer.param_groups] == [1e-3, 4e-3]
+
+
+def test_a_group_s_rate_is_what_moves_its_parameters():
+    """The first step of the torch form is the rate itself, in each coordinate."""
+    layers = nn.ModuleDict({"a": nn.Linear(1, 1, bias=False), "b": nn.Linear(1, 1, bias=False)})
+    before = [p.item() for p in layers.parameters()]
+    groups = []
+    for layer, peak in zip(layers.values(), (0.02, 0.06), strict=True):
+        groups += parameter_groups(layer, 0.0, peak)
+    optimizer = AdamW(groups, eps=0.0, form="torch")
+    set_rates(optimizer, 0.5)
+    for p in layers.parameters():
+        p.grad = torch.full_like(p, 7.0)
+    optimizer.step()
+    moved = [old - p.item() for old, p in zip(before, layers.parameters(), strict=True)]
+    assert moved == pytest.approx([0.01, 0.03], rel=1e-4)
 
 
 @pytest.mark.gpu

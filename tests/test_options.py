@@ -11,6 +11,7 @@ import pytest
 from declare import EXPECTED, PerTask, kind_of, rules_of
 from errors import UserError
 from lora import TARGETS
+from multitask_bert import peak_rate
 from options import CONFLICTS, SECTIONS, AdapterOptions, HeadOptions, Options, pick
 
 FIELDS = {f.name: f for f in fields(Options)}
@@ -440,4 +441,4 @@ def test_another_run_is_refused(given, message):
     ],
 )
 def test_learning_rate(given, hidden, expected):
-    assert Options(**given).learning_rate(hidden) == pytest.approx(expected)
+    assert peak_rate(Options(**given), hidden) == pytest.approx(expected)

@@ -126,7 +126,10 @@ def by_oracle_name(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, weight in state.items():
         if name.startswith("bert."):
             name = "bert." + hub_name(name.removeprefix("bert."))
-        renamed[name.replace(".dense.0.", ".dense.")] = weight
+        if name.startswith("pipelines."):
+            _, task, part = name.split(".", 2)  # pipelines.sst.head.dense.weight
+            name = f"heads.{task}.{part.removeprefix('head.')}"
+        renamed[name] = weight
     del renamed["bert.position_ids"]
     return renamed
 
@@ -172,7 +175,7 @@ def record_draws(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 
     def recording(split: Split, count: int) -> list[int]:
         indices = draw(split, count)
-        drawn[getattr(split.task, "name", split.task)].extend(indices)
+        drawn[split.task.name].extend(indices)
         return indices
 
     monkeypatch.setattr(Split, "draw", recording)
@@ -237,9 +240,7 @@ def test_train_is_the_plain_loop(
         "clip": 0.0,
         "hidden_dropout_prob": 0.0,
         "attention_dropout_prob": 0.0,
-        "sst_train": "sst.csv",
-        "para_train": "para.csv",
-        "sts_train": "sts.csv",
+        "files": {f"{task}_train": f"{task}.csv" for task in ROWS},
     }
     options = replace(options, **{**same_for_all, **change})
     drawn = record_draws(monkeypatch)

@@ -8,9 +8,18 @@ import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
-import losses
+from forward import Forward
+from losses import supervised
 from options import Options
-from tasks import LEADERBOARD, TASKS, accuracy, from_correlation, overall, pearson
+from packing import Batch
+from tasks import LEADERBOARD, TASKS, Labels, accuracy, from_correlation, overall, pearson
+
+
+def loss_of(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """A task's loss of an encoder call of which it reads the logits alone."""
+    nothing: dict = {"packed": None, "embeddings": None, "states": [], "pooled": {}}
+    batch = Batch(task, [], torch.arange(len(labels)), labels)
+    return TASKS[task].loss(Forward(**nothing, logits={task: logits}), batch)
 
 
 def test_pearson_against_scipy():
@@ -55,15 +64,16 @@ def test_overall_by_hand():
 def test_the_tasks():
     assert set(Options().tasks) == set(LEADERBOARD) < set(TASKS)
     facts = {
-        name: (task.pair, task.outputs, task.low, task.high, task.whole, task.metric_name)
+        name: (task.pair, task.outputs, task.labels, task.metric_name)
         for name, task in TASKS.items()
     }
     assert facts == {
-        "sst": (False, 5, 0, 4, True, "accuracy"),
-        "para": (True, 1, 0, 1, True, "accuracy"),
-        "sts": (True, 1, 0, 5, False, "Pearson"),
-        "cfimdb": (False, 2, 0, 1, True, "accuracy"),
+        "sst": (False, 5, Labels(0, 4, True), "accuracy"),
+        "para": (True, 1, Labels(0, 1, True), "accuracy"),
+        "sts": (True, 1, Labels(0, 5, False), "Pearson"),
+        "cfimdb": (False, 2, Labels(0, 1, True), "accuracy"),
     }
+    assert all(task.name == name for name, task in TASKS.items())
     assert all(task.files.count("{}") == 1 for task in TASKS.values())
     assert len({task.files for task in TASKS.values()}) == len(TASKS)
 
@@ -108,9 +118,9 @@ def test_cross_entropy_by_hand():
         total = sum(math.exp(x) for x in row)
         by_hand.append(-math.log(math.exp(row[int(label)]) / total))
     for task in ("sst", "cfimdb"):
-        assert TASKS[task].loss is losses.cross_entropy
-    assert TASKS["sst"].loss(logits, labels).item() == pytest.approx(np.mean(by_hand), rel=1e-6)
-    assert TASKS["sst"].loss(torch.eye(5) * 100, torch.arange(5.0)) < 1e-6
+        assert TASKS[task].loss is supervised.cross_entropy
+    assert loss_of("sst", logits, labels).item() == pytest.approx(np.mean(by_hand), rel=1e-6)
+    assert loss_of("sst", torch.eye(5) * 100, torch.arange(5.0)) < 1e-6
 
 
 @pytest.mark.parametrize("task,highest", [("para", 1.0), ("sts", 5.0)])
@@ -123,8 +133,8 @@ def test_sigmoid_cross_entropies_by_hand(task, highest):
     for x, y in zip(logits[:, 0].tolist(), (labels / highest).tolist(), strict=True):
         p = 1 / (1 + math.exp(-x))
         by_hand.append(-y * math.log(p) - (1 - y) * math.log1p(-p))
-    assert TASKS[task].loss(logits, labels).item() == pytest.approx(np.mean(by_hand), rel=1e-6)
-    surest = TASKS[task].loss(torch.tensor([[100.0], [-100.0]]), torch.tensor([highest, 0.0]))
+    assert loss_of(task, logits, labels).item() == pytest.approx(np.mean(by_hand), rel=1e-6)
+    surest = loss_of(task, torch.tensor([[100.0], [-100.0]]), torch.tensor([highest, 0.0]))
     assert surest < 1e-6
 
 
@@ -132,7 +142,7 @@ def test_the_similarity_loss_is_least_at_the_label():
     for label in (0.4, 2.0, 4.6):
         logit = torch.zeros(1, 1, requires_grad=True)
         for _ in range(200):
-            loss = TASKS["sts"].loss(logit, torch.tensor([label]))
+            loss = loss_of("sts", logit, torch.tensor([label]))
             (gradient,) = torch.autograd.grad(loss, logit)
             logit = (logit - 4 * gradient).detach().requires_grad_()
         assert TASKS["sts"].predict(logit).item() == pytest.approx(label, abs=1e-3)
@@ -143,9 +153,9 @@ def test_losses_are_fp32_means_with_gradients(task):
     torch.manual_seed(0)
     logits = torch.randn(7, TASKS[task].outputs).bfloat16().requires_grad_()
     labels = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0])  # as Batch holds them
-    loss = TASKS[task].loss(logits, labels)
+    loss = loss_of(task, logits, labels)
     assert loss.dtype == torch.float32 and loss.shape == ()
-    twice = TASKS[task].loss(torch.cat([logits, logits]), torch.cat([labels, labels]))
+    twice = loss_of(task, torch.cat([logits, logits]), torch.cat([labels, labels]))
     torch.testing.assert_close(loss, twice)
     loss.backward()
     assert (logits.grad != 0).all()

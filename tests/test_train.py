@@ -1,14 +1,10 @@
-"""train(), end to end on a tiny random BERT: determinism, resuming, stopping, and that every option
-is alive.
+"""train(), end to end on a tiny random BERT: what it leaves, determinism, what it refuses, and that
+every option is alive. Stopping and resuming: test_run.py.
 """
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -18,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import multitask_classifier
-from errors import Interrupted, UserError
+from errors import UserError
 from flags import parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
@@ -108,157 +104,6 @@ def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> Non
     assert same(first, second)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_interrupted_and_resumed_equals_undisturbed(
-    options: Options, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = replace(
-        options,
-        epochs=2,
-        hidden_dropout_prob=0.3,
-        precision=precision,
-        accumulation=2,
-        save_every=2,
-    )
-    whole = train(options)
-    step = multitask_classifier.Run.log
-
-    def interrupt(self: multitask_classifier.Run, number: int, *rest: object) -> None:
-        step(self, number, *rest)  # type: ignore[arg-type]
-        if number == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(multitask_classifier.Run, "log", interrupt)
-        with pytest.raises(
-            Interrupted, match="after step 4 of 6; go on with: .*_classifier.py --resume runs/"
-        ) as stopped:
-            train(options)
-    folder = str(stopped.value).split("--resume ")[1]
-    steps: list[int] = []
-
-    def count(self: multitask_classifier.Run, number: int, *rest: object) -> None:
-        steps.append(number)
-        step(self, number, *rest)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(multitask_classifier.Run, "log", count)
-        resumed = train(replace(Options(), resume=folder))
-    assert steps == [4, 5] and same(weights(whole["folder"]), weights(folder))
-    assert resumed["best"] == whole["best"]
-    lines = [
-        [json.loads(x) for x in (Path(f) / "log.jsonl").read_text().splitlines()]
-        for f in (whole["folder"], folder)
-    ]
-    assert [r["step"] for r in lines[0]] == [r["step"] for r in lines[1]]
-    assert [r.get("loss") for r in lines[0]] == [r.get("loss") for r in lines[1]]
-
-
-@pytest.mark.slow
-def test_kill_9_at_any_moment_then_resume(options: Options) -> None:
-    options = replace(options, epochs=3, steps_per_epoch=4, save_every=1)
-    whole = weights(train(options)["folder"])
-    command = [
-        sys.executable,
-        str(ROOT / "multitask_classifier.py"),
-        *flags(replace(options, name="killed")),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    folder = None
-    while (
-        not folder or not (folder / "last").exists()
-    ):  # killed somewhere between the first checkpoint and the end
-        time.sleep(0.01)
-        folder = next(iter(Path("runs").glob("*-killed")), None)
-    for delay in (0.05, 0.3):
-        time.sleep(delay)
-        process.kill()
-        process.wait()
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "multitask_classifier.py"), "--resume", str(folder)],
-            stdout=subprocess.DEVNULL,
-        )
-        time.sleep(2.5)
-    assert process.wait(60) == 0
-    assert same(whole, weights(folder))
-
-
-def test_resume_refuses_other_options_and_other_folders(options: Options) -> None:
-    folder = train(options)["folder"]
-    with pytest.raises(UserError, match="--epochs was 1, not 3"):  # 3 is the default
-        main(["--resume", folder, "--epochs", "3"])
-    with pytest.raises(UserError, match="--lr was 0.001, not 1e-05"):
-        train(Options(resume=folder, lr=1e-5))
-    with pytest.raises(UserError, match="--resume nowhere: no options.json in it"):
-        main(["--resume", "nowhere"])
-
-
-def test_resume_refuses_changed_data(options: Options) -> None:
-    Path("sst.csv").write_bytes((Path(options.data_dir) / "ids-sst-train.csv").read_bytes())
-    folder = train(replace(options, files={"sst_train": "sst.csv"}))["folder"]
-    with open("sst.csv", "a", encoding="utf-8") as file:
-        file.write("99\tabc\tA further film .\t3\n")
-    with pytest.raises(UserError, match="the data changed since: sst.csv; put it back"):
-        train(replace(Options(), resume=folder))
-
-
-def test_resume_takes_the_same_data_from_another_place(options: Options) -> None:
-    """A checkout that was moved: checksums count, not paths."""
-    folder = Path(train(options)["folder"])
-    shutil.copytree(options.data_dir, "moved")
-    held = json.loads((folder / "options.json").read_text())
-    (folder / "options.json").write_text(json.dumps({**held, "data_dir": "moved"}))
-    assert same(weights(folder), weights(train(Options(resume=str(folder)))["folder"]))
-
-
-def test_a_lora_run_is_loaded_and_resumed_from_any_folder(
-    options: Options, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though its pretrained model was named by a relative path, and all was moved."""
-    Path("here").mkdir()
-    shutil.copytree(options.model, "here/base")
-    monkeypatch.chdir("here")
-    folder = Path(train(replace(options, lora=True, model="base"))["folder"])
-    monkeypatch.chdir("..")
-    before = MultitaskBERT.load("here" / folder).predict("sts", [("A film .", "A lovely film .")])
-    Path("here").rename("there")
-    monkeypatch.chdir("there")
-    main(["--resume", str(folder), "--model", "base"])
-    assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A lovely film .")]) == before
-
-
-def test_resume_refuses_a_checkpoint_of_another_model(options: Options) -> None:
-    """As after an edit of options.json."""
-    folder = Path(train(options)["folder"])
-    held = json.loads((folder / "options.json").read_text())
-    (folder / "options.json").write_text(json.dumps({**held, "head": "linear"}))
-    with pytest.raises(
-        UserError, match="last: not this model's weights .*Unexpected key"
-    ) as caught:
-        train(Options(resume=str(folder)))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_torn_checkpoint_is_refused(options: Options) -> None:
-    folder = Path(train(options)["folder"])
-    path = folder / "last" / "optimizer.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="optimizer.safetensors: not a readable checkpoint"):
-        train(replace(Options(), resume=str(folder)))
-
-
-def test_patience_stops(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter([0.5, 0.4, 0.3, 0.9])
-
-    def fixed(*_: object) -> dict:
-        overall = next(scores)
-        return {**{t: {"score": overall} for t in LEADERBOARD}, "overall": overall}
-
-    monkeypatch.setattr(multitask_classifier, "evaluate", fixed)
-    result = train(replace(options, epochs=4, steps_per_epoch=1, patience=2))
-    assert result["best"]["epoch"] == 1 and next(scores) == 0.9
-
-
 def test_lora_is_saved_small_and_merges(options: Options) -> None:
     plain = Path(train(replace(options, lora=True))["folder"])
     assert {p.name for p in (plain / "best").iterdir()} == {"options.json", "adapter.safetensors"}
@@ -315,7 +160,8 @@ ALIVE: dict[str, list[dict]] = {
         {"files": {"sts_train": "unequal-sts.csv"}},
     ],
 }
-DEAD = {  # nothing about training: files, names, when to look; each has a test of its own or is a path
+# Nothing about training: files, names, when to look; each has a test of its own or is a path.
+DEAD = {
     "optimizer",
     "combiner",
     "patience",

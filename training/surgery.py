@@ -72,6 +72,8 @@ class TaskGradients:
         """
         reached = set().union(*self.sums.values())
         names = [name for name in self.shared if name in reached]
+        if not names:  # a frozen encoder
+            return
         borders: dict[str, slice] = {}
         end = 0
         for name in names:

@@ -1,0 +1,281 @@
+"""A run from its folder to its end: stopped, killed and resumed it gives what it would have given
+undisturbed, and what can't be gone on with is refused.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import multitask_classifier
+from errors import Interrupted, UserError
+from forward import Forward
+from losses.extras import EXTRAS
+from multitask_classifier import MultitaskBERT, main, train
+from options import Options
+from packing import Batch
+from tasks import LEADERBOARD
+from tests.test_train import ROOT, flags, same, weights
+from training.checkpoint import read_tensors
+from training.hooks import HOOKS, Hook
+from training.run import Run
+from training.surgery import COMBINERS, Gradients
+
+
+def interrupted(options: Options, steps: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run that Ctrl-C stopped after so many of its six steps."""
+    log = Run.log
+
+    def interrupt(self: Run, number: int, *rest: object) -> None:
+        log(self, number, *rest)  # type: ignore[arg-type]
+        if number + 1 == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", interrupt)
+        message = f"after step {steps} of 6; go on with: .*_classifier.py --resume runs/"
+        with pytest.raises(Interrupted, match=message) as stopped:
+            train(options)
+    return Path(str(stopped.value).split("--resume ")[1])
+
+
+def log_lines(folder: Path) -> list[dict]:
+    """log.jsonl."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def six_steps(options: Options) -> Options:
+    """With dropout, so that the random states count too."""
+    return replace(options, epochs=2, hidden_dropout_prob=0.3, accumulation=2, save_every=2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_interrupted_and_resumed_equals_undisturbed(
+    six_steps: Options, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(six_steps, precision=precision)
+    whole = train(options)
+    folder = interrupted(options, 4, monkeypatch)
+    steps: list[int] = []
+    log = Run.log
+
+    def count(self: Run, number: int, *rest: object) -> None:
+        steps.append(number)
+        log(self, number, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", count)
+        resumed = train(replace(Options(), resume=str(folder)))
+    assert steps == [4, 5] and same(weights(whole["folder"]), weights(folder))
+    assert resumed["best"] == whole["best"]
+    undisturbed, gone_on = log_lines(Path(whole["folder"])), log_lines(folder)
+    assert [r["step"] for r in undisturbed] == [r["step"] for r in gone_on]
+    assert [r.get("loss") for r in undisturbed] == [r.get("loss") for r in gone_on]
+
+
+# ---- further pieces of a run
+
+
+class Drifting(Hook):
+    """A hook with a state: it moves a bias by more in each step."""
+
+    def __init__(self, model: nn.Module, options: Options):
+        self.bias: Tensor = model.pipelines["sst"].head.out.bias  # type: ignore[assignment, index, union-attr]
+        self.steps = torch.zeros(())
+
+    def after_step(self, step: int) -> None:
+        self.steps += 1
+        self.bias.data += 0.01 * self.steps
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.steps.copy_(state["steps"])
+
+
+class Remembering:
+    """A combiner whose state begins with its first step: what it adds of each task fades."""
+
+    def __init__(self, options: Options):
+        self.seen: dict[str, Tensor] = {}
+
+    def combine(self, gradients: Gradients) -> Tensor:
+        combined = torch.zeros_like(gradients.values[0])
+        for task, value in zip(gradients.tasks, gradients.values, strict=True):
+            self.seen[task] = self.seen.get(task, torch.zeros(())) + 1
+            combined += value / self.seen[task]
+        return combined
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.seen
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.seen = dict(state)
+
+
+class Scaled(nn.Module):
+    """An extra with a parameter: it draws the logits to a point that is learned too."""
+
+    def __init__(self, model: nn.Module, options: Options):
+        super().__init__()
+        self.point = nn.Parameter(torch.full((), 3.0))
+
+    def forward(
+        self, model: nn.Module, forward: Forward, batches: Mapping[str, Batch]
+    ) -> dict[str, Tensor]:
+        far = [(logits - self.point).square().mean() for logits in forward.logits.values()]
+        return {"far": torch.stack(far).sum()}
+
+
+@pytest.fixture
+def further(six_steps: Options, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """A run with one of each."""
+    monkeypatch.setitem(HOOKS, "drifting", Drifting)
+    monkeypatch.setitem(EXTRAS, "scaled", Scaled)
+    monkeypatch.setitem(COMBINERS, "remembering", Remembering)
+    return replace(six_steps, combiner="remembering")
+
+
+def test_further_pieces_are_resumed(further: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks, combiners and extras go on from their states, bit for bit."""
+    whole = Path(train(further)["folder"])
+    folder = interrupted(further, 4, monkeypatch)
+    train(replace(Options(), resume=str(folder)))
+    for name in ("model", "optimizer", "extras", "combiner", "drifting"):
+        undisturbed = read_tensors(whole / "last" / f"{name}.safetensors")
+        assert same(undisturbed, read_tensors(folder / "last" / f"{name}.safetensors")), name
+    assert read_tensors(whole / "last" / "drifting.safetensors")["steps"] == 6
+    assert read_tensors(whole / "last" / "extras.safetensors")["scaled.point"] != 3.0
+    assert read_tensors(whole / "last" / "combiner.safetensors")["sts"] == 6
+    assert all("loss_far" in line for line in log_lines(whole) if "loss" in line)
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer", "extras", "drifting"])
+def test_a_missing_piece_is_one_line(
+    further: Options, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = interrupted(further, 2, monkeypatch)
+    (folder / "last" / f"{name}.safetensors").unlink()
+    with pytest.raises(UserError, match=f"{name}.safetensors: not a readable") as caught:
+        train(replace(Options(), resume=str(folder)))
+    assert "\n" not in str(caught.value)
+
+
+# ---- killed, refused, stopped
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_then_resume(options: Options) -> None:
+    options = replace(options, epochs=3, steps_per_epoch=4, save_every=1)
+    whole = weights(train(options)["folder"])
+    command = [
+        sys.executable,
+        str(ROOT / "multitask_classifier.py"),
+        *flags(replace(options, name="killed")),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    folder = None
+    while (
+        not folder or not (folder / "last").exists()
+    ):  # killed somewhere between the first checkpoint and the end
+        time.sleep(0.01)
+        folder = next(iter(Path("runs").glob("*-killed")), None)
+    for delay in (0.05, 0.3):
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "multitask_classifier.py"), "--resume", str(folder)],
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(2.5)
+    assert process.wait(60) == 0
+    assert same(whole, weights(folder))
+
+
+def test_resume_refuses_other_options_and_other_folders(options: Options) -> None:
+    folder = train(options)["folder"]
+    with pytest.raises(UserError, match="--epochs was 1, not 3"):  # 3 is the default
+        main(["--resume", folder, "--epochs", "3"])
+    with pytest.raises(UserError, match="--lr was 0.001, not 1e-05"):
+        train(Options(resume=folder, lr=1e-5))
+    with pytest.raises(UserError, match="--resume nowhere: no options.json in it"):
+        main(["--resume", "nowhere"])
+
+
+def test_resume_refuses_changed_data(options: Options) -> None:
+    Path("sst.csv").write_bytes((Path(options.data_dir) / "ids-sst-train.csv").read_bytes())
+    folder = train(replace(options, files={"sst_train": "sst.csv"}))["folder"]
+    with open("sst.csv", "a", encoding="utf-8") as file:
+        file.write("99\tabc\tA further film .\t3\n")
+    with pytest.raises(UserError, match="the data changed since: sst.csv; put it back"):
+        train(replace(Options(), resume=folder))
+
+
+def test_resume_takes_the_same_data_from_another_place(options: Options) -> None:
+    """A checkout that was moved: checksums count, not paths."""
+    folder = Path(train(options)["folder"])
+    shutil.copytree(options.data_dir, "moved")
+    held = json.loads((folder / "options.json").read_text())
+    (folder / "options.json").write_text(json.dumps({**held, "data_dir": "moved"}))
+    assert same(weights(folder), weights(train(Options(resume=str(folder)))["folder"]))
+
+
+def test_a_lora_run_is_loaded_and_resumed_from_any_folder(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its pretrained model was named by a relative path, and all was moved."""
+    Path("here").mkdir()
+    shutil.copytree(options.model, "here/base")
+    monkeypatch.chdir("here")
+    folder = Path(train(replace(options, lora=True, model="base"))["folder"])
+    monkeypatch.chdir("..")
+    before = MultitaskBERT.load("here" / folder).predict("sts", [("A film .", "A lovely film .")])
+    Path("here").rename("there")
+    monkeypatch.chdir("there")
+    main(["--resume", str(folder), "--model", "base"])
+    assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A lovely film .")]) == before
+
+
+def test_resume_refuses_a_checkpoint_of_another_model(options: Options) -> None:
+    """As after an edit of options.json."""
+    folder = Path(train(options)["folder"])
+    held = json.loads((folder / "options.json").read_text())
+    (folder / "options.json").write_text(json.dumps({**held, "head": "linear"}))
+    with pytest.raises(
+        UserError, match="last: not this model's weights .*Unexpected key"
+    ) as caught:
+        train(Options(resume=str(folder)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_torn_checkpoint_is_refused(options: Options) -> None:
+    folder = Path(train(options)["folder"])
+    path = folder / "last" / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="optimizer.safetensors: not a readable checkpoint"):
+        train(replace(Options(), resume=str(folder)))
+
+
+def test_patience_stops(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.4, 0.3, 0.9])
+
+    def fixed(*_: object) -> dict:
+        overall = next(scores)
+        return {**{t: {"score": overall} for t in LEADERBOARD}, "overall": overall}
+
+    monkeypatch.setattr(multitask_classifier, "evaluate", fixed)
+    result = train(replace(options, epochs=4, steps_per_epoch=1, patience=2))
+    assert result["best"]["epoch"] == 1 and next(scores) == 0.9
