@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): embeddings, attention, layers.
+"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805): embeddings, layers, encoder.
 
 Names and signatures follow the Stanford CS224N default project, so its code and checkpoints drop
 in. The encoder knows nothing of adapters, heads or tasks. Two faces share all the code: padded
@@ -8,14 +8,12 @@ Extensions plug into slots that are empty by default: `BertSelfAttention.prefix`
 values), `BertLayer.side` (a branch beside the feed-forward) and the `extra` of `BertModel.embed`.
 
 Dimensions in the comments: B sequences, T tokens of a padded sequence, N tokens of a whole batch
-laid flat, H hidden size, A attention heads, D = H / A, R rows of width W in a group of rows, P keys
-of a prefix, K tokens that are wanted of the last layer. [..., H] is [N, H] or [B, T, H].
+laid flat, H hidden size, K tokens that are wanted of the last layer. [..., H] is [N, H] or
+[B, T, H].
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,9 +21,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from attention import (
+    BertSelfAttention,
+    Rows,
+    as_rows,
+    choose_kernel,
+    packed_rows,
+    padded_rows,
+)
 from base_bert import BertConfig, BertPreTrainedModel, FeedForward
 from dropout import Dropout
-from packing import Group, Packed
+from packing import Packed
 from rmsnorm import RMSNorm
 from swiglu import SWIGLU
 
@@ -48,134 +54,6 @@ FEED_FORWARDS: dict[str, FeedForward] = {
     "gelu": FeedForward(nn.Linear, F.gelu),
     "swiglu": SWIGLU,
 }
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What attention needs to know of the tokens that it gets: which of them see which, and how to
-    compute it.
-
-    The kernel "softmax" writes attention out and "sdpa" is torch's fused one. On the CPU the fused
-    one's backward pass costs several times the plain one's; second derivatives need the plain one.
-    """
-
-    groups: list[Group]
-    masks: list[
-        Tensor
-    ]  # of each group, [R, 1, W or 1, W]: addends (softmax) or True at seen (sdpa)
-    kernel: str
-
-
-def choose_kernel(device: torch.device) -> str:
-    """The faster attention for what follows: see Rows."""
-    if device.type == "cpu" and torch.is_grad_enabled():
-        return "softmax"
-    return "sdpa"
-
-
-def addends(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask as numbers to be added to attention scores: 0 where `seen`, else very low.
-
-    Not -inf but the lowest finite number: a row that is all padding must not become NaN.
-    """
-    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
-
-
-def packed_rows(groups: list[Group], kernel: str, dtype: torch.dtype) -> Rows:
-    """Rows of a packed batch, its masks made once for all layers."""
-    if kernel == "softmax":
-        return Rows(groups, [addends(group.mask, dtype) for group in groups], kernel)
-    return Rows(groups, [group.mask for group in groups], kernel)
-
-
-def padded_rows(attention_mask: Tensor, kernel: str, dtype: torch.dtype) -> Rows:
-    """Rows of a padded batch: B rows, each with one sequence.
-
-    attention_mask is [B, T], 1 or True at tokens; or the course's extended one, [B, 1, 1 or T, T],
-    to be added to the scores.
-    """
-    batch, width = attention_mask.shape[0], attention_mask.shape[-1]
-    if attention_mask.ndim == 4 and attention_mask.is_floating_point():
-        mask = attention_mask.to(dtype)
-        return Rows([Group(batch, width, 0, mask, {})], [mask], kernel)
-    seen = attention_mask.bool()
-    if seen.ndim == 2:
-        seen = seen[:, None, None, :]  # [B, 1, 1, T]
-    return packed_rows([Group(batch, width, 0, seen, {})], kernel, dtype)
-
-
-def as_rows(attention_mask: Rows | Tensor, hidden: Tensor) -> Rows:
-    """The rows that attention gets; course code calls layers with the mask of a padded batch."""
-    if isinstance(attention_mask, Rows):
-        return attention_mask
-    return padded_rows(attention_mask, choose_kernel(hidden.device), hidden.dtype)
-
-
-class BertSelfAttention(nn.Module):
-    """Multi-head scaled dot-product attention (Vaswani et al. 2017, equation 1), before the output
-    projection.
-
-    `prefix`, an empty slot: a module `prefix(group) -> (keys [R, P, H], values [R, P, H])` whose
-    keys every token of a row sees, as prefix-tuning needs it.
-    """
-
-    def __init__(self, config: BertConfig):
-        super().__init__()
-        self.num_attention_heads = config.num_attention_heads
-        self.attention_head_size = config.hidden_size // config.num_attention_heads
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = Dropout(config.attention_probs_dropout_prob)
-        self.prefix: nn.Module | None = None
-
-    def split_heads(self, x: Tensor, rows: int) -> Tensor:
-        """[R*W, H] or [R, W, H] -> [R, A, W, D]."""
-        heads = x.reshape(rows, -1, self.num_attention_heads, self.attention_head_size)
-        return heads.transpose(1, 2).contiguous()
-
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, group: Group, mask: Tensor, kernel: str
-    ) -> Tensor:
-        """Attention inside each row of a group: three times [R*W, H] -> [R*W, H]."""
-        q = self.split_heads(query, group.rows)  # [R, A, W, D]
-        k = self.split_heads(key, group.rows)
-        v = self.split_heads(value, group.rows)
-
-        # Every token sees the prefix.
-        if self.prefix is not None:
-            keys, values = self.prefix(group)
-            k = torch.cat([self.split_heads(keys.to(k.dtype), group.rows), k], dim=2)
-            v = torch.cat([self.split_heads(values.to(v.dtype), group.rows), v], dim=2)
-            seen = 0.0 if mask.is_floating_point() else True
-            before = mask.new_full((*mask.shape[:-1], keys.shape[1]), seen)
-            mask = torch.cat([before, mask], dim=-1)  # [R, 1, W or 1, P + W]
-
-        if kernel == "softmax":
-            scores = (q / math.sqrt(self.attention_head_size)) @ k.transpose(2, 3) + mask
-            out = self.dropout(scores.softmax(-1)) @ v  # [R, A, W, D]
-        else:
-            p = self.dropout.p if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        return out.transpose(1, 2).reshape(query.shape)
-
-    def forward(self, hidden_states: Tensor, attention_mask: Rows | Tensor) -> Tensor:
-        """[..., H] -> [..., H], each group of rows on its own."""
-        rows = as_rows(attention_mask, hidden_states)
-        sizes = [group.rows * group.width for group in rows.groups]
-        # Packed tokens are flat already; a view of them would only reorder the gradients' sums.
-        flat = hidden_states.flatten(0, -2) if hidden_states.ndim > 2 else hidden_states  # [N, H]
-        queries = self.query(flat).split(sizes)
-        keys = self.key(flat).split(sizes)
-        values = self.value(flat).split(sizes)
-        out = [
-            self.attend(q, k, v, group, mask, rows.kernel)
-            for q, k, v, group, mask in zip(
-                queries, keys, values, rows.groups, rows.masks, strict=True
-            )
-        ]
-        joined = out[0] if len(out) == 1 else torch.cat(out)
-        return joined.view(hidden_states.shape)
 
 
 class BertLayer(nn.Module):

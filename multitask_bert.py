@@ -31,34 +31,13 @@ from packing import Batch, Packed, Tokens, pack
 from tasks import Task, tasks_of
 from tokenizer import BertTokenizer
 from training.checkpoint import read_json, read_tensors
+from training.environment import pick_device, pick_dtype
 
 # What may change the loaded encoder, from inside, each with the options that ask for it.
 ADAPTERS: dict[str, Adapter] = {
     "lora": lora.ADAPTER,
 }
 CUDA_ROW_MULTIPLE = 8  # rows of a group come in multiples of this, so that few shapes occur
-
-
-def pick_device(use_gpu: bool) -> torch.device:
-    """CUDA or the CPU; UserError where CUDA is asked for and absent."""
-    if use_gpu and not torch.cuda.is_available():
-        raise UserError(
-            "--use_gpu: torch sees no CUDA device; leave the flag out to run on the CPU"
-        )
-    return torch.device("cuda" if use_gpu else "cpu")
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it
-    faster than fp32.
-    """
-    if precision == "auto" and device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif precision == "auto":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        fast = precision == "bf16"
-    return torch.bfloat16 if fast else torch.float32
 
 
 def peak_rate(options: Options, hidden_size: int) -> float:

@@ -26,12 +26,19 @@ from evaluation import evaluate, predict
 from examples import write_predictions
 from flags import parse
 from losses.extras import add_terms, make_extras
-from multitask_bert import MultitaskBERT, build, peak_rate, pick_device, pick_dtype
+from multitask_bert import MultitaskBERT, build, peak_rate
 from optimizer import NamedState
 from options import Options, pick
 from pretrained import default_pretrained
 from training.checkpoint import replace_folder, seed_everything
-from training.environment import check_writable, checksums, display_path, keep_freed_memory
+from training.environment import (
+    check_writable,
+    checksums,
+    display_path,
+    keep_freed_memory,
+    pick_device,
+    pick_dtype,
+)
 from training.hooks import evaluation_weights, make_hooks
 from training.optimizers import make_optimizer, set_rates
 from training.run import Run, resumed

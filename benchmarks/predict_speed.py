@@ -31,12 +31,13 @@ from benchmarks.train_speed import agreement
 from datasets import Split
 from errors import run_main
 from evaluation import predict_logits
-from multitask_bert import build, pick_device, pick_dtype
+from multitask_bert import build
 from options import Options
 from packing import Tokens
 from pretrained import default_pretrained
 from tokenizer import BertTokenizer
 from training.checkpoint import seed_everything
+from training.environment import pick_device, pick_dtype
 
 Side = Callable[[dict[str, Split]], dict[str, Tensor]]  # {task: examples} -> {task: logits}
 COURSE_BATCH = 64

@@ -40,7 +40,7 @@ from benchmarks.common import (
 from datasets import Split
 from errors import run_main
 from evaluation import measure
-from multitask_bert import peak_rate, pick_device, pick_dtype
+from multitask_bert import peak_rate
 from optimizer import parameter_groups
 from options import Options, pick
 from packing import Batch
@@ -48,6 +48,7 @@ from pretrained import default_pretrained, find_pretrained
 from tasks import TASKS, overall
 from tokenizer import BertTokenizer
 from training.checkpoint import seed_everything
+from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
 from training.samplers import epoch_steps, micro_batches
 from training.schedules import SCHEDULES

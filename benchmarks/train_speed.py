@@ -38,13 +38,14 @@ from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
 from datasets import Split
 from errors import run_main
-from multitask_bert import build, peak_rate, pick_device, pick_dtype
+from multitask_bert import build, peak_rate
 from multitask_classifier import make_learner, update
 from optimizer import parameter_groups
 from options import Options, pick
 from pretrained import default_pretrained
 from tokenizer import BertTokenizer
 from training.checkpoint import seed_everything
+from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
 from training.samplers import epoch_steps
 from training.schedules import SCHEDULES

@@ -17,11 +17,12 @@ from errors import UserError
 from heads.mlp import HEADS
 from heads.poolings import POOLINGS
 from lora import LoRALinear
-from multitask_bert import MultitaskBERT, pick_device, pick_dtype
+from multitask_bert import MultitaskBERT
 from options import Options
 from tasks import TASKS
 from tests.multitask import BASE, ENCODINGS, batch, close, logits, make, padded, texts
 from tokenizer import BertTokenizer
+from training.environment import pick_device, pick_dtype
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,28 @@ PACKAGES = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
+def pick_device(use_gpu: bool) -> torch.device:
+    """CUDA or the CPU; UserError where CUDA is asked for and absent."""
+    if use_gpu and not torch.cuda.is_available():
+        raise UserError(
+            "--use_gpu: torch sees no CUDA device; leave the flag out to run on the CPU"
+        )
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it
+    faster than fp32.
+    """
+    if precision == "auto" and device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif precision == "auto":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        fast = precision == "bf16"
+    return torch.bfloat16 if fast else torch.float32
+
+
 def processor() -> str:
     """The CPU's name."""
     if Path("/proc/cpuinfo").exists():
