@@ -40,7 +40,10 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(input.to(self.weight.dtype)).to(input.dtype)
 
 
-NORMS: dict[str, Callable[..., nn.Module]] = {"layernorm": LayerNorm, "rmsnorm": RMSNorm}
+NORMS: dict[str, Callable[..., nn.Module]] = {
+    "layernorm": LayerNorm,
+    "rmsnorm": RMSNorm,
+}
 FEED_FORWARDS: dict[str, FeedForward] = {
     "gelu": FeedForward(nn.Linear, F.gelu),
     "swiglu": SWIGLU,
@@ -255,18 +258,20 @@ class BertLayer(nn.Module):
 
 
 def cast_linears(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The parameters of a module's linears in another dtype, by name, for functional_call.
+    """The tensors of a module's linears in another dtype, by name, for functional_call.
 
-    The linears themselves stay nn.Linear with fp32 master weights; gradients reach those. Nothing
-    is to be replaced in fp32.
+    The linears themselves stay nn.Linear with fp32 master weights; gradients reach those. What
+    parametrisations of their weights hold (torch.nn.utils.parametrize, as minLoRA) is cast too.
+    Nothing is to be replaced in fp32.
     """
     cast: dict[str, Tensor] = {}
     if dtype == torch.float32:
         return cast
     for name, linear in module.named_modules():
         if isinstance(linear, nn.Linear):
-            for key, parameter in linear.named_parameters(recurse=False):
-                cast[f"{name}.{key}"] = parameter.to(dtype)
+            for key, tensor in [*linear.named_parameters(), *linear.named_buffers()]:
+                if tensor.is_floating_point():
+                    cast[f"{name}.{key}"] = tensor.to(dtype)
     return cast
 
 

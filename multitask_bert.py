@@ -33,7 +33,9 @@ from tokenizer import BertTokenizer
 from training.checkpoint import read_json, read_tensors
 
 # What may change the loaded encoder, from inside, each with the options that ask for it.
-ADAPTERS: dict[str, Adapter] = {"lora": lora.ADAPTER}
+ADAPTERS: dict[str, Adapter] = {
+    "lora": lora.ADAPTER,
+}
 CUDA_ROW_MULTIPLE = 8  # rows of a group come in multiples of this, so that few shapes occur
 
 

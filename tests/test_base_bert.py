@@ -188,9 +188,7 @@ def test_loading_info_names_a_random_feed_forward(folder: Path):
     config = replace(BertConfig.from_pretrained(folder), feed_forward="swiglu")
     _, info = BertModel.from_pretrained(folder, config, output_loading_info=True)
     assert info["missing_keys"] == []
-    _, info = BertModel.from_pretrained(
-        folder, config, start_swiglu=False, output_loading_info=True
-    )
+    _, info = BertModel.from_pretrained(folder, config, afresh=True, output_loading_info=True)
     assert len(info["missing_keys"]) == 2 * 6 and "pooler" not in str(info["missing_keys"])
 
 

@@ -5,19 +5,17 @@ hidden state.
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from base_bert import BertConfig
-from bert import FEED_FORWARDS, NORMS, BertModel, LayerNorm, Linear
-from packing import WIDTHS, Packed, pack
+from bert import FEED_FORWARDS, NORMS, BertModel, LayerNorm, cast_linears
+from course.faces import unlabelled
+from packing import WIDTHS, Packed, Tokens, pack
 
 transformers = pytest.importorskip("transformers")
-
-Sequence = tuple[np.ndarray, np.ndarray]
 
 # hidden, heads, intermediate: odd widths, one head, heads of one number, a feed-forward narrower
 # than the hidden size
@@ -57,10 +55,16 @@ def random_batch(longest: int, count: int = 7, vocab: int = 101) -> tuple[Tensor
     return torch.randint(1, vocab, (count, longest)) * mask, mask, seconds * mask
 
 
-def unpadded(ids: Tensor, mask: Tensor, types: Tensor) -> list[Sequence]:
+def unpadded(ids: Tensor, mask: Tensor, types: Tensor) -> list[Tokens]:
     return [
-        (i[m.bool()].numpy(), t[m.bool()].numpy()) for i, m, t in zip(ids, mask, types, strict=True)
+        Tokens(i[m.bool()].numpy(), t[m.bool()].numpy())
+        for i, m, t in zip(ids, mask, types, strict=True)
     ]
+
+
+def pack_tasks(**sequences: list[Tokens]) -> Packed:
+    """Sequences under names of tasks, one an example."""
+    return pack({task: unlabelled(task, tokens, each=1) for task, tokens in sequences.items()})
 
 
 def at_tokens(packed: Packed, states: list[Tensor]) -> list[list[Tensor]]:
@@ -83,11 +87,11 @@ def check(ours: BertModel, theirs: torch.nn.Module, batch: tuple[Tensor, Tensor,
             input_ids=ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True
         )
     sequences = unpadded(*batch)
-    packed = pack({"a": sequences[:3], "b": sequences[3:]})
+    packed = pack_tasks(a=sequences[:3], b=sequences[3:])
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
             out = ours(ids, mask, types, output_hidden_states=True)
-            flat = ours.encode(packed)
+            flat = ours.encode_packed(packed)
             first = ours.pool(flat[-1][packed.starts])
         assert len(out["hidden_states"]) == len(oracle.hidden_states) == len(flat)
         for padded, state in zip(out["hidden_states"], oracle.hidden_states, strict=True):
@@ -144,9 +148,11 @@ def test_gradients_equal_transformers(tmp_path: Path):
     """Packed, through the path that training takes."""
     ours, theirs = random_pair(39, 3, 17, tmp_path)
     ids, mask, types = random_batch(13)
-    packed = pack({"a": unpadded(ids, mask, types)})
+    packed = pack_tasks(a=unpadded(ids, mask, types))
     weights = torch.randn(39)
-    sum(((x @ weights) ** 2).sum() for x in at_tokens(packed, ours.encode(packed))[-1]).backward()
+    sum(
+        ((x @ weights) ** 2).sum() for x in at_tokens(packed, ours.encode_packed(packed))[-1]
+    ).backward()
     out = theirs(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
     (((out @ weights) ** 2) * mask).sum().backward()
     layer, oracle = ours.bert_layers[0], theirs.encoder.layer[0]
@@ -167,10 +173,10 @@ def test_neighbours_and_padding_do_not_change_a_result(pretrained: BertModel):
     ids, mask, types = random_batch(40, vocab=30522)
     sequences = unpadded(ids, mask, types)
     with torch.no_grad():
-        alone = [pretrained.encode(pack({"a": [x]}))[-1][: len(x[0])] for x in sequences]
-        together = pack({"a": sequences[::-1]})
+        alone = [pretrained.encode_packed(pack_tasks(a=[x]))[-1][: len(x)] for x in sequences]
+        together = pack_tasks(a=sequences[::-1])
         for a, b in zip(
-            alone, at_tokens(together, pretrained.encode(together))[-1][::-1], strict=True
+            alone, at_tokens(together, pretrained.encode_packed(together))[-1][::-1], strict=True
         ):
             close(a, b)
         wider = [torch.nn.functional.pad(x, (0, 13)) for x in (ids, mask, types)]
@@ -204,10 +210,13 @@ def test_token_types_default_to_zero(pretrained: BertModel):
 
 
 def test_bf16_is_close_to_fp32(pretrained: BertModel):
-    packed = pack({"a": unpadded(*random_batch(70, vocab=30522))})
+    packed = pack_tasks(a=unpadded(*random_batch(70, vocab=30522)))
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
-            wide, narrow = pretrained.encode(packed), pretrained.encode(packed, torch.bfloat16)
+            wide, narrow = (
+                pretrained.encode_packed(packed),
+                pretrained.encode_packed(packed, torch.bfloat16),
+            )
         assert {x.dtype for x in narrow} == {torch.bfloat16}
         for a, b in zip(wide, narrow, strict=True):
             real = torch.cat(
@@ -265,14 +274,41 @@ def test_initial_weights():
     assert not model.word_embedding.weight[0].any()
 
 
-def test_linear_and_norm_follow_the_input_dtype():
-    linear, norm = Linear(7, 13), LayerNorm(13)
-    x = torch.randn(3, 7).bfloat16()
-    out = norm(linear(x))
+def test_norm_follows_the_input_dtype():
+    norm = LayerNorm(13)
+    out = norm(torch.randn(3, 13).bfloat16())
     assert out.dtype == torch.bfloat16
     out.float().sum().backward()
-    assert linear.weight.grad.dtype == norm.weight.grad.dtype == torch.float32
-    assert Linear(7, 13, bias=False)(x).shape == (3, 13)
+    assert norm.weight.grad.dtype == torch.float32
+
+
+def test_bf16_products_have_fp32_masters(pretrained: BertModel):
+    """All parameters stay fp32 and get fp32 gradients, close to those of fp32 products."""
+    packed = pack_tasks(a=unpadded(*random_batch(13, vocab=30522)))
+    weights = torch.randn(384)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        last = at_tokens(packed, pretrained.encode_packed(packed, dtype))[-1]
+        assert {x.dtype for x in last} == {dtype}
+        torch.cat(last).float().matmul(weights).square().mean().backward()
+        named = {n: p for n, p in pretrained.named_parameters() if "pooler" not in n}
+        assert {p.dtype for p in named.values()} == {torch.float32}
+        found.append({name: p.grad for name, p in named.items()})
+        assert {grad.dtype for grad in found[-1].values()} == {torch.float32}
+        pretrained.zero_grad()
+    for name, exact in found[0].items():
+        if not name.endswith("key.bias"):  # whose gradient is zero but for rounding
+            similar = torch.cosine_similarity(exact.flatten(), found[1][name].flatten(), dim=0)
+            assert similar > 0.99, name
+
+
+def test_cast_linears_is_empty_in_fp32_and_whole_in_bf16(pretrained: BertModel):
+    layer = pretrained.bert_layers[0]
+    assert cast_linears(layer, torch.float32) == {}
+    cast = cast_linears(layer, torch.bfloat16)
+    linears = [name for name in layer.state_dict() if "norm" not in name]
+    assert set(cast) == set(linears) and len(linears) == 12
+    assert {x.dtype for x in cast.values()} == {torch.bfloat16}
 
 
 def test_config_keeps_every_field(tmp_path: Path):

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from bert import BertModel
+from course.faces import unlabelled
 from multitask_classifier import train
 from options import Options
-from packing import pack
+from packing import Tokens, pack
 from tests.test_train import losses
 
 pytestmark = [
@@ -21,12 +22,12 @@ pytestmark = [
 def test_the_encoder_gives_the_cpu_s_states(tiny: Path) -> None:
     model = BertModel.from_pretrained(tiny)
     sequences = [
-        (torch.arange(5, 5 + n).numpy(), torch.zeros(n, dtype=torch.long).numpy())
+        Tokens(torch.arange(5, 5 + n).numpy(), torch.zeros(n, dtype=torch.long).numpy())
         for n in (7, 13, 70)
     ]
-    packed = pack({"sst": sequences})
-    here = model.encode(packed)
-    there = model.cuda().encode(packed.to(torch.device("cuda")))
+    packed = pack({"sst": unlabelled("sst", sequences, each=1)})
+    here = model.encode_packed(packed)
+    there = model.cuda().encode_packed(packed.to(torch.device("cuda")))
     for a, b in zip(here, there, strict=True):
         for start, length in zip(packed.starts, packed.lengths, strict=True):
             torch.testing.assert_close(

@@ -8,88 +8,25 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from base_bert import BertConfig
 from bert import BertModel
-from datasets import Batch
 from errors import UserError
-from heads import HEADS, POOLINGS, cls_pooling
+from heads.mlp import HEADS
+from heads.poolings import POOLINGS
 from lora import LoRALinear
-from multitask_bert import MultitaskBERT, build, join_pair, pick_device, pick_dtype, unpad
+from multitask_bert import MultitaskBERT, pick_device, pick_dtype
 from options import Options
 from tasks import TASKS
+from tests.multitask import BASE, ENCODINGS, batch, close, logits, make, padded, texts
 from tokenizer import BertTokenizer
-
-WORDS = [
-    "a",
-    "the",
-    "film",
-    "question",
-    "is",
-    "not",
-    "very",
-    "dull",
-    "fine",
-    "how",
-    "where",
-    "do",
-    "I",
-    "?",
-    "zyzzyva",
-]
-BASE = Options(tasks=("sst", "para", "sts"), precision="fp32")
-ENCODINGS = ("cross", "bi")
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny: Path) -> BertTokenizer:
     return BertTokenizer.from_pretrained(tiny)
-
-
-def make(tiny: Path, **change) -> MultitaskBERT:
-    """A tiny model whose heads are far enough from zero for a leak to show."""
-    torch.manual_seed(0)
-    model = build(replace(BASE, model=str(tiny), **change))
-    for head in model.heads.values():
-        torch.nn.init.normal_(head.out.weight)
-    return model.eval()
-
-
-def texts(task: str, size: int = 13, longest: int = 30, seed: int = 0) -> list[tuple[str, ...]]:
-    rng = np.random.default_rng(seed)
-    columns = range(len(TASKS[task].columns))
-    return [
-        tuple(" ".join(rng.choice(WORDS, rng.integers(1, longest))) for _ in columns)
-        for _ in range(size)
-    ]
-
-
-def batch(model: MultitaskBERT, task: str, some: list[tuple[str, ...]]) -> Batch:
-    flat = [(x,) for text in some for x in text] if model.is_bi(task) else some
-    return Batch(model.tokenizer.encode_batch(flat, model.options.max_length), torch.empty(0))
-
-
-@torch.no_grad()
-def logits(model: MultitaskBERT, task: str, some: list[tuple[str, ...]]) -> torch.Tensor:
-    return model.logits({task: batch(model, task, some)})[task]
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> None:
-    torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-5)
-
-
-def padded(
-    tokenizer: BertTokenizer, sentences: list[str], width: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The course's batch: ids and mask, with extra columns of padding on the right."""
-    encoding = tokenizer(sentences, return_tensors="pt", padding=True, truncation=True)
-    extra = torch.zeros(len(sentences), width, dtype=torch.int64)
-    return torch.cat([encoding["input_ids"], extra], 1), torch.cat(
-        [encoding["attention_mask"], extra], 1
-    )
 
 
 # ---- padding and neighbours
@@ -119,106 +56,19 @@ def test_neighbours_and_padding_change_nothing(tiny, pooling, head, encoding):
         close(together[task], logits(model, task, texts(task)))
 
 
-@pytest.mark.parametrize("pooling,head,encoding", list(product(POOLINGS, HEADS, ENCODINGS)))
-def test_the_courses_faces_agree_with_texts(tiny, tokenizer, pooling, head, encoding):
-    model = make(tiny, pooling=pooling, head=head, pair_encoding=encoding)
-    for width in (0, 9):
-        some = texts("sst")
-        with torch.no_grad():
-            close(
-                model.predict_sentiment(*padded(tokenizer, [x for (x,) in some], width)),
-                logits(model, "sst", some),
-            )
-            for task, method in (
-                ("para", model.predict_paraphrase),
-                ("sts", model.predict_similarity),
-            ):
-                some = texts(task)
-                inputs = [
-                    x
-                    for i in (0, 1)
-                    for x in padded(tokenizer, [text[i] for text in some], (i + 1) * width)
-                ]
-                out = method(*inputs)
-                expected = logits(model, task, some)
-                close(out, expected[:, 0] if task == "para" else TASKS["sts"].predict(expected))
-                assert out.shape == (13,)
-                close(method(*(x[4:7] for x in inputs)), out[4:7])
-                swapped = method(*inputs[2:], *inputs[:2])
-                assert (swapped - out).abs().max() > 1e-4  # which sentence is first is not lost
-        model.train()
-        for task in BASE.tasks:
-            some = texts(task)
-            predicted = model.predict(task, some)
-            assert predicted == pytest.approx(
-                TASKS[task].predict(logits(model.eval(), task, some)).tolist(), rel=1e-5
-            )
-            assert (
-                model.train().predict(task, some[:1]) == pytest.approx(predicted[:1], rel=1e-5)
-                and model.training
-            )
-        model.eval()
-
-
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_embeddings(tiny, tokenizer, pooling):
-    """model(ids, mask) is the pooled encoder: [B, H], as the encoder's padded face has it."""
+def test_pooled_vectors(tiny, tokenizer, pooling):
+    """Forward.pooled is [B, H], as the encoder's padded face has it."""
     model = make(tiny, pooling=pooling)
-    ids, mask = padded(tokenizer, [x for (x,) in texts("sst")], 5)
+    some = texts("sst")
+    ids, mask = padded(tokenizer, [x for (x,) in some], 5)
     with torch.no_grad():
         states = model.bert(ids, mask)["last_hidden_state"]
         own = mask[:, :, None]
         expected = states[:, 0] if pooling == "cls" else (states * own).sum(1) / own.sum(1)
-        close(model(ids, mask), expected)
-        close(model(ids[3:4, : mask[3].sum()], mask[3:4, : mask[3].sum()]), expected[3:4])
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_long_texts_are_cut_alike(tiny, tokenizer, encoding):
-    model = make(tiny, pooling="mean", pair_encoding=encoding, max_length=14)
-    singles, pairs = texts("sst", longest=40), texts("sts", longest=40)
-    with torch.no_grad():
-        close(
-            model.predict_sentiment(*padded(tokenizer, [x for (x,) in singles])),
-            logits(model, "sst", singles),
-        )
-        inputs = [x for i in (0, 1) for x in padded(tokenizer, [pair[i] for pair in pairs])]
-        close(model.predict_similarity(*inputs), TASKS["sts"].predict(logits(model, "sts", pairs)))
-
-
-# ---- pairs
-
-
-def test_join_pair_is_the_tokenizers_own_pair(tokenizer):
-    """All small lengths at several limits, and random texts."""
-    rng = np.random.default_rng(0)
-    pairs = [("film " * n, "dull " * m) for n in range(11) for m in range(11)]
-    pairs += [
-        tuple(" ".join(rng.choice(WORDS, rng.integers(1, 60))) for _ in "ab") for _ in range(100)
-    ]
-    first, second = (tokenizer.encode_batch([(pair[i],) for pair in pairs], 512) for i in (0, 1))
-    for limit in (3, 4, 5, 8, 13, 64):
-        for (a, _), (b, _), (ids, types) in zip(
-            first, second, tokenizer.encode_batch(pairs, limit), strict=True
-        ):
-            joined, joined_types = join_pair(a, b, limit)
-            assert joined.tolist() == ids.tolist() and joined_types.tolist() == types.tolist(), (
-                limit,
-                len(a),
-                len(b),
-            )
-
-
-def test_unpad():
-    ids = torch.tensor([[101, 5, 6, 102, 0], [101, 102, 0, 0, 0], [101, 5, 6, 7, 102]])
-    whole, cut = (
-        [[101, 5, 6, 102], [101, 102], [101, 5, 6, 7, 102]],
-        [[101, 5, 102], [101, 102], [101, 5, 102]],
-    )
-    for limit, expected in ((9, whole), (5, whole), (3, cut)):
-        rows = unpad(ids, (ids > 0).long(), limit)
-        assert [row.tolist() for row, _ in rows] == expected
-        assert [types.tolist() for _, types in rows] == [[0] * len(x) for x in expected]
+        close(model(model.pack({"sst": batch(model, "sst", some)})).pooled["sst"], expected)
+        alone = model(model.pack({"sst": batch(model, "sst", some[3:4])}))
+        close(alone.pooled["sst"], expected[3:4])
 
 
 # ---- build, device, precision
@@ -229,7 +79,7 @@ def test_what_trains(tiny, capsys):
     assert "2 layers, 1.01M of 1.01M parameters train" in capsys.readouterr().out
     frozen = make(tiny, option="pretrain")
     assert not any(p.requires_grad for p in frozen.bert.parameters())
-    assert all(p.requires_grad for p in frozen.heads.parameters())
+    assert all(p.requires_grad for p in frozen.pipelines.parameters())
     adapted = make(tiny, lora=True, lora_layers="1", lora_targets="qv")
     assert {n.split(".")[-1] for n, p in adapted.bert.named_parameters() if p.requires_grad} == {
         "lora_A",
@@ -247,13 +97,13 @@ def test_options_reach_the_encoder_and_heads(tiny):
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.3, 0.2)
     assert (config.norm, config.feed_forward, config.intermediate_size) == ("rmsnorm", "swiglu", 64)
     assert (
-        type(model.heads["sst"].norm).__name__ == "RMSNorm"
-        and type(model.heads["sst"].dense).__name__ == "SwiGLU"
+        type(model.pipelines["sst"].head.norm).__name__ == "RMSNorm"
+        and type(model.pipelines["sst"].head.dense).__name__ == "SwiGLU"
     )
     assert make(tiny, swiglu="encoder", swiglu_start="random").bert.config.intermediate_size < 64
     plain = make(tiny, rmsnorm="heads", swiglu="heads")
     assert (plain.bert.config.norm, plain.bert.config.feed_forward) == ("layernorm", "gelu")
-    assert type(plain.heads["sts"].norm).__name__ == "RMSNorm"
+    assert type(plain.pipelines["sts"].head.norm).__name__ == "RMSNorm"
 
 
 def test_one_token_type_takes_no_cross_encoded_pairs(tiny, tmp_path):
@@ -447,15 +297,18 @@ def test_no_run_there(tmp_path):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_only_cls_in_the_last_layer_changes_neither_logits_nor_gradients(tiny: Path, encoding: str):
     found = []
-    for pool in (
-        cls_pooling,
-        lambda encoded: cls_pooling(encoded),
-    ):  # the second is not known to need no other token
+    sizes = []
+    for needs in ("cls", "tokens"):
         model = make(tiny, pair_encoding=encoding)
-        model.pool = pool
-        out = model.logits({task: batch(model, task, texts(task, 5)) for task in BASE.tasks})
-        sum(x.sin().sum() for x in out.values()).backward()
-        found.append([*out.values(), *(p.grad for p in model.parameters() if p.grad is not None)])
+        for pipeline in model.pipelines.values():
+            pipeline.pooling.needs = needs
+        batches = {task: batch(model, task, texts(task, 5)) for task in BASE.tasks}
+        forward = model(model.pack(batches))
+        sizes.append(len(forward.states[-1]))
+        sum(x.sin().sum() for x in forward.logits.values()).backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        found.append([*forward.logits.values(), *gradients])
+    assert sizes == [len(forward.packed.starts), len(forward.packed.input_ids)]
     assert len(found[0]) == len(found[1])
     for few, all_ in zip(*found, strict=True):
         close(few, all_)

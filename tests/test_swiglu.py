@@ -9,8 +9,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from base_bert import BertConfig
-from bert import BertModel, Linear
-from packing import Packed, pad
+from bert import BertModel
 from swiglu import SwiGLU, start_from_gelu, two_thirds
 
 SENTENCES = [
@@ -28,27 +27,23 @@ SENTENCES = [
 ]
 
 
-def batch(folder: Path) -> Packed:
-    """The sentences as one padded batch."""
+def batch(folder: Path) -> tuple[Tensor, Tensor]:
+    """The sentences as one padded batch: ids and mask."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.enable_padding()
     encoded = tokenizer.encode_batch(SENTENCES)
     ids = torch.tensor([e.ids for e in encoded])
     mask = torch.tensor([e.attention_mask for e in encoded])
-    return pad(ids, mask)
+    return ids, mask
 
 
 @torch.no_grad()
 def pooled(model: BertModel, folder: Path) -> list[Tensor]:
     """The mean over the tokens of each hidden state: (layers + 1) of [B, H]."""
-    packed = batch(folder)
-    mask = packed.groups[0].mask.view(len(SENTENCES), -1, 1)
-    means = []
-    for states in model.encode(packed):
-        padded = states.view(len(SENTENCES), mask.shape[1], -1)
-        means.append((padded * mask).sum(1) / mask.sum(1))
-    return means
+    ids, mask = batch(folder)
+    states = model(ids, mask, output_hidden_states=True)["hidden_states"]
+    return [(x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True) for x in states]
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -109,15 +104,15 @@ def test_start_in_a_pretrained_encoder(embedded: Path):
     assert cosines[-1].min() > 0.99
 
     # Each layer's feed-forward alone, on the same states.
-    packed = batch(embedded)
-    real = packed.groups[0].mask.flatten()
+    ids, mask = batch(embedded)
+    real = mask.bool()
     with torch.no_grad():
-        inputs = old.encode(packed)[:-1]
+        inputs = old(ids, mask, output_hidden_states=True)["hidden_states"][:-1]
         for x, a, b in zip(inputs, old.bert_layers, new.bert_layers, strict=True):
             theirs = a.out_dense(a.interm_af(a.interm_dense(x[real])))
             ours = b.out_dense(b.interm_af(b.interm_dense(x[real])))
             assert (ours - theirs).norm() / theirs.norm() < 0.04
-    assert isinstance(new.bert_layers[0].interm_dense.gate, Linear)
+    assert type(new.bert_layers[0].interm_dense.gate) is nn.Linear
 
 
 def test_random_start(embedded: Path):
@@ -126,7 +121,7 @@ def test_random_start(embedded: Path):
     narrow = two_thirds(plain.intermediate_size)
     config = replace(plain, feed_forward="swiglu", intermediate_size=narrow)
     old = BertModel.from_pretrained(embedded)
-    new = BertModel.from_pretrained(embedded, config, start_swiglu=False)
+    new = BertModel.from_pretrained(embedded, config, afresh=True)
     assert abs(parameter_count(new) / parameter_count(old) - 1) < 0.01
 
     before = old.bert_layers[5]

@@ -1,0 +1,107 @@
+"""The course's padded methods of MultitaskBERT agree with the texts' own path."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from course.faces import join_pair, unpad
+from heads.mlp import HEADS
+from heads.poolings import POOLINGS
+from tasks import TASKS
+from tests.multitask import BASE, ENCODINGS, WORDS, close, logits, make, padded, texts
+from tokenizer import BertTokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path) -> BertTokenizer:
+    return BertTokenizer.from_pretrained(tiny)
+
+
+@pytest.mark.parametrize("pooling,head,encoding", list(product(POOLINGS, HEADS, ENCODINGS)))
+def test_the_courses_faces_agree_with_texts(tiny, tokenizer, pooling, head, encoding):
+    model = make(tiny, pooling=pooling, head=head, pair_encoding=encoding)
+    for width in (0, 9):
+        some = texts("sst")
+        with torch.no_grad():
+            close(
+                model.predict_sentiment(*padded(tokenizer, [x for (x,) in some], width)),
+                logits(model, "sst", some),
+            )
+            for task, method in (
+                ("para", model.predict_paraphrase),
+                ("sts", model.predict_similarity),
+            ):
+                some = texts(task)
+                inputs = [
+                    x
+                    for i in (0, 1)
+                    for x in padded(tokenizer, [text[i] for text in some], (i + 1) * width)
+                ]
+                out = method(*inputs)
+                expected = logits(model, task, some)
+                close(out, expected[:, 0] if task == "para" else TASKS["sts"].predict(expected))
+                assert out.shape == (13,)
+                close(method(*(x[4:7] for x in inputs)), out[4:7])
+                swapped = method(*inputs[2:], *inputs[:2])
+                assert (swapped - out).abs().max() > 1e-4  # which sentence is first is not lost
+        model.train()
+        for task in BASE.tasks:
+            some = texts(task)
+            predicted = model.predict(task, some)
+            assert predicted == pytest.approx(
+                TASKS[task].predict(logits(model.eval(), task, some)).tolist(), rel=1e-5
+            )
+            assert (
+                model.train().predict(task, some[:1]) == pytest.approx(predicted[:1], rel=1e-5)
+                and model.training
+            )
+        model.eval()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_long_texts_are_cut_alike(tiny, tokenizer, encoding):
+    model = make(tiny, pooling="mean", pair_encoding=encoding, max_length=14)
+    singles, pairs = texts("sst", longest=40), texts("sts", longest=40)
+    with torch.no_grad():
+        close(
+            model.predict_sentiment(*padded(tokenizer, [x for (x,) in singles])),
+            logits(model, "sst", singles),
+        )
+        inputs = [x for i in (0, 1) for x in padded(tokenizer, [pair[i] for pair in pairs])]
+        close(model.predict_similarity(*inputs), TASKS["sts"].predict(logits(model, "sts", pairs)))
+
+
+# ---- pairs
+
+
+def test_join_pair_is_the_tokenizers_own_pair(tokenizer):
+    """All small lengths at several limits, and random texts."""
+    rng = np.random.default_rng(0)
+    pairs = [("film " * n, "dull " * m) for n in range(11) for m in range(11)]
+    pairs += [
+        tuple(" ".join(rng.choice(WORDS, rng.integers(1, 60))) for _ in "ab") for _ in range(100)
+    ]
+    first, second = (tokenizer.encode_batch([(pair[i],) for pair in pairs], 512) for i in (0, 1))
+    for limit in (3, 4, 5, 8, 13, 64):
+        for (a, _), (b, _), (ids, types) in zip(
+            first, second, tokenizer.encode_batch(pairs, limit), strict=True
+        ):
+            joined = join_pair(a, b, limit)
+            where = (limit, len(a), len(b))
+            assert joined.ids.tolist() == ids.tolist(), where
+            assert joined.types.tolist() == types.tolist(), where
+
+
+def test_unpad():
+    ids = torch.tensor([[101, 5, 6, 102, 0], [101, 102, 0, 0, 0], [101, 5, 6, 7, 102]])
+    whole, cut = (
+        [[101, 5, 6, 102], [101, 102], [101, 5, 6, 7, 102]],
+        [[101, 5, 102], [101, 102], [101, 5, 102]],
+    )
+    for limit, expected in ((9, whole), (5, whole), (3, cut)):
+        rows = unpad(ids, (ids > 0).long(), limit)
+        assert [row.ids.tolist() for row in rows] == expected
+        assert [row.types.tolist() for row in rows] == [[0] * len(x) for x in expected]

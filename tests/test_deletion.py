@@ -1,0 +1,119 @@
+"""A technique is its own file and two lines: without them the default run works.
+
+In a copy of the project the file is deleted, and from one other file the import and the entry of a
+table.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+# The deleted file, the file that names it, its import and its entry there.
+TECHNIQUES = {
+    "lora.py": ("multitask_bert.py", "import lora", '    "lora": lora.ADAPTER,'),
+    "rmsnorm.py": ("bert.py", "from rmsnorm import RMSNorm", '    "rmsnorm": RMSNorm,'),
+    "swiglu.py": ("bert.py", "from swiglu import SWIGLU", '    "swiglu": SWIGLU,'),
+}
+
+
+def python_files(folder: Path) -> dict[str, str]:
+    """All modules of the project in `folder`, tests left out: name -> text. Hidden folders and
+    virtual environments are not the project's.
+    """
+    paths = list(folder.glob("*.py"))
+    for below in folder.iterdir():
+        own = below.is_dir() and not below.name.startswith(".") and below.name != "tests"
+        if own and not (below / "pyvenv.cfg").exists():
+            paths += below.rglob("*.py")
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(paths)
+    }
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The project's modules and the built-in corpus, in a folder of their own."""
+    folder = tmp_path / "copy"
+    for name, text in python_files(PROJECT).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    shutil.copytree(PROJECT / "data" / "builtin", folder / "data" / "builtin")
+    return folder
+
+
+def run(
+    folder: Path, tiny: Path, small_data: Path, *more: str
+) -> "subprocess.CompletedProcess[str]":
+    """The default run, of one step, in the folder and on its modules only."""
+    command = [sys.executable, "multitask_classifier.py", "--model", str(tiny)]
+    command += ["--data_dir", str(small_data), "--steps_per_epoch", "1", "--epochs", "1", *more]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def without_line(path: Path, line: str) -> None:
+    """Delete the one line that reads so."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines.count(line) == 1, f"{path.name}: expected once: {line}"
+    lines.remove(line)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def imports(text: str) -> set[str]:
+    """The modules that a file imports anywhere in it, by their first names."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_only_one_module_names_it(technique: str):
+    module, (owner, _, _) = technique.removesuffix(".py"), TECHNIQUES[technique]
+    naming = {name for name, text in python_files(PROJECT).items() if module in imports(text)}
+    assert naming == {owner}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_without_a_technique_the_default_run_works(
+    technique: str, copy: Path, tiny: Path, small_data: Path
+):
+    owner, imported, entry = TECHNIQUES[technique]
+    before = python_files(copy)
+    (copy / technique).unlink()
+
+    # Without the edit nothing works.
+    broken = run(copy, tiny, small_data)
+    assert broken.returncode == 1
+    assert f"No module named '{technique.removesuffix('.py')}'" in broken.stderr
+
+    # With it the run goes through, and writes all its predictions.
+    without_line(copy / owner, imported)
+    without_line(copy / owner, entry)
+    done = run(copy, tiny, small_data)
+    assert done.returncode == 0, done.stderr
+    assert "best epoch 1" in done.stdout
+    assert len(list((copy / "predictions").glob("*.csv"))) == 6
+
+    # Nothing else was edited: the file is gone, and two lines.
+    after = python_files(copy)
+    assert set(before) - set(after) == {technique} and set(after) <= set(before)
+    changed = [name for name in after if after[name] != before[name]]
+    assert changed == [owner]
+    gone = before[owner].splitlines()
+    gone.remove(imported)
+    gone.remove(entry)
+    assert after[owner].splitlines() == gone
