@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from datasets import Split
+from forward import Forward
+from losses.extras import EXTRAS
 from multitask_bert import build
 from multitask_classifier import Learner, load_data, make_learner, train, update
 from options import Options
+from packing import Batch
 from tests.test_train import weights
 from training.samplers import micro_batches
 from training.surgery import COMBINERS, Gradients, TaskGradients
@@ -246,6 +249,37 @@ def test_a_plain_sum_by_hand_trains_as_the_sum(
     assert expected.keys() == found.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0, msg=name)
+
+
+class Small(nn.Module):
+    """An extra that is a mean over the examples: the squares of their logits."""
+
+    def forward(
+        self, model: nn.Module, forward: Forward, batches: dict[str, Batch]
+    ) -> dict[str, Tensor]:
+        squares = [logits.square().mean(1) for logits in forward.logits.values()]
+        return {"small": torch.cat(squares).mean()}
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_extras_are_the_same_in_a_call_a_task(
+    plain: Options, accumulation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call's term counts by its share of the step's examples: the sum is the whole step's."""
+    monkeypatch.setitem(EXTRAS, "small", lambda model, options: Small())
+    monkeypatch.setitem(COMBINERS, "by hand", lambda options: Formula(total))
+    steps = []
+    for change in {}, {"combiner": "by hand", "accumulation": accumulation}:
+        learner = learner_of(replace(plain, **change))
+        drawn = drawn_by(learner.training, sst=7, para=4, sts=2)
+        done = update(learner, drawn, 0)
+        steps.append((done, learner.model.state_dict()))
+    (one, expected), (other, found) = steps
+    assert one.losses.keys() == other.losses.keys() == {"sst", "para", "sts", "small"}
+    torch.testing.assert_close(one.losses, other.losses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(one.norm, other.norm, rtol=1e-4, atol=0)
+    assert one.tokens == other.tokens
+    torch.testing.assert_close(expected, found, rtol=0, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*all predictions are")
