@@ -13,8 +13,9 @@ from typing import Any
 from datasets import find_files
 from errors import UserError, run_main
 from flags import options_of, read_flags
-from multitask_classifier import check_outputs, prepared, train
+from multitask_classifier import prepared, train
 from options import Options
+from training.outputs import check_outputs
 
 # CFIMDB's reviews are long: whole ones, and few of them a step.
 SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}

@@ -9,7 +9,6 @@ lists the flags; options.py says what each is for.
 """
 
 import importlib.util
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -32,7 +31,6 @@ from options import Options, pick
 from pretrained import default_pretrained
 from training.checkpoint import replace_folder, seed_everything
 from training.environment import (
-    check_writable,
     checksums,
     display_path,
     keep_freed_memory,
@@ -41,6 +39,7 @@ from training.environment import (
 )
 from training.hooks import evaluation_weights, make_hooks
 from training.optimizers import make_optimizer, set_rates
+from training.outputs import check_outputs, output_path
 from training.run import Run, resumed
 from training.samplers import SAMPLERS, Draw, epoch_steps, micro_batches, one_cycle_a_step
 from training.schedules import SCHEDULES, Schedule
@@ -262,39 +261,6 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
         counts = ", ".join(f"{len(data[split][name])} {split}" for split in SPLITS)
         print(f"{name}: {counts} examples")
     return data, {"built_in_corpus": built_in, "data": checksums(paths)}
-
-
-def output_path(options: Options, task: str, split: str) -> Path:
-    """Where the predictions of a task and split go."""
-    given = options.file(f"{task}_{split}_out")
-    if given:
-        return Path(given)
-    try:
-        return Path(options.predictions.format(task=task, split=split))
-    except (LookupError, ValueError, AttributeError):
-        raise UserError(
-            f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces"
-        ) from None
-
-
-def check_outputs(*runs: Options) -> None:
-    """UserError where predictions of these runs can't be written, or would overwrite one
-    another.
-    """
-    paths = [
-        output_path(options, task, split)
-        for options in runs
-        for task in options.tasks
-        for split in ("dev", "test")
-    ]
-    if len(set(paths)) < len(paths):
-        raise UserError(
-            "two prediction files would have one name: put {task} and {split} into --predictions"
-        )
-    for path in paths:
-        if os.path.isdir(path):
-            raise UserError(f"{path}: a folder; predictions need a file name")
-        check_writable(path.parent)
 
 
 def prepared(options: Options) -> Options:

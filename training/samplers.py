@@ -70,10 +70,11 @@ def grouped(draw: Draw, count: int) -> Draw:
 
 
 def one_cycle_a_step(draw: Draw, sizes: dict[str, int]) -> Draw:
-    """The sampler as a combiner needs it: a sampler of one task a step has a cycle of them in
-    one.
+    """The sampler as a combiner needs it: one that draws one task a step has a cycle of them in a
+    step.
     """
-    if len(draw(0, 0.0)) < len(sizes) and len(draw(0, 0.0)) == 1:
+    first = [draw(step, 0.0) for step in range(len(sizes))]
+    if len(sizes) > 1 and all(len(counts) == 1 for counts in first):
         return grouped(draw, len(sizes))
     return draw
 
