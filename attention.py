@@ -31,9 +31,8 @@ class Rows:
     """
 
     groups: list[Group]
-    masks: list[
-        Tensor
-    ]  # of each group, [R, 1, W or 1, W]: addends (softmax) or True at seen (sdpa)
+    # Of each group, [R, 1, W or 1, W]: addends (softmax), or True at what is seen (sdpa).
+    masks: list[Tensor]
     kernel: str
 
 
@@ -62,8 +61,8 @@ def packed_rows(groups: list[Group], kernel: str, dtype: torch.dtype) -> Rows:
 def padded_rows(attention_mask: Tensor, kernel: str, dtype: torch.dtype) -> Rows:
     """Rows of a padded batch: B rows, each with one sequence.
 
-    attention_mask is [B, T], 1 or True at tokens; or the course's extended one, [B, 1, 1 or T, T],
-    to be added to the scores.
+    attention_mask is [B, T] or, one row a query, [B, T, T], 1 or True at tokens; or the course's
+    extended one, [B, 1, 1 or T, T], to be added to the scores.
     """
     batch, width = attention_mask.shape[0], attention_mask.shape[-1]
     if attention_mask.ndim == 4 and attention_mask.is_floating_point():
@@ -72,6 +71,8 @@ def padded_rows(attention_mask: Tensor, kernel: str, dtype: torch.dtype) -> Rows
     seen = attention_mask.bool()
     if seen.ndim == 2:
         seen = seen[:, None, None, :]  # [B, 1, 1, T]
+    elif seen.ndim == 3:
+        seen = seen[:, None]  # [B, 1, T, T]
     return packed_rows([Group(batch, width, 0, seen, {})], kernel, dtype)
 
 

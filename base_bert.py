@@ -248,7 +248,7 @@ class BertPreTrainedModel(nn.Module):
         # Layers whose shape is not BERT's make their weights from BERT's.
         new: set[str] = set()
         for prefix, module in model.named_modules():
-            if translate := getattr(module, "translate", None):
+            if translate := getattr(module, "translate_pretrained", None):
                 new |= translate(state, prefix, afresh)
         info = load_weights(model, state, new, str(name))
         # The vocabulary is looked for under this name later, in the hub's own cache.

@@ -5,7 +5,7 @@ in. The encoder knows nothing of adapters, heads or tasks. Two faces share all t
 batches, `forward(input_ids, attention_mask)`, and packed rows (packing.py), which training uses.
 
 Extensions plug into slots that are empty by default: `BertSelfAttention.prefix` (further keys and
-values), `BertLayer.side` (a branch beside the feed-forward) and the `extra` of `BertModel.embed`.
+values), `BertLayer.side` (a branch beside the feed-forward) and `BertModel.embed`'s `summand`.
 
 Dimensions in the comments: B sequences, T tokens of a padded sequence, N tokens of a whole batch
 laid flat, H hidden size, K tokens that are wanted of the last layer. [..., H] is [N, H] or
@@ -79,7 +79,7 @@ class BertLayer(nn.Module):
         self.out_dropout = Dropout(config.hidden_dropout_prob)
         self.side: nn.Module | None = None
 
-    def translate(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
+    def translate_pretrained(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
         """Turn a pretrained BERT's weights of this layer (names begin with `prefix`) into this
         layer's, in place, where its feed-forward has another shape.
 
@@ -183,12 +183,12 @@ class BertModel(BertPreTrainedModel):
         input_ids: Tensor,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        extra: Tensor | None = None,
+        summand: Tensor | None = None,
     ) -> Tensor:
         """Word, position and token type embeddings, summed and normalised.
 
         input_ids is [B, T] or [N]; token types default to 0 and positions to 0 .. T - 1, which
-        packed tokens [N] must give. `extra`, [..., H], is added to the sum. Returns [..., H].
+        packed tokens [N] must give. `summand`, [..., H], is added to the sum. Returns [..., H].
         """
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
@@ -196,13 +196,13 @@ class BertModel(BertPreTrainedModel):
             position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device)
         summed = self.word_embedding(input_ids)
         summed = summed + self.pos_embedding(position_ids) + self.tk_type_embedding(token_type_ids)
-        if extra is not None:
-            summed = summed + extra
+        if summand is not None:
+            summed = summed + summand
         return self.embed_dropout(self.embed_layer_norm(summed))
 
-    def embed_packed(self, packed: Packed, extra: Tensor | None = None) -> Tensor:
+    def embed_packed(self, packed: Packed, summand: Tensor | None = None) -> Tensor:
         """The embeddings of packed rows: [N, H]."""
-        return self.embed(packed.input_ids, packed.token_type_ids, packed.position_ids, extra)
+        return self.embed(packed.input_ids, packed.token_type_ids, packed.position_ids, summand)
 
     @contextlib.contextmanager
     def plain_attention(self) -> Iterator[None]:

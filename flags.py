@@ -22,8 +22,7 @@ from typing import Any
 
 from declare import Names, PerTask, kind_of, rules_of
 from errors import UserError
-from heads.mlp import HEADS
-from heads.poolings import POOLINGS
+from heads.pipeline import HEADS, POOLINGS
 from options import FILE_KINDS, SECTIONS, Options, read_values
 from tasks import TASKS
 from training.optimizers import OPTIMIZERS

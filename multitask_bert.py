@@ -1,8 +1,10 @@
 """MultitaskBERT: one encoder, one pipeline a task. Built here from options, or loaded from a run.
 
-from multitask_classifier import MultitaskBERT
-model = MultitaskBERT.load("runs/2026-11-20-multitask")
-model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
+A run's best model in three lines:
+
+    from multitask_classifier import MultitaskBERT
+    model = MultitaskBERT.load("runs/2026-11-20-multitask")
+    model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
 """
 
 import os
@@ -98,10 +100,10 @@ class MultitaskBERT(CourseFaces, nn.Module):
 
     def embed(self, packed: Packed) -> Tensor:
         """The embeddings of packed rows, as the first layer gets them: [N, H], fp32."""
-        extra = None
+        summand = None
         for term in self.embedding_terms.values():
-            extra = term(packed) if extra is None else extra + term(packed)
-        return self.bert.embed_packed(packed, extra)
+            summand = term(packed) if summand is None else summand + term(packed)
+        return self.bert.embed_packed(packed, summand)
 
     def forward(self, packed: Packed, embeddings: Tensor | None = None) -> Forward:
         """One encoder call for all tasks in `packed`, then each task's pipeline.

@@ -30,6 +30,7 @@ from optimizer import NamedState
 from options import Options, pick
 from pretrained import default_pretrained
 from training.checkpoint import replace_folder, seed_everything
+from training.draws import Draw, epoch_steps, micro_batches, one_cycle_a_step
 from training.environment import (
     checksums,
     display_path,
@@ -37,13 +38,15 @@ from training.environment import (
     pick_device,
     pick_dtype,
 )
+from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, output_path
 from training.run import Run, resumed
-from training.samplers import SAMPLERS, Draw, epoch_steps, micro_batches, one_cycle_a_step
-from training.schedules import SCHEDULES, Schedule
-from training.surgery import COMBINERS, Combiner, TaskGradients
+from training.samplers import SAMPLERS
+from training.schedules import SCHEDULES
+from training.surgery import COMBINERS
+from training.warmup import Schedule
 
 Data = dict[str, dict[str, Split]]  # split -> task -> examples
 
@@ -124,7 +127,8 @@ def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
             terms = loss_terms(learner, call, drawn)
             torch.stack(list(terms.values())).sum().backward()
             if learner.combiner:
-                gradients.take(next(iter(call)))
+                (task,) = call
+                gradients.take(task)
             for name, term in terms.items():
                 losses[name] = losses.get(name, 0.0) + term.detach()
     if learner.combiner:

@@ -316,9 +316,12 @@ class Conflict(NamedTuple):
     message: str  # an option's name in braces stands for its value
 
 
-def only_linear_heads(o: Options) -> bool:
+PLAIN_HEADS = {"linear"}  # heads that have neither norm nor activation
+
+
+def only_plain_heads(o: Options) -> bool:
     """Whether no task's head has a norm and an activation."""
-    return {o.head.of(task) for task in o.tasks} == {"linear"}
+    return {o.head.of(task) for task in o.tasks} <= PLAIN_HEADS
 
 
 CONFLICTS = (
@@ -332,12 +335,12 @@ CONFLICTS = (
         "frozen: drop one",
     ),
     Conflict(
-        lambda o: only_linear_heads(o) and o.rmsnorm in ("heads", "all"),
-        "--head linear has no norm: use --rmsnorm encoder, not {rmsnorm}",
+        lambda o: only_plain_heads(o) and o.rmsnorm in ("heads", "all"),
+        "--head {head} has no norm: use --rmsnorm encoder, not {rmsnorm}",
     ),
     Conflict(
-        lambda o: only_linear_heads(o) and o.swiglu in ("heads", "all"),
-        "--head linear has no activation: use --swiglu encoder, not {swiglu}",
+        lambda o: only_plain_heads(o) and o.swiglu in ("heads", "all"),
+        "--head {head} has no activation: use --swiglu encoder, not {swiglu}",
     ),
     Conflict(lambda o: not o.tasks, "--tasks: expected at least one task"),
     Conflict(lambda o: len(set(o.tasks)) < len(o.tasks), "--tasks names a task twice"),

@@ -22,8 +22,9 @@ from options import Options, pick
 from packing import Tokens
 from tasks import tasks_of
 from tokenizer import BertTokenizer
+from training.draws import Draw
 from training.environment import check_writable, environment
-from training.samplers import SAMPLERS, Draw
+from training.samplers import SAMPLERS
 
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
 

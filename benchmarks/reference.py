@@ -48,9 +48,9 @@ from pretrained import default_pretrained, find_pretrained
 from tasks import TASKS, overall
 from tokenizer import BertTokenizer
 from training.checkpoint import seed_everything
+from training.draws import epoch_steps, micro_batches
 from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
-from training.samplers import epoch_steps, micro_batches
 from training.schedules import SCHEDULES
 
 EVALUATION_BATCH = 64

@@ -45,9 +45,9 @@ from options import Options, pick
 from pretrained import default_pretrained
 from tokenizer import BertTokenizer
 from training.checkpoint import seed_everything
+from training.draws import epoch_steps
 from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
-from training.samplers import epoch_steps
 from training.schedules import SCHEDULES
 
 Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses

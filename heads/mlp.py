@@ -1,27 +1,13 @@
 """Task heads: from an example's features to its logits.
 
-A head is a module made from a HeadConfig, `head([B, features]) -> [B, outputs]`, fp32.
+What a head is, says heads/base.py; heads/pipeline.py lists them.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from bert import FEED_FORWARDS, NORMS
 from dropout import Dropout
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """What a head can be made from."""
-
-    features: int  # width of its input
-    hidden: int  # the encoder's width, for layers inside
-    outputs: int
-    dropout: float
-    norm: str  # a key of bert.NORMS
-    feed_forward: str  # a key of bert.FEED_FORWARDS
+from heads.base import HeadConfig
 
 
 class LinearHead(nn.Module):
@@ -56,6 +42,3 @@ class MLPHead(nn.Module):
         """[B, features] -> [B, outputs]."""
         hidden = self.norm(self.activation(self.dense(self.dropout(x))))
         return self.out(self.dropout(hidden))
-
-
-HEADS: dict[str, Callable[[HeadConfig], nn.Module]] = {"mlp": MLPHead, "linear": LinearHead}

@@ -4,17 +4,29 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from base_bert import BertConfig
 from bert import BertModel
 from forward import Encoded
-from heads.mlp import HEADS, HeadConfig
+from heads.base import HeadConfig, Pooling
+from heads.mlp import LinearHead, MLPHead
 from heads.pairs import OneSequence, PairFeatures
-from heads.poolings import POOLINGS
+from heads.poolings import ClsPooling, MeanPooling
 from options import Options, pick
 from tasks import Task
 
+POOLINGS: dict[str, Callable[[BertConfig, Options], Pooling]] = {
+    "cls": ClsPooling,
+    "mean": MeanPooling,
+}
+HEADS: dict[str, Callable[[HeadConfig], nn.Module]] = {
+    "mlp": MLPHead,
+    "linear": LinearHead,
+}
 # Layers on top of BERT, one module or None each, made from (task, bert, options); a module gets
 # states [S, T, H] and mask [S, T] and gives states [S, T, H].
-TOKEN_LAYERS: dict[str, Callable[[Task, BertModel, Options], nn.Module | None]] = {}
+TOKEN_LAYERS: dict[str, Callable[[Task, BertModel, Options], nn.Module | None]] = {
+    # name: maker
+}
 
 
 class Pipeline(nn.Module):

@@ -1,34 +1,12 @@
 """Poolings: from the encoder's states to one vector a sequence.
 
-A pooling is a module made from (config, options) whose forward takes an Encoded and gives
-[S, size], fp32. It says what it needs: "cls" (then the encoder computes no more of its last layer),
-"tokens" (the last layer) or "layers" (any). What it gives must not depend on padding.
+What a pooling is, says heads/base.py; heads/pipeline.py lists them.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from torch import Tensor
 
-from torch import Tensor, nn
-
-from base_bert import BertConfig
 from forward import Encoded
-from options import Options
-
-Needs = Literal["cls", "tokens", "layers"]
-
-
-class Pooling(nn.Module):
-    """What the others begin from: `needs`, and `size`, the width of what comes out."""
-
-    needs: Needs = "tokens"
-
-    def __init__(self, config: BertConfig, options: Options):
-        super().__init__()
-        self.size = config.hidden_size
-
-    def forward(self, encoded: Encoded) -> Tensor:
-        """Encoded -> [S, size]."""
-        raise NotImplementedError
+from heads.base import Pooling
 
 
 class ClsPooling(Pooling):
@@ -50,9 +28,3 @@ class MeanPooling(Pooling):
         """Encoded -> [S, H]."""
         states, mask = encoded.tokens()
         return states.sum(1) / mask.sum(1, keepdim=True)
-
-
-POOLINGS: dict[str, Callable[[BertConfig, Options], Pooling]] = {
-    "cls": ClsPooling,
-    "mean": MeanPooling,
-}

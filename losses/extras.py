@@ -1,9 +1,14 @@
 """Extras: further terms of a step beside the tasks' losses, such as regularisers and contrastive
 objectives.
 
-An extra is a module, `extra(model, forward, batches) -> {name: scalar}`. Its terms are added to the
-step's loss and logged under names of their own. Its parameters train with the model's and its state
-is in the checkpoint. It may call `model(forward.packed, embeddings)` again.
+An extra is a module, `extra(model, forward, batches) -> {name: scalar}`, called in train mode. Its
+terms are added to the step's loss and logged under names of their own. Its parameters train with
+the model's and its state is in the checkpoint. It may call `model(forward.packed, embeddings)`
+again; without embeddings the dropout on them is drawn anew.
+
+A term must be a mean over all examples of `batches` together, not a sum of tasks' means: with
+--accumulation a step calls the extra once a part, with a combiner once a task (whose gradient the
+term then joins), and each call is weighed by its share of the step's examples.
 
 EXTRAS maps a name to `(model, options) -> extra`, or to None where the options leave it out.
 """
@@ -14,7 +19,9 @@ from torch import nn
 
 from options import Options
 
-EXTRAS: dict[str, Callable[[nn.Module, Options], nn.Module | None]] = {}
+EXTRAS: dict[str, Callable[[nn.Module, Options], nn.Module | None]] = {
+    # name: maker
+}
 
 
 def make_extras(model: nn.Module, options: Options) -> nn.ModuleDict:

@@ -21,14 +21,14 @@ from bert import BertModel, Rows
 from datasets import Split
 from examples import Example
 from forward import Encoded, Forward
-from heads.poolings import Pooling
+from heads.base import Pooling
 from multitask_bert import MultitaskBERT
 from options import Options
 from packing import Batch, Group, Packed, Tokens
 from tasks import TASKS, Task
 from tokenizer import BertTokenizer
-from training.hooks import Hook
-from training.surgery import Gradients
+from training.gradients import Gradients
+from training.hook import Hook
 
 
 class AlwaysOn(Adapter):
@@ -297,9 +297,9 @@ class Smoothness(nn.Module):
         self.calls += 1
         noise = 0.1 * torch.randn_like(forward.embeddings)
         noisy = model(forward.packed, forward.embeddings.detach() + noise)
-        changes = [(noisy.logits[t] - forward.logits[t]).square().mean() for t in batches]
-        total = torch.stack(changes).sum()
-        return {"smoothness": (self.log_weight.exp() * total - self.log_weight).squeeze()}
+        changes = [(noisy.logits[t] - forward.logits[t]).square().mean(1) for t in batches]
+        mean = torch.cat(changes).mean()  # over all examples, of whichever task
+        return {"smoothness": (self.log_weight.exp() * mean - self.log_weight).squeeze()}
 
 
 # ---- a task with a label a token

@@ -227,6 +227,41 @@ def test_bf16_is_close_to_fp32(pretrained: BertModel):
             assert (a - b).norm() / a.norm() < 0.02
 
 
+def test_kernels_agree(pretrained: BertModel):
+    """Whichever is asked for, with gradients and without, in the padded face and the packed one."""
+    ids, mask, types = random_batch(13, vocab=30522)
+    packed = pack_tasks(a=unpadded(ids, mask, types))
+    found = []
+    for kernel in ("softmax", "sdpa", "auto"):
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                pretrained.kernel = kernel
+                padded = pretrained(ids, mask, types)["last_hidden_state"][mask.bool()]
+                found.append((padded, *at_tokens(packed, pretrained.encode_packed(packed))[-1]))
+    assert pretrained.kernel == "auto"
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            close(a, b)
+
+
+def test_plain_attention_has_second_derivatives(pretrained: BertModel):
+    """What it is for; and the choice from before is back afterwards, errors or not."""
+    pretrained.kernel = "sdpa"
+    ids, mask, _ = random_batch(7, vocab=30522)
+    weight = pretrained.bert_layers[0].self_attention.query.weight
+    with pretrained.plain_attention():
+        assert pretrained.pick_kernel() == "softmax"
+        loss = pretrained(ids, mask)["last_hidden_state"].square().mean()
+    (first,) = torch.autograd.grad(loss, weight, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), weight)
+    assert second.any() and torch.isfinite(second).all()
+    assert pretrained.kernel == "sdpa"
+    with pytest.raises(KeyError), pretrained.plain_attention():
+        raise KeyError
+    assert pretrained.kernel == "sdpa"
+    pretrained.kernel = "auto"
+
+
 @pytest.mark.parametrize(
     "which", ["embed_dropout", "attention_dropout", "out_dropout", "self_attention.dropout"]
 )

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from course.faces import join_pair, unpad
-from heads.mlp import HEADS
-from heads.poolings import POOLINGS
+from heads.pipeline import HEADS, POOLINGS
 from tasks import TASKS
 from tests.multitask import BASE, ENCODINGS, WORDS, close, logits, make, padded, texts
 from tokenizer import BertTokenizer

@@ -61,7 +61,7 @@ def test_extra_is_added_before_the_norm(pair: Pair, batch: Batch):
     with torch.no_grad():
         words = ours.word_embedding(ids) + extra
         expected = theirs.embeddings(inputs_embeds=words, token_type_ids=types)
-        close(ours.embed(ids, types, extra=extra), expected)
+        close(ours.embed(ids, types, summand=extra), expected)
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -104,18 +104,24 @@ def test_layers_and_attention_take_the_extended_mask(pair: Pair, batch: Batch, g
 
 
 def test_a_mask_of_a_row_for_each_query(pair: Pair):
-    """[B, 1, T, T], which the course's helper makes of [B, T, T]: causal attention, by hand."""
+    """[B, T, T], and what the course's helper makes of it: causal attention, by hand."""
     ours, _ = pair
     attention = ours.bert_layers[0].self_attention
-    hidden = torch.randn(2, 5, 39)
-    causal = torch.ones(5, 5).tril().expand(2, 5, 5)
+    ids = torch.randint(1, 101, (3, 5))  # as many as there are heads
+    real = (torch.arange(5) < torch.tensor([5, 2, 3])[:, None]).float()
+    causal = torch.ones(5, 5).tril() * real[:, None, :]
+    extended = get_extended_attention_mask(causal, torch.float32)
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
-            out = attention(hidden, get_extended_attention_mask(causal, torch.float32))
+            hidden = ours.embed(ids)
+            out = attention(hidden, extended)
             for t in range(5):
-                first = torch.ones(2, t + 1)
-                alone = attention(hidden[:, : t + 1], course_mask(first))
+                alone = attention(hidden[:, : t + 1], course_mask(real[:, : t + 1]))
                 close(out[:, t], alone[:, t])
+            close(attention(hidden, causal), out)
+            out = ours.encode(hidden, extended)
+            close(ours.encode(hidden, causal), out)
+            close(ours(ids, causal.long())["last_hidden_state"], out)
 
 
 def test_the_handouts_loop(pair: Pair, batch: Batch):

@@ -1,7 +1,7 @@
-"""A technique is its own file and two lines: without them the default run works.
+"""A technique is its own file and two lines: without them the default run works, with them it runs.
 
 In a copy of the project the file is deleted, and from one other file the import and the entry of a
-table.
+table; or a new file is written, and its import and entry into the file that holds the table.
 """
 
 import ast
@@ -117,3 +117,151 @@ def test_without_a_technique_the_default_run_works(
     gone.remove(imported)
     gone.remove(entry)
     assert after[owner].splitlines() == gone
+
+
+# A new technique for each table: its file, its text, the table's file, the import, a line of the
+# table, and the entry that follows it.
+BASE_HEAD = (
+    "from heads.base import HeadConfig\nfrom heads.mlp import MLPHead\n\nPlanted = MLPHead\n"
+)
+POOLING = """from forward import Encoded
+from heads.base import Pooling
+
+
+class Planted(Pooling):
+    def forward(self, encoded: Encoded):
+        return encoded.tokens()[0].amax(1)
+"""
+SAMPLER = """from training.draws import Draw, step_size
+
+
+def planted(sizes, options) -> Draw:
+    return lambda step, progress: {"sts": step_size(options)}
+"""
+SCHEDULE = """from training.warmup import Schedule, warmed_up
+
+
+def planted(total_steps, warmup_steps) -> Schedule:
+    return warmed_up(lambda step: 0.5, total_steps, warmup_steps)
+"""
+COMBINER = """from training.gradients import Combiner, Gradients
+
+
+class Planted(Combiner):
+    def combine(self, gradients: Gradients):
+        return gradients.values.mean(0)
+
+
+def planted(options):
+    return Planted()
+"""
+HOOK = """from training.hook import Hook
+
+
+class Planted(Hook):
+    def after_step(self, step):
+        print("planted hook", step)
+
+
+def planted(model, options):
+    return Planted()
+"""
+OPTIMIZER = """from optimizer import AdamW
+
+
+def planted(groups, options):
+    return AdamW(groups, eps=1e-3)
+"""
+ADAPTER = """from adapters.wrap import Adapter
+
+
+class Planted(Adapter):
+    def wanted(self, options):
+        return True
+
+
+ADAPTER = Planted("planted", lambda model, options: print("planted adapter"))
+"""
+PIPELINE = "heads/pipeline.py"
+PLANTED = [
+    (
+        "heads/new_head.py",
+        BASE_HEAD,
+        PIPELINE,
+        "from heads.new_head import Planted as Head",
+        '    "mlp": MLPHead,',
+        '    "planted": Head,',
+    ),
+    (
+        "heads/new_pooling.py",
+        POOLING,
+        PIPELINE,
+        "from heads.new_pooling import Planted as Pool",
+        '    "cls": ClsPooling,',
+        '    "planted": Pool,',
+    ),
+    (
+        "training/new_sampler.py",
+        SAMPLER,
+        "training/samplers.py",
+        "from training.new_sampler import planted",
+        '    "mixed": mixed,',
+        '    "planted": planted,',
+    ),
+    (
+        "training/new_schedule.py",
+        SCHEDULE,
+        "training/schedules.py",
+        "from training.new_schedule import planted",
+        '    "linear": linear,',
+        '    "planted": planted,',
+    ),
+    (
+        "training/new_combiner.py",
+        COMBINER,
+        "training/surgery.py",
+        "from training.new_combiner import planted",
+        '    "sum": plain_sum,',
+        '    "planted": planted,',
+    ),
+    (
+        "training/new_optimizer.py",
+        OPTIMIZER,
+        "training/optimizers.py",
+        "from training.new_optimizer import planted",
+        '    "adamw": adamw,',
+        '    "planted": planted,',
+    ),
+    (
+        "training/new_hook.py",
+        HOOK,
+        "training/hooks.py",
+        "from training.new_hook import planted",
+        "    # name: maker",
+        '    "planted": planted,',
+    ),
+    (
+        "adapters/new.py",
+        ADAPTER,
+        "multitask_bert.py",
+        "from adapters import new",
+        '    "lora": lora.ADAPTER,',
+        '    "planted": new.ADAPTER,',
+    ),
+]
+
+
+def test_a_new_technique_is_a_file_and_two_lines(copy: Path, tiny: Path, small_data: Path) -> None:
+    for file, text, table, line, anchor, entry in PLANTED:
+        (copy / file).write_text(text, encoding="utf-8")
+        held = (copy / table).read_text(encoding="utf-8")
+        assert held.count(anchor) == 1, f"{table}: expected once: {anchor}"
+        held = held.replace(anchor, f"{anchor}\n{entry}")
+        first = held.index("\nfrom ")
+        (copy / table).write_text(held[:first] + f"\n{line}" + held[first:], encoding="utf-8")
+    flags = ["--head", "mlp", "sst=planted", "--pooling", "planted", "sts=mean"]
+    for name in ("sampler", "schedule", "combiner", "optimizer"):
+        flags += [f"--{name}", "planted"]
+    done = run(copy, tiny, small_data, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "planted hook 0" in done.stdout and "planted adapter" in done.stdout

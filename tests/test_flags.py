@@ -214,11 +214,14 @@ def test_a_hint_names_a_flag_and_is_none(name):
     "line, message",
     [
         ("--epochs two", "argument --epochs: invalid int value: 'two'; --help lists the flags"),
-        ("--head deep", "argument --head: invalid choice: 'deep' (choose from mlp, linear)"),
-        ("--head mlp sts=deep", "argument --head: invalid choice: 'sts=deep' (choose from mlp"),
+        ("--head nonesuch", "argument --head: invalid choice: 'nonesuch' (choose from mlp"),
+        (
+            "--head mlp sts=nonesuch",
+            "argument --head: invalid choice: 'sts=nonesuch' (choose from mlp",
+        ),
         ("--head sts=mlp=linear", "argument --head: invalid choice: 'sts=mlp=linear'"),
         ("--head mlp linear", '--head "mlp linear": expected a name, TASK=NAME or both'),
-        ("--sampler deep", "argument --sampler: invalid choice: 'deep'"),
+        ("--sampler nonesuch", "argument --sampler: invalid choice: 'nonesuch'"),
         ("--rmsnorm everywhere", "argument --rmsnorm: invalid choice: 'everywhere'"),
         ("--tasks sst cola", "argument --tasks: invalid choice: 'cola'"),
         ("--tasks", "argument --tasks: expected at least one argument"),

@@ -12,9 +12,9 @@ from base_bert import BertConfig
 from bert import LayerNorm
 from dropout import Dropout
 from forward import Encoded
-from heads.mlp import HEADS, HeadConfig
+from heads.base import HeadConfig, Pooling
 from heads.pairs import OneSequence, PairFeatures
-from heads.poolings import POOLINGS, Pooling
+from heads.pipeline import HEADS, POOLINGS
 from options import Options
 from rmsnorm import RMSNorm
 from swiglu import SwiGLU

@@ -287,7 +287,7 @@ PAIRS: list[tuple[dict, str]] = [
     ),
     (
         {"head": LINEAR, "rmsnorm": "all"},
-        "--head linear has no norm: use --rmsnorm encoder, not all",
+        f"--head {LINEAR} has no norm: use --rmsnorm encoder, not all",
     ),
     (
         {"head": "linear", "swiglu": "heads"},
@@ -295,7 +295,7 @@ PAIRS: list[tuple[dict, str]] = [
     ),
     (
         {"head": LINEAR, "swiglu": "all"},
-        "--head linear has no activation: use --swiglu encoder, not all",
+        f"--head {LINEAR} has no activation: use --swiglu encoder, not all",
     ),
     ({"tasks": ()}, "--tasks: expected at least one task"),
     ({"tasks": ("sst", "sts", "sst")}, "--tasks names a task twice"),

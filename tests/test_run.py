@@ -27,9 +27,11 @@ from packing import Batch
 from tasks import LEADERBOARD
 from tests.test_train import ROOT, flags, same, weights
 from training.checkpoint import read_tensors
-from training.hooks import HOOKS, Hook
+from training.gradients import Gradients
+from training.hook import Hook
+from training.hooks import HOOKS
 from training.run import Run
-from training.surgery import COMBINERS, Gradients
+from training.surgery import COMBINERS
 
 
 def interrupted(options: Options, steps: int, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -5,16 +5,8 @@ from fractions import Fraction
 import pytest
 
 from options import Options
-from training.samplers import (
-    SAMPLERS,
-    Draw,
-    epoch_steps,
-    grouped,
-    micro_batches,
-    mixed,
-    one_cycle_a_step,
-    round_robin,
-)
+from training.draws import Draw, epoch_steps, grouped, micro_batches, one_cycle_a_step
+from training.samplers import SAMPLERS, mixed, round_robin
 
 SIZES = {"sst": 8544, "para": 141506, "sts": 6041}
 

@@ -23,7 +23,8 @@ import multitask_classifier
 from base_bert import BertConfig, FeedForward
 from errors import Interrupted
 from evaluation import predict
-from heads import mlp, pipeline, poolings
+from heads import pipeline
+from heads.base import HeadConfig
 from losses import extras
 from multitask_bert import build
 from multitask_classifier import MultitaskBERT, train
@@ -32,6 +33,8 @@ from tasks import TASKS
 from tests import newcomers
 from tokenizer import BertTokenizer
 from training import hooks, optimizers, samplers, schedules, surgery
+from training.draws import Draw
+from training.gradients import Gradients
 from training.run import Run
 
 Patch = pytest.MonkeyPatch
@@ -175,14 +178,14 @@ def test_a_summand_of_the_embeddings(options: Options, monkeypatch: Patch) -> No
 
 
 def test_a_bilstm_for_one_task(options: Options, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(poolings.POOLINGS, "bilstm", newcomers.BiLSTMPooling)
+    monkeypatch.setitem(pipeline.POOLINGS, "bilstm", newcomers.BiLSTMPooling)
     state = survives(replace(options, pooling="cls sts=bilstm"), monkeypatch)
     assert any("pipelines.sts.pooling.lstm" in name for name in state)
     assert not any("pipelines.sst.pooling" in name for name in state)
 
 
 def test_a_pooling_of_all_layers_beside_one_of_cls(options: Options, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(poolings.POOLINGS, "mix", newcomers.LayerMixPooling)
+    monkeypatch.setitem(pipeline.POOLINGS, "mix", newcomers.LayerMixPooling)
     state = survives(replace(options, pooling="cls para=mix"), monkeypatch)
     assert state["model:pipelines.para.pooling.weights"].any()
 
@@ -196,11 +199,11 @@ def test_attention_on_top_for_one_task(options: Options, monkeypatch: Patch) -> 
 
 def test_a_head(options: Options, monkeypatch: Patch) -> None:
     class Tanh(nn.Sequential):
-        def __init__(self, config: mlp.HeadConfig):
+        def __init__(self, config: HeadConfig):
             inner = nn.Linear(config.features, 13)
             super().__init__(inner, nn.Tanh(), nn.Linear(13, config.outputs))
 
-    monkeypatch.setitem(mlp.HEADS, "tanh", Tanh)
+    monkeypatch.setitem(pipeline.HEADS, "tanh", Tanh)
     state = survives(replace(options, head="tanh sst=linear", pair_encoding="bi"), monkeypatch)
     assert state["model:pipelines.sts.head.0.weight"].shape == (13, 4 * 32)
     assert state["model:pipelines.sst.head.out.weight"].shape == (5, 32)
@@ -323,7 +326,7 @@ def test_a_combiner_that_remembers(options: Options, monkeypatch: Patch, sampler
     seen: list[list[str]] = []
 
     class Watched(newcomers.Remembering):
-        def combine(self, gradients: surgery.Gradients) -> Tensor:
+        def combine(self, gradients: Gradients) -> Tensor:
             seen.append(gradients.tasks)
             return super().combine(gradients)
 
@@ -378,7 +381,7 @@ def test_averaged_weights(options: Options, monkeypatch: Patch) -> None:
 
 
 def test_a_sampler_that_follows_the_progress(options: Options, monkeypatch: Patch) -> None:
-    def delayed(sizes: dict[str, int], options: Options) -> samplers.Draw:
+    def delayed(sizes: dict[str, int], options: Options) -> Draw:
         def draw(step: int, progress: float) -> dict[str, int]:
             return {"para": 7} if progress < 0.5 else {"sst": 4, "sts": 5}
 

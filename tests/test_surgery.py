@@ -17,8 +17,9 @@ from multitask_classifier import Learner, load_data, make_learner, train, update
 from options import Options
 from packing import Batch
 from tests.test_train import weights
-from training.samplers import micro_batches
-from training.surgery import COMBINERS, Gradients, TaskGradients
+from training.draws import micro_batches
+from training.gradients import Gradients, TaskGradients
+from training.surgery import COMBINERS
 
 
 class Formula:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import multitask_classifier
 from errors import UserError
-from flags import parse
+from flags import TABLES, parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from tasks import LEADERBOARD
@@ -125,8 +125,6 @@ ALIVE: dict[str, list[dict]] = {
     "option": [{"option": "pretrain"}],
     "tasks": [{"tasks": ("sst", "para")}],
     "pair_encoding": [{"pair_encoding": "bi"}],
-    "pooling": [{"pooling": "mean"}],
-    "head": [{"head": "linear"}],
     "rmsnorm": [{"rmsnorm": place} for place in ("heads", "encoder", "all")],
     "swiglu": [{"swiglu": place} for place in ("heads", "encoder", "all")],
     "swiglu_start": [{"swiglu": "encoder", "swiglu_start": "random"}],
@@ -140,10 +138,8 @@ ALIVE: dict[str, list[dict]] = {
     "steps_per_epoch": [{"steps_per_epoch": 2}],
     "batch_size": [{"batch_size": 7}],
     "accumulation": [{"accumulation": 2}],
-    "sampler": [{"sampler": "round_robin"}],
     "sampling_exponent": [{"sampling_exponent": 0.0, "files": {"para_train": "unequal.csv"}}],
     "lr": [{"lr": 2e-3}],
-    "schedule": [{"schedule": "constant"}, {"schedule": "cosine"}],
     "warmup": [{"warmup": 0.6}],
     "weight_decay": [{"weight_decay": 0.1}],
     "optimizer_form": [{"optimizer_form": "torch"}],
@@ -160,10 +156,14 @@ ALIVE: dict[str, list[dict]] = {
         {"files": {"sts_train": "unequal-sts.csv"}},
     ],
 }
+# Every name in a table that a flag chooses from, so that a new line there must be alive.
+for option, table in TABLES.items():
+    if option != "tasks":
+        default = str(getattr(Options, option))
+        ALIVE[option] = [{option: name} for name in table if name != default]
+
 # Nothing about training: files, names, when to look; each has a test of its own or is a path.
 DEAD = {
-    "optimizer",
-    "combiner",
     "patience",
     "lora_merge",
     "use_gpu",

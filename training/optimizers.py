@@ -29,7 +29,9 @@ def adamw(groups: list[dict[str, Any]], options: OptimizerOptions) -> torch.opti
 
 
 Maker = Callable[[list[dict[str, Any]], OptimizerOptions], torch.optim.Optimizer]
-OPTIMIZERS: dict[str, Maker] = {"adamw": adamw}
+OPTIMIZERS: dict[str, Maker] = {
+    "adamw": adamw,
+}
 
 
 def make_optimizer(model: nn.Module, options: OptimizerOptions, lr: float) -> torch.optim.Optimizer:

@@ -1,39 +1,12 @@
-"""Learning-rate schedules: `schedule(step, history) -> factor` of a parameter group's peak rate.
+"""Learning-rate schedules: (total_steps, warmup_steps) -> schedule.
 
-A schedule is pure: the factor follows from the step and from the dev scores so far, `history`, a
-list of (step, overall score). SCHEDULES maps a name to (total_steps, warmup_steps) -> schedule.
+What a schedule is, says training/warmup.py.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-History = Sequence[tuple[int, float]]
-Schedule = Callable[[int, History], float]
-
-
-def warmed_up(after: Callable[[int], float], total_steps: int, warmup_steps: int) -> Schedule:
-    """`after` behind a linear warm-up. Steps count from 0; the first has 1 / warmup_steps.
-
-    ValueError for a warm-up that is longer than the run.
-    """
-    if not 0 <= warmup_steps <= total_steps:
-        raise ValueError(
-            f"warm-up of {warmup_steps} steps out of {total_steps}: expected from 0 to all of them"
-        )
-
-    def schedule(step: int, history: History = ()) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        return after(step)
-
-    return schedule
-
-
-def left_over(step: int, total_steps: int, warmup_steps: int) -> float:
-    """The share of the steps after the warm-up that is still to come: 1 at its end, 0 at the
-    end.
-    """
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+from training.warmup import Schedule, left_over, warmed_up
 
 
 def constant(total_steps: int, warmup_steps: int) -> Schedule:

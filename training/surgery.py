@@ -1,87 +1,20 @@
-"""Gradient surgery: K tasks' gradients of the shared parameters to one.
+"""Gradient surgery: which combiner makes one gradient of the K tasks' gradients.
 
-A combiner is made from (options), or None for the plain sum, which needs no gradients of single
-tasks. It is an object with `combine(Gradients) -> [P]` and, where it remembers something, with
-state_dict() and load_state_dict() of tensors, which the checkpoint keeps. Heads and other
-parameters of one task keep their own gradient.
+A combiner (training/gradients.py says what it is) is made from the options; None stands for the
+plain sum, which needs no gradients of single tasks.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from collections.abc import Callable
 
 from options import Options
+from training.gradients import Combiner
 
 
-@dataclass(frozen=True)
-class Gradients:
-    """The tasks' gradients of the shared parameters in one step."""
-
-    values: Tensor  # [K, P], fp32
-    tasks: list[str]  # K names
-    borders: dict[str, slice]  # parameter's name -> its numbers among the P
-    step: int
-    seed: int  # of the run; with the step it seeds whatever a combiner draws
+def plain_sum(options: Options) -> None:
+    """No combiner: one backward pass of the summed losses."""
+    return None
 
 
-class Combiner(Protocol):
-    """From K gradients to one."""
-
-    def combine(self, gradients: Gradients) -> Tensor:
-        """[K, P] -> [P]."""
-
-
-COMBINERS: dict[str, Callable[[Options], Combiner | None]] = {"sum": lambda options: None}
-
-
-class TaskGradients:
-    """Collects the tasks' gradients of one step, over its micro-batches, and combines them once."""
-
-    def __init__(self, shared: Mapping[str, Tensor]):
-        self.shared = shared
-        self.sums: dict[str, dict[str, Tensor]] = {}  # task -> parameter's name -> gradient
-
-    def take(self, task: str) -> None:
-        """Add what the last backward pass left in the shared parameters' .grad to the task's sum,
-        and clear it there.
-        """
-        sums = self.sums.setdefault(task, {})
-        for name, parameter in self.shared.items():
-            if parameter.grad is None:
-                continue
-            if name in sums:
-                sums[name] += parameter.grad
-            else:
-                sums[name] = parameter.grad
-            parameter.grad = None
-
-    def row(self, task: str, names: list[str]) -> Tensor:
-        """A task's gradient as one vector [P], zero where its loss did not reach."""
-        sums = self.sums[task]
-        parts = [
-            sums[name] if name in sums else torch.zeros_like(self.shared[name]) for name in names
-        ]
-        return torch.cat([part.flatten() for part in parts])
-
-    def combine(self, combiner: Combiner, step: int, seed: int) -> None:
-        """Put the combined gradient into .grad of every shared parameter that some loss reached;
-        others keep None, since a zero would let weight decay and old moments move them.
-        """
-        reached = set().union(*self.sums.values())
-        names = [name for name in self.shared if name in reached]
-        if not names:  # a frozen encoder
-            return
-        borders: dict[str, slice] = {}
-        end = 0
-        for name in names:
-            begin, end = end, end + self.shared[name].numel()
-            borders[name] = slice(begin, end)
-        tasks = list(self.sums)
-        values = torch.stack([self.row(task, names) for task in tasks])
-        combined = combiner.combine(Gradients(values, tasks, borders, step, seed))
-        for name in names:
-            parameter = self.shared[name]
-            parameter.grad = combined[borders[name]].view_as(parameter)
+COMBINERS: dict[str, Callable[[Options], Combiner | None]] = {
+    "sum": plain_sum,
+}

@@ -1,0 +1,45 @@
+"""What a pooling and a head are made from.
+
+A pooling is a module made from (config, options) whose forward takes an Encoded and gives
+[S, size], fp32. It says what it needs: "cls" (then the encoder computes no more of its last layer),
+"tokens" (the last layer) or "layers" (any). What it gives must not depend on padding.
+
+A head is a module made from a HeadConfig, `head([B, features]) -> [B, outputs]`, fp32.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from base_bert import BertConfig
+from forward import Encoded
+from options import Options
+
+Needs = Literal["cls", "tokens", "layers"]
+
+
+class Pooling(nn.Module):
+    """What the others begin from: `needs`, and `size`, the width of what comes out."""
+
+    needs: Needs = "tokens"
+
+    def __init__(self, config: BertConfig, options: Options):
+        super().__init__()
+        self.size = config.hidden_size
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Encoded -> [S, size]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What a head can be made from."""
+
+    features: int  # width of its input
+    hidden: int  # the encoder's width, for layers inside
+    outputs: int
+    dropout: float
+    norm: str  # a key of bert.NORMS
+    feed_forward: str  # a key of bert.FEED_FORWARDS
