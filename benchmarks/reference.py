@@ -1,8 +1,7 @@
 """The quality to be reached: transformers' BertModel with plain linear heads, on the main job's
 batches.
 
-    python benchmarks/reference.py --data_dir DATA --seed 1 --record
-    benchmarks/records/reference.jsonl
+    python benchmarks/reference.py --data_dir DATA --seed 1 --record REFERENCE.jsonl
 
 Takes the main job's flags and its own, below. The same pretrained folder, examples, batches, number
 of updates and epochs as `multitask_classifier.py` with the same seed. Dropout and one linear a task
