@@ -101,6 +101,8 @@ def survives(options: Options, monkeypatch: Patch) -> dict[str, Tensor]:
 
     # Interrupted in the second epoch and resumed: the same bytes, the same answers.
     folder = interrupted(options, monkeypatch, step=4)
+    held = json.loads((Path(folder) / "last" / "progress.json").read_text())
+    assert held["step"] == 4  # saved where it stopped, not at the epoch's end
     train(Options(resume=folder))
     assert_same(whole, last_state(folder))
     assert written(options) == answers
@@ -367,13 +369,15 @@ def test_unfreezing(options: Options, monkeypatch: Patch) -> None:
 
 
 def test_averaged_weights(options: Options, monkeypatch: Patch) -> None:
+    pretrained = build(options).state_dict()
     monkeypatch.setitem(hooks.HOOKS, "averaging", lambda model, options: newcomers.Averaging(model))
     state = survives(replace(options, epochs=1), monkeypatch)
-    # What was kept as best is an average, not the weights that train on.
+    # What was kept as best is an average: neither the weights that train on nor those at first.
     best = next(Path("runs").glob("*-newcomer/best"))
     kept = load_file(best / "model.safetensors")
     name = "bert.bert_layers.0.out_dense.weight"
     assert not torch.equal(kept[name], state[f"model:{name}"])
+    assert not torch.equal(kept[name], pretrained[name])
     plain = last_state(train(replace(options, epochs=2, name="plain"))["folder"])
     monkeypatch.delitem(hooks.HOOKS, "averaging")
     without = last_state(train(replace(options, epochs=2, name="without"))["folder"])
