@@ -3,6 +3,7 @@ package, and how long things may be. Each rule is also shown to find what is pla
 """
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -179,6 +180,33 @@ def test_modules_are_short(project: dict[str, ast.Module]) -> None:
     unlisted = {path: lines for path, lines in found.items() if path not in LONG_MODULES}
     assert unlisted == {}
     assert found.keys() >= LONG_MODULES, "short again: take them off the list"
+
+
+# ---- what the documents name
+
+
+def first_cells(document: str, column: int = 1) -> set[str]:
+    """What stands in backticks in a column of a document's tables."""
+    rows = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    cells = [row.split("|")[column] for row in rows if row.startswith("| ")]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_structure_names_every_module_and_nothing_else(project: dict[str, ast.Module]) -> None:
+    named = {name for name in first_cells("STRUCTURE.md") if not name.endswith("/")}
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    whole = ("tests/", "benchmarks/", "data/", "course/")  # a row for the folder
+    own = {path for path in project if not path.startswith(whole)}
+    modules = {path for path in own if not path.endswith("__init__.py")}
+    assert modules - named == set()
+
+
+def test_readme_names_files_that_exist() -> None:
+    rows = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    techniques = [row.split("|") for row in rows if row.startswith("| `--") and row.count("|") == 5]
+    files = {name for row in techniques for name in re.findall(r"`([^`]+)`", row[3])}
+    assert "lora.py" in files
+    assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
 
 
 # ---- each rule finds what is planted
