@@ -215,6 +215,11 @@ class MultitaskBERT(CourseFaces, nn.Module):
         model.compute_dtype = pick_dtype(options.precision, device)
         return model.to(device).eval()
 
+    @property
+    def merge_wanted(self) -> bool:
+        """Whether the options ask for merge() at the end of a run."""
+        return any(adapter.merge_wanted(self.options) for adapter in ADAPTERS.values())
+
     def merge(self) -> None:
         """Fold every adapter into the encoder's weights; from then on the model is saved whole."""
         options = self.options

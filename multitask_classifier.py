@@ -283,7 +283,7 @@ def prepared(options: Options) -> Options:
 def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     """Load the best model, write its prediction files, say where everything is."""
     model = MultitaskBERT.load(run.folder, options.use_gpu)
-    if options.lora_merge:
+    if model.merge_wanted:
         model.merge()
         replace_folder(run.folder / "best", model.save)
     outputs = []

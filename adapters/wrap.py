@@ -32,6 +32,10 @@ class Adapter:
         """Whether the options ask for it."""
         return bool(getattr(options, self.prefix))
 
+    def merge_wanted(self, options: Options) -> bool:
+        """Whether the options ask for its merging at the end of a run."""
+        return self.wanted(options) and bool(getattr(options, f"{self.prefix}_merge", False))
+
     def without(self, options: Options) -> Options:
         """The options with all of this adapter's at their defaults."""
         own: dict[str, Any] = {
