@@ -13,6 +13,7 @@ laid flat, H hidden size, K tokens that are wanted of the last layer. [..., H] i
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -135,6 +136,10 @@ class BertLayer(nn.Module):
         return self.add_norm(residual, inner, self.out_dense, self.out_dropout, self.out_layer_norm)
 
 
+# functional_call puts the cast weights into the module while it runs: one thread at a time.
+CASTING = threading.RLock()
+
+
 def cast_linears(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors of a module's linears in another dtype, by name, for functional_call.
 
@@ -230,9 +235,10 @@ class BertModel(BertPreTrainedModel):
         """
         states = [hidden.to(dtype)]
         last = len(self.bert_layers) - 1
-        for i, layer in enumerate(self.bert_layers):
-            inputs = (states[-1], rows, wanted if i == last else None)
-            states.append(functional_call(layer, cast_linears(layer, dtype), inputs))
+        with CASTING:
+            for i, layer in enumerate(self.bert_layers):
+                inputs = (states[-1], rows, wanted if i == last else None)
+                states.append(functional_call(layer, cast_linears(layer, dtype), inputs))
         return states
 
     def encode_packed(

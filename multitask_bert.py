@@ -136,15 +136,19 @@ class MultitaskBERT(CourseFaces, nn.Module):
         """All sentences of all tasks through the encoder at once: {task: [B, outputs]}, fp32."""
         return self(self.pack(batches)).logits
 
-    def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[Any]:
-        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences; a list of
-        numbers each, where a task has one a token.
-        """
+    def task_named(self, name: str) -> Task:
+        """One of the model's tasks, or UserError."""
         if name not in self.tasks:
             raise UserError(
                 f"{name}: this model has no head for it, only for {', '.join(self.tasks)}"
             )
-        task = self.tasks[name]
+        return self.tasks[name]
+
+    def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[Any]:
+        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences; a list of
+        numbers each, where a task has one a token.
+        """
+        task = self.task_named(name)
         texts = [texts] if isinstance(texts, str) else texts
         tuples = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         if any(len(text) != len(task.columns) for text in tuples):
@@ -212,6 +216,8 @@ class MultitaskBERT(CourseFaces, nn.Module):
                 raise UserError(
                     f"{folder}/model.safetensors: not this model's weights ({reason})"
                 ) from None
+        # The vocabulary is read now: the folder may be named from here only, or move.
+        model._tokenizer = model.tokenizer
         device = pick_device(use_gpu)
         model.compute_dtype = pick_dtype(options.precision, device)
         return model.to(device).eval()

@@ -61,12 +61,17 @@ class CourseFaces:
     options: Options
     tasks: dict[str, Task]
 
+    def task_named(self, name: str) -> Task:
+        """One of the model's tasks, or UserError."""
+        raise NotImplementedError
+
     def encode_batch(self, batch: Batch) -> Forward:
         """One encoder call for one task's batch."""
         return self(self.pack({batch.task: batch}))  # type: ignore[operator, attr-defined]
 
     def predict_sentiment(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of the five grades: [B, 5]."""
+        self.task_named(SENTIMENT)
         tokens = unpad(input_ids, attention_mask, self.options.max_length)
         return self.encode_batch(unlabelled(SENTIMENT, tokens, each=1)).logits[SENTIMENT]
 
@@ -76,7 +81,7 @@ class CourseFaces:
         """Logits of pairs that come as two padded batches: [B, outputs]."""
         tokens: list[Tokens] = []
         limit = self.options.max_length
-        bi = self.tasks[task].is_bi(self.options)
+        bi = self.task_named(task).is_bi(self.options)
         # A cross-encoded pair is cut once it is joined.
         single = limit if bi else ids_1.shape[1] + ids_2.shape[1]
         firsts = unpad(ids_1, mask_1, single)

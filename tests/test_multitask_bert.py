@@ -4,6 +4,7 @@ loaded.
 
 import json
 import shutil
+import threading
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -327,3 +328,44 @@ def test_only_cls_in_the_last_layer_changes_neither_logits_nor_gradients(tiny: P
     assert len(found[0]) == len(found[1])
     for few, all_ in zip(*found, strict=True):
         close(few, all_)
+
+
+def test_two_threads_share_a_model_in_bf16(tiny):
+    """As in a web demo: the cast weights of one call must not become another's masters."""
+    model = make(tiny)
+    model.compute_dtype = torch.bfloat16
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    some = [("a dull film", "a fine film")] * 7
+    expected = model.predict("sts", some)
+    answers: list[list[float]] = []
+
+    def ask() -> None:
+        for _ in range(10):
+            answers.append(model.predict("sts", some))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 30
+    after = model.state_dict()
+    assert all(torch.equal(after[name], x) for name, x in before.items())
+    assert all(p.dtype == torch.float32 and p.is_leaf for p in model.parameters())
+
+
+def test_a_loaded_model_needs_its_folder_no_more(tiny, tmp_path, monkeypatch):
+    saved(tiny, tmp_path / "run" / "best")
+    monkeypatch.chdir(tmp_path)
+    model = MultitaskBERT.load("run")
+    monkeypatch.chdir("/")
+    assert len(model.predict("sst", ["a fine film"])) == 1
+
+
+def test_the_courses_faces_name_a_task_that_is_not_there(tiny, tokenizer):
+    model = make(tiny, tasks=("sts",))
+    one = padded(tokenizer, ["a film"])
+    with pytest.raises(UserError, match="sst: this model has no head for it, only for sts"):
+        model.predict_sentiment(*one)
+    with pytest.raises(UserError, match="para: this model has no head for it, only for sts"):
+        model.predict_paraphrase(*one, *one)

@@ -112,7 +112,7 @@ def random_states() -> dict[str, Tensor]:
     and position.
     """
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # a run on the CPU leaves the device alone
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
@@ -120,7 +120,7 @@ def random_states() -> dict[str, Tensor]:
 def set_random_states(states: dict[str, Tensor]) -> None:
     """random_states()'s inverse."""
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
+    if "cuda" in states and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(states["cuda"])
 
 

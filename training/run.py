@@ -131,7 +131,9 @@ class Run:
         none.
         """
         held = load_last(self.folder / "last", self.pieces)
-        if held:
+        if held is not None:
+            if not isinstance(held, dict) or set(held) != {f.name for f in fields(Progress)}:
+                raise UserError(f"{self.folder}/last/progress.json: not a run's progress; damaged?")
             self.progress = Progress(**held)
             self.progress.history = [(step, score) for step, score in held["history"]]
             for task, drawn in self.progress.drawn.items():
