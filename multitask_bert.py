@@ -43,8 +43,10 @@ CUDA_ROW_MULTIPLE = 8  # rows of a group come in multiples of this, so that few 
 
 
 def peak_rate(options: Options, hidden_size: int) -> float:
-    """The highest learning rate of a run: --lr; or 1e-3 for heads alone; or 5e-5 for bert-base and
-    more for narrower encoders (2e-4 for MiniLM), times what adapters take.
+    """The highest learning rate of a run: --lr, or what suits the model.
+
+    That is 1e-3 for heads alone; else 5e-5 for bert-base and more for narrower encoders (2e-4 for
+    MiniLM), times what adapters take.
     """
     if options.lr is not None:
         return options.lr
@@ -136,8 +138,9 @@ class MultitaskBERT(CourseFaces, nn.Module):
         return self(self.pack(batches)).logits
 
     def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[Any]:
-        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences; a list of
-        numbers each, where a task has one a token.
+        """Classes of sentences; 0.0 / 1.0 or similarities of pairs of sentences.
+
+        A list of numbers each, where a task has one a token.
         """
         if name not in self.tasks:
             raise UserError(
@@ -166,9 +169,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         return all(f"bert.{name}" in self.trained for name, _ in self.bert.named_parameters())
 
     def own_state(self) -> dict[str, Tensor]:
-        """What save() writes: everything, or what training changes where the encoder's pretrained
-        weights are frozen.
-        """
+        """What save() writes: everything, or where the encoder is frozen what training changes."""
         return self.state_dict() if self.whole else partial_state(self, self.trained)
 
     def save(self, folder: Path) -> None:
