@@ -23,8 +23,7 @@ from packing import Group
 
 @dataclass(frozen=True)
 class Rows:
-    """What attention needs to know of the tokens that it gets: which of them see which, and how to
-    compute it.
+    """What attention needs to know of its tokens: which of them see which, and the kernel.
 
     The kernel "softmax" writes attention out and "sdpa" is torch's fused one. On the CPU the fused
     one's backward pass costs several times the plain one's; second derivatives need the plain one.
@@ -84,8 +83,9 @@ def as_rows(attention_mask: Rows | Tensor, hidden: Tensor) -> Rows:
 
 
 class BertSelfAttention(nn.Module):
-    """Multi-head scaled dot-product attention (Vaswani et al. 2017, equation 1), before the output
-    projection.
+    """Multi-head scaled dot-product attention, before the output projection.
+
+    Vaswani et al. 2017, equation 1 and section 3.2.2.
 
     `prefix`, an empty slot: a module `prefix(group) -> (keys [R, P, H], values [R, P, H])` whose
     keys every token of a row sees, as prefix-tuning needs it.

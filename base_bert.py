@@ -1,5 +1,4 @@
-"""What is around the BERT network: its configuration, weight init, and loading and saving
-pretrained weights.
+"""What is around the network: configuration, weight init, loading and saving pretrained weights.
 
 `python base_bert.py NAME` fetches a model from the Hugging Face hub (or finds it on disk) and
 prints its folder.
@@ -51,9 +50,7 @@ ENCODER = (
 
 @dataclass
 class BertConfig:
-    """The fields of a Hugging Face config.json that a BERT encoder needs, and two of our own (the
-    last two).
-    """
+    """What a BERT encoder needs of a Hugging Face config.json, and two fields of ours, the last."""
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -105,8 +102,9 @@ class BertConfig:
         return cls.from_dict(values)
 
     def save(self, folder: Path) -> None:
-        """Write config.json. A changed norm or feed-forward is not BERT any more, and says so to
-        whoever loads it.
+        """Write config.json.
+
+        With another norm or feed-forward it is not BERT any more, and says so to whoever loads it.
         """
         plain = (self.norm, self.feed_forward) == ("layernorm", "gelu")
         head = {"architectures": ["BertModel"], "model_type": "bert" if plain else "minbert"}
@@ -132,8 +130,9 @@ class FeedForward:
 
 
 def course_name(name: str) -> str:
-    """A parameter's name in the course's form, from Hugging Face's (old or new) or the course's,
-    `bert.` dropped.
+    """The course's name of a parameter, without `bert.`.
+
+    From Hugging Face's, old or new, or from the course's.
     """
     name = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name.removeprefix("bert.")))
     for theirs, ours in NAMES:
@@ -211,8 +210,9 @@ class BertPreTrainedModel(nn.Module):
         return next(self.parameters()).dtype
 
     def init_weights(self) -> None:
-        """BERT's init: normal(0, initializer_range) for linears and embeddings, zero biases. Norms
-        are the identity as they are made.
+        """BERT's init: normal(0, initializer_range) for linears and embeddings, zero biases.
+
+        Norms are the identity as they are made.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -233,8 +233,9 @@ class BertPreTrainedModel(nn.Module):
         cache_dir: str | Path | None = None,
         output_loading_info: bool = False,
     ) -> Any:
-        """The model with the weights of a hub id or folder, in eval mode; with
-        `output_loading_info` (model, load_weights' info).
+        """The model with the weights of a hub id or folder, in eval mode.
+
+        With `output_loading_info` it is (model, load_weights' info).
 
         `config` may change the dropouts, norm and feed-forward. A feed-forward of another shape
         than BERT's starts as the pretrained one unless the weights hold its shape already or
@@ -256,9 +257,7 @@ class BertPreTrainedModel(nn.Module):
         return (model.eval(), info) if output_loading_info else model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors and, if known, the vocabulary: a folder that
-        transformers loads.
-        """
+        """Write a folder that transformers loads: config.json, weights and any known vocabulary."""
         with torch.device("meta"):
             plain = set(type(self)(self.config).state_dict())
         if set(self.state_dict()) != plain:

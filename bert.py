@@ -58,8 +58,9 @@ FEED_FORWARDS: dict[str, FeedForward] = {
 
 
 class BertLayer(nn.Module):
-    """One post-norm transformer layer: LN(x + dropout(dense(f(x)))) around attention, then around
-    the feed-forward.
+    """One post-norm transformer layer.
+
+    LN(x + dropout(dense(f(x)))) around attention, then around the feed-forward.
 
     `side`, an empty slot: a module `side(hidden [N, H], rows) -> [N, H]` whose output is added
     before the last norm, as projected attention layers (PALs) need it.
@@ -81,8 +82,10 @@ class BertLayer(nn.Module):
         self.side: nn.Module | None = None
 
     def translate_pretrained(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
-        """Turn a pretrained BERT's weights of this layer (names begin with `prefix`) into this
-        layer's, in place, where its feed-forward has another shape.
+        """Turn pretrained weights of another feed-forward into this layer's, in place.
+
+        The names of this layer's weights begin with `prefix`. Nothing happens where the
+        feed-forward has BERT's shape, or the weights this layer's.
 
         `afresh`: leave the feed-forward as it was initialised. Returns the names that may be
         missing from the weights therefore.
@@ -248,17 +251,13 @@ class BertModel(BertPreTrainedModel):
         wanted: Tensor | None = None,
         embeddings: Tensor | None = None,
     ) -> list[Tensor]:
-        """encode_layers() of packed rows, of their own embeddings unless others [N, H] are
-        given.
-        """
+        """encode_layers() of packed rows; `embeddings` [N, H] stand in for the rows' own."""
         hidden = self.embed_packed(packed) if embeddings is None else embeddings
         rows = packed_rows(packed.groups, self.pick_kernel(), dtype)
         return self.encode_layers(hidden, rows, dtype, wanted)
 
     def encode(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeddings [B, T, H] and mask [B, T], 1 at tokens -> the last layer's states [B, T,
-        H].
-        """
+        """Embeddings [B, T, H], mask [B, T], 1 at tokens -> the last layer's states [B, T, H]."""
         rows = padded_rows(attention_mask, self.pick_kernel(), hidden_states.dtype)
         return self.encode_layers(hidden_states, rows, hidden_states.dtype)[-1]
 

@@ -1,5 +1,4 @@
-"""The data: the course's tab-separated files to examples, token ids (computed once, cached) and
-endless shuffled batches.
+"""The data: finding its files, token ids (computed once, cached), endless shuffled batches.
 
 Rows are read by examples.py. The course's own classes and functions, which its scripts import from
 here, are in course/datasets.py.
@@ -95,9 +94,7 @@ class Split:
         return indices
 
     def by_length(self, tokens: int) -> list[list[int]]:
-        """All indices, the longest first, cut into lists of at most `tokens` tokens (or one
-        example).
-        """
+        """All indices, the longest first, in lists of at most `tokens` tokens (or one example)."""
         sizes = [self.length(index) for index in range(len(self))]
         lists: list[list[int]] = []
         room = 0
@@ -161,9 +158,7 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
 def tokenize(
     texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int, cache: Path
 ) -> list[Tokens]:
-    """Token ids and types of sentences or pairs, from the cache where the same were tokenised
-    before.
-    """
+    """Token ids and types of sentences or pairs, from the cache where they stand there already."""
     # The key quotes the texts: none runs into the next.
     key = json.dumps([tokenizer.backend.to_str(), max_length, texts])
     path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
@@ -185,9 +180,7 @@ def tokenize(
 
 
 def save_cache(path: Path, **arrays: np.ndarray) -> None:
-    """Write an .npz whole or not at all; a folder that can't be written costs only the time saved
-    next time.
-    """
+    """Write an .npz whole or not at all; a folder that can't be written costs only time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

@@ -1,6 +1,4 @@
-"""One exception for what the user can mend, and the one place that turns it into a line and an exit
-code.
-"""
+"""What the user can mend is one exception, turned in one place into a line and an exit code."""
 
 import sys
 import warnings
@@ -8,8 +6,9 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A problem the user can mend. The message is one line: what and where, what was expected, what
-    to do.
+    """A problem the user can mend.
+
+    The message is one line: what and where, what was expected, what to do.
     """
 
 
@@ -18,8 +17,9 @@ class Interrupted(Exception):
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
-    """Call `main(argv)`; a UserError becomes one line on standard error and exit code 2, Ctrl-C
-    code 130.
+    """Call `main(argv)`; a UserError becomes a line on standard error and exit code 2.
+
+    Ctrl-C is exit code 130.
     """
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:

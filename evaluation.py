@@ -23,7 +23,7 @@ from course.evaluation import (  # noqa: F401  (the course's scripts import thes
 )
 from datasets import Split
 from errors import UserError
-from examples import write_predictions  # noqa: F401  (written once, read from both places)
+from examples import write_predictions  # noqa: F401  (importable from here too)
 from packing import Batch
 from tasks import Task, overall
 
@@ -43,9 +43,7 @@ class Model(Protocol):
 
 
 def same_width(logits: list[Tensor]) -> list[Tensor]:
-    """Logits [B, T, outputs] of batches whose T differ, filled up with zeros to the longest T;
-    others as they are.
-    """
+    """Logits [B, T, outputs] filled up with zeros to the longest T; [B, outputs] as they are."""
     if logits[0].ndim < 3:
         return logits
     longest = max(x.shape[1] for x in logits)
@@ -54,9 +52,9 @@ def same_width(logits: list[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def predict_logits(model: Model, split: Split) -> Tensor:
-    """The logits of all examples, in file order, the model in eval mode: [examples, outputs] (or
-    [examples, T, outputs] where each token has some), fp32, on the CPU.
+    """The logits of all examples, in file order, the model in eval mode.
 
+    [examples, outputs], or [examples, T, outputs] where each token has some; fp32, on the CPU.
     UserError where they are not finite: no score, best model or prediction file may come from them.
     """
     name = split.task.name
@@ -80,8 +78,9 @@ def predict_logits(model: Model, split: Split) -> Tensor:
 
 
 def predict(model: Model, split: Split) -> Sequence[Any]:
-    """The predictions of all examples, in file order: classes, 0.0 / 1.0 or similarities, as an
-    array; or a list of arrays where each token has one.
+    """The predictions of all examples, in file order: classes, 0.0 / 1.0 or similarities.
+
+    An array; or a list of arrays where each token has one.
     """
     predictions = split.task.predict(predict_logits(model, split)).numpy()
     lengths = [len(split.sequences(index)[0]) for index in range(len(split))]
@@ -89,9 +88,7 @@ def predict(model: Model, split: Split) -> Sequence[Any]:
 
 
 def measure(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """The task's score, and what else is worth a look: macro F1 and confusion matrix, or Spearman's
-    rho.
-    """
+    """The task's score; beside it macro F1 and confusion matrix, or Spearman's rho."""
     constant = np.ptp(predictions) == 0
     if constant:
         warnings.warn(f"{task.name}: all predictions are {predictions[0]:g}", stacklevel=2)
@@ -117,9 +114,7 @@ def flat(values: Sequence[Any]) -> np.ndarray:
 
 
 def evaluate(model: Model, splits: dict[str, Split]) -> dict[str, Any]:
-    """{task: measure(...), "overall": the mean of the scores as they count}. The splits must have
-    labels.
-    """
+    """{task: measure(...), "overall": the mean of the scores as they count}, of labelled splits."""
     results: dict[str, Any] = {}
     for name, split in splits.items():
         if split.task.evaluate:

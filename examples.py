@@ -1,9 +1,9 @@
-"""Files in, prediction files out: reading the course's tab-separated files as they really are, one
-Example a row, and writing the leaderboard's.
+"""Files in, prediction files out.
 
-Extra unnamed index columns, rows without a label (skipped and counted in train and dev), quoted
-fields, CRLF and a byte order mark all occur. What can't be right is one line: file, line, what was
-expected. No test row is dropped.
+The course's tab-separated files are read as they really are, one Example a row: extra unnamed index
+columns, rows without a label (skipped and counted in train and dev), quoted fields, CRLF and a byte
+order mark all occur. What can't be right is one line: file, line, what was expected. No test row is
+dropped.
 
 Prediction files are the leaderboard's, byte for byte: a header, then one line an example, in the
 order of the data file.

@@ -263,8 +263,9 @@ def expand(argv: list[str], reading: tuple[str, ...] = ()) -> list[str]:
 
 
 def words_of_file(path: str, reading: tuple[str, ...]) -> list[str]:
-    """The flags in a file; UserError where there are none to be had. `reading` are the files whose
-    reading led to this one.
+    """The flags in a file; UserError where there are none to be had.
+
+    `reading` are the files whose reading led to this one.
     """
     if path in reading:
         raise UserError(f"@{path}: the file reads itself")
@@ -316,8 +317,9 @@ def unknown(word: str) -> UserError:
 
 
 def read_flags(argv: list[str], description: str) -> dict[str, Any]:
-    """What the command line gives, under the options' names and `fine_tune_mode`; UserError where
-    that can't be. `--help` ends the program.
+    """What the command line gives, under the options' names and `fine_tune_mode`.
+
+    UserError where that can't be. `--help` ends the program.
     """
     words = expand(argv)
     show_help(words, description)

@@ -32,11 +32,10 @@ class Encoded:
         return self.layers[layer].index_select(0, self.starts).float()
 
     def tokens(self, layer: int = -1) -> tuple[Tensor, Tensor]:
-        """The sequences' states in a layer, padded with zeros: [S, T, H], fp32; and their mask
-        [S, T], True at tokens.
+        """The sequences' states in a layer, [S, T, H], fp32, 0 at padding, and their mask [S, T].
 
-        Raises RuntimeError where only [CLS] was computed: the module that asks must say so in its
-        `needs`.
+        The mask is True at tokens. Raises RuntimeError where only [CLS] was computed: the module
+        that asks must say so in its `needs`.
         """
         if layer == -1 and self.changed is not None:
             return self.changed
@@ -64,8 +63,7 @@ class Forward:
 
     packed: Packed
     embeddings: Tensor  # [N, H], fp32, what the first layer got
-    states: list[
-        Tensor
-    ]  # (layers + 1) of [N, H]; of the last one only [CLS], [all S, H], may exist
+    # (layers + 1) of [N, H]; of the last one only [CLS], [all S, H], may exist.
+    states: list[Tensor]
     pooled: dict[str, Tensor]  # task -> [S, features], fp32
     logits: dict[str, Tensor]  # task -> [B, outputs], or as the task's head gives them, fp32

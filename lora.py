@@ -21,9 +21,7 @@ from options import AdapterOptions
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear with a low-rank update beside it: [..., in] -> [..., out], in the dtype of
-    the input.
-    """
+    """A frozen linear with a low-rank update beside it: [..., in] -> [..., out], in x's dtype."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float):
         super().__init__()
@@ -70,8 +68,9 @@ def adapt(
     targets: str = "qv",
     layers: str = "all",
 ) -> None:
-    """Wrap linears of the BertModel in `model`, in place, and freeze the rest of it; heads train
-    on. Prints the counts.
+    """Wrap linears of the BertModel in `model`, in place, and freeze the rest of it.
+
+    Heads train on. Prints the counts.
 
     `targets` is a key of TARGETS (the paper adapts "qv"), `layers` as in choose_layers. Raises
     UserError for a rank below 1 or unknown targets or layers, ValueError where `model` is adapted
@@ -122,8 +121,9 @@ def adapt_from_options(model: nn.Module, options: AdapterOptions) -> None:
 
 
 def merge(model: nn.Module) -> None:
-    """Fold every update into its weight and put the plain linears back, in place; nothing where
-    there are none. The encoder stays frozen.
+    """Fold every update into its weight and put the plain linears back, in place.
+
+    Nothing where there are none. The encoder stays frozen.
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRALinear):

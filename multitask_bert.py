@@ -42,8 +42,10 @@ ADAPTERS: dict[str, Adapter] = {
 
 
 def peak_rate(options: Options, hidden_size: int) -> float:
-    """The highest learning rate of a run: --lr; or 1e-3 for heads alone; or 5e-5 for bert-base and
-    more for narrower encoders (2e-4 for MiniLM), times what adapters take.
+    """The highest learning rate of a run: --lr, or what suits the model.
+
+    That is 1e-3 for heads alone; else 5e-5 for bert-base and more for narrower encoders (2e-4 for
+    MiniLM), times what adapters take.
     """
     if options.lr is not None:
         return options.lr
@@ -145,8 +147,9 @@ class MultitaskBERT(CourseFaces, nn.Module):
         return self.tasks[name]
 
     def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[Any]:
-        """Classes of sentences, or 0.0 / 1.0 or similarities of pairs of sentences; a list of
-        numbers each, where a task has one a token.
+        """Classes of sentences; 0.0 / 1.0 or similarities of pairs of sentences.
+
+        A list of numbers each, where a task has one a token.
         """
         task = self.task_named(name)
         texts = [texts] if isinstance(texts, str) else texts
@@ -171,9 +174,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         return all(f"bert.{name}" in self.trained for name, _ in self.bert.named_parameters())
 
     def own_state(self) -> dict[str, Tensor]:
-        """What save() writes: everything, or what training changes where the encoder's pretrained
-        weights are frozen.
-        """
+        """What save() writes: everything, or where the encoder is frozen what training changes."""
         return self.state_dict() if self.whole else partial_state(self, self.trained)
 
     def save(self, folder: Path) -> None:

@@ -4,8 +4,8 @@
     python multitask_classifier.py --option finetune --use_gpu  # on CUDA
     python multitask_classifier.py --resume runs/2026-11-20-multitask
 
-Writes the six prediction CSVs. update() is an optimizer step, train() the loop around it. `--help`
-lists the flags; options.py says what each is for.
+Writes the six prediction CSVs. `--help` lists the flags; options.py says what each is for. update()
+is an optimizer step, train() the loop around it.
 """
 
 import importlib.util
@@ -155,8 +155,9 @@ def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
 
 
 def train(options: Options) -> dict[str, Any]:
-    """Train, evaluate after every epoch, keep the best model, write its predictions; returns what
-    run.json records.
+    """Train, evaluate after every epoch, keep the best model, write its predictions.
+
+    Returns what run.json records, and the run's folder.
     """
     # Everything that can fail without training, fails here.
     options = prepared(options)
@@ -245,9 +246,7 @@ def how_to_go_on(run: Run) -> str:
 
 
 def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
-    """All files of all tasks, checked and tokenised before the first step, and their facts for
-    run.json.
-    """
+    """All files of all tasks, checked and tokenised, and their facts for run.json."""
     paths, built_in = find_files(options)
     if built_in:
         line = "=" * 80
@@ -268,8 +267,9 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
 
 
 def prepared(options: Options) -> Options:
-    """The options checked, or those of the run to be resumed; the model named, the output folders
-    there and writable.
+    """The options checked, or those of the run to be resumed.
+
+    The model is named, and the output folders are there and writable.
     """
     options = resumed(options) if options.resume else options.check()
     if options.model == "auto":

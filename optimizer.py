@@ -35,9 +35,7 @@ def pieces(part: Part) -> Iterator[Part]:
 
 
 def chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """The same numbers in lists of about CHUNK elements: large tensors in flat pieces, small ones
-    together.
-    """
+    """The same numbers, about CHUNK a list: large tensors in pieces, small ones together."""
     small: list[Part] = []
     size = 0
     for part in parts:
@@ -58,7 +56,7 @@ def chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
 class AdamW(torch.optim.Optimizer):
     """AdamW with the course's arguments, and `form`, which says whose order of operations.
 
-    `params`: parameters, (name, parameter) tuples or dicts of them, as in torch; named_state needs
+    `params`: parameters, (name, parameter) tuples or dicts of them, as in torch; NamedState needs
     names. A parameter without a gradient is skipped: its moments, its decay and its t stand still.
     Raises ValueError for arguments out of range and RuntimeError for sparse gradients.
     """
@@ -80,9 +78,7 @@ class AdamW(torch.optim.Optimizer):
         super().__init__(params, {**defaults, "correct_bias": correct_bias, "form": form})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """torch's, with the arguments checked; the constructor comes through here too, once a
-        group.
-        """
+        """torch's, with the arguments checked; the constructor too comes here, once a group."""
         full = {**self.defaults, **param_group}
         for name in ("lr", "eps", "weight_decay"):
             if not full[name] >= 0.0:
@@ -95,9 +91,10 @@ class AdamW(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """torch's, and the state of the course's AdamW or torch's; what their groups lack (`form`,
-        names) stays as it is here. Raises UserError, and changes nothing, for a state that step()
-        could not go on from.
+        """Takes the state of this AdamW, the course's or torch's.
+
+        What the groups of the others lack (`form`, names) stays as it is here. Raises UserError,
+        and changes nothing, for a state that step() could not go on from.
         """
         for name in ("state", "param_groups"):
             if name not in state_dict:
@@ -115,8 +112,9 @@ class AdamW(torch.optim.Optimizer):
         super().load_state_dict({**state_dict, "param_groups": groups})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Both load_state_dict and unpickling end here. Raises UserError for what step() could not
-        go on from.
+        """Both load_state_dict and unpickling end here.
+
+        Raises UserError for what step() could not go on from.
         """
         for group in state.get("param_groups", []):
             complete_group(group)
@@ -128,9 +126,7 @@ class AdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient. `closure` recomputes the loss, which is
-        returned.
-        """
+        """Update every parameter that has a gradient; returns what `closure`, if given, does."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -160,11 +156,11 @@ class AdamW(torch.optim.Optimizer):
 
 
 class NamedState:
-    """An optimizer's state by the names of its parameters, flat, as checkpoints hold it: step.NAME
-    (int64, 0 before the first step) and, from the first step on, MOMENT.NAME in the parameter's
-    shape for each of `optimizer.moments`.
+    """An optimizer's state by the names of its parameters, flat, as checkpoints hold it.
 
-    Raises ValueError where the optimizer was given parameters without names.
+    step.NAME (int64, 0 before the first step) and, from the first step on, MOMENT.NAME in the
+    parameter's shape for each of `optimizer.moments`. Raises ValueError where the optimizer was
+    given parameters without names.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer):
@@ -211,8 +207,9 @@ class NamedState:
                 )
 
     def load_state_dict(self, flat: dict[str, Tensor]) -> None:
-        """state_dict's inverse; copies. Raises UserError, and changes nothing, where a name or
-        shape does not fit.
+        """state_dict's inverse; copies.
+
+        Raises UserError, and changes nothing, where a name or shape does not fit.
         """
         self.check(flat)
         self.optimizer.state.clear()
@@ -227,8 +224,9 @@ class NamedState:
 
 
 def complete_group(group: dict[str, Any]) -> None:
-    """Give a group of parameters the settings that others' optimizers do not have. Raises UserError
-    where one is lacking that has no default, or one is set that is not ours.
+    """Give a group of parameters the settings that others' optimizers do not have.
+
+    Raises UserError where one is lacking that has no default, or one is set that is not ours.
     """
     group.setdefault("correct_bias", True)
     group.setdefault("form", "course")
@@ -266,19 +264,17 @@ def check_moments(moments: dict[str, Any], p: Tensor) -> None:
 
 
 def update(parts: list[Part], group: dict[str, Any], t: int) -> None:
-    """One AdamW step, in place, for parameters that have taken t steps with this one. Asks nothing
-    of the device.
+    """One AdamW step, in place, for parameters that have taken t steps with this one.
+
+    Reads nothing back from the device.
     """
     p, g, m, v = (list(x) for x in zip(*parts, strict=True))
-    lr, eps, decay, (b1, b2) = (
-        group["lr"],
-        group["eps"],
-        group["lr"] * group["weight_decay"],
-        group["betas"],
-    )
-    correction1, correction2 = (
-        (1 - b1**t, math.sqrt(1 - b2**t)) if group["correct_bias"] else (1.0, 1.0)
-    )
+    lr, eps = group["lr"], group["eps"]
+    b1, b2 = group["betas"]
+    decay = lr * group["weight_decay"]
+    correction1, correction2 = 1.0, 1.0
+    if group["correct_bias"]:
+        correction1, correction2 = 1 - b1**t, math.sqrt(1 - b2**t)
     torch._foreach_lerp_(m, g, 1 - b1)
     torch._foreach_mul_(v, b2)
     torch._foreach_addcmul_(v, g, g, 1 - b2)
@@ -292,17 +288,18 @@ def update(parts: list[Part], group: dict[str, Any], t: int) -> None:
     else:
         torch._foreach_add_(denominator, eps)
         torch._foreach_addcdiv_(p, m, denominator, -lr * correction2 / correction1)
-        if (
-            decay
-        ):  # added, not multiplied by 1 - decay, which in float32 is 1 for a decay under 3e-8
+        if decay:
+            # Added, not multiplied by 1 - decay, which in float32 is 1 for a decay under 3e-8.
             torch._foreach_add_(p, p, alpha=-decay)
 
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, lr: float | None = None
 ) -> list[dict[str, Any]]:
-    """The model's trainable parameters as groups for an optimizer, named; norms, biases and other
-    vectors are not decayed. Each group carries its peak learning rate, `lr`, for set_rates().
+    """The model's trainable parameters as named groups for an optimizer.
+
+    Norms, biases and other vectors are not decayed. With `lr` each group carries it as its peak
+    rate, for set_rates().
     """
     matrices: list[tuple[str, nn.Parameter]] = []
     vectors: list[tuple[str, nn.Parameter]] = []

@@ -254,8 +254,9 @@ class Options(
                 )
 
     def of_same_run(self, given: dict[str, Any]) -> "Options":
-        """These options, of a run that is resumed, with the folder and device of `given`; UserError
-        where more differs.
+        """These options, of a run that is resumed, with the folder and device of `given`.
+
+        UserError where more differs.
         """
         files = {**dict(self.files), **dict(given.get("files", ()))}
         wanted = replace(self, **{**given, "files": files}).to_dict()
@@ -356,8 +357,9 @@ CONFLICTS = (
 
 
 def read_values(text: str, source: str) -> dict[str, Any]:
-    """The options that a JSON text holds, checked one by one; UserError, which names the source,
-    where it is damaged or holds what is no option.
+    """The options that a JSON text holds, checked one by one.
+
+    UserError, which names the source, where it is damaged or holds what is no option.
     """
     try:
         values = json.loads(text)

@@ -1,8 +1,7 @@
-"""Pretrained weights: finding the folder they are in (a folder, the Hugging Face hub or the
-embedded model), and reading the file.
+"""Pretrained weights: finding their folder, and reading the file.
 
-Files are safetensors, or .bin files read with torch's weights-only unpickler. Left out: sharded
-checkpoints, no BERT needs them.
+They come from a folder, the Hugging Face hub or the embedded model. Files are safetensors, or .bin
+files read with torch's weights-only unpickler. Left out: sharded checkpoints, no BERT needs them.
 """
 
 import contextlib
@@ -36,11 +35,11 @@ TOKENIZER_FILES = [
 def find_pretrained(
     name: str | Path, local_only: bool = False, cache_dir: str | Path | None = None
 ) -> Path:
-    """The folder with config.json, weights and vocabulary of a folder, the embedded model or a hub
-    id. UserError where there is none.
+    """The folder with config.json, weights and vocabulary; UserError where there is none.
 
-    Hub downloads go through huggingface_hub: its cache (or another, `cache_dir`), HF_HOME,
-    HF_HUB_OFFLINE, resumed and verified files. `local_only`: what is on disk or nothing.
+    `name` is a folder, the embedded model or a hub id. Hub downloads go through huggingface_hub:
+    its cache (or another, `cache_dir`), HF_HOME, HF_HUB_OFFLINE, resumed and verified files.
+    `local_only`: what is on disk or nothing.
     """
     if os.path.isdir(name):
         return Path(name)
@@ -56,9 +55,7 @@ def find_pretrained(
 
 
 def find_in_hub(name: str, local_only: bool, cache_dir: str | Path | None) -> Path:
-    """The cache's folder of a hub id, downloaded unless `local_only`; UserError where it lacks a
-    file.
-    """
+    """A hub id's folder, downloaded unless `local_only`; UserError where it lacks a file."""
     from huggingface_hub import snapshot_download  # slow to import, and rarely needed
 
     # A pickled file is fetched only where there is no safetensors file.
@@ -110,9 +107,7 @@ def find_embedded() -> Path:
 
 
 def default_pretrained() -> str:
-    """bert-base-uncased where it is on this machine already (setup.sh fetches it), else the
-    embedded model.
-    """
+    """bert-base-uncased where it is on disk (setup.sh fetches it), else the embedded model."""
     try:
         find_pretrained(HUB_DEFAULT, local_only=True)
         return HUB_DEFAULT

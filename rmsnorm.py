@@ -1,10 +1,9 @@
-"""RMSNorm (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467), equation 4: x / RMS(x) * g,
-RMS(x) = sqrt(mean(x^2)).
+"""RMSNorm (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467).
 
-It drops LayerNorm's centring. A pretrained LayerNorm's weight becomes g, and its bias is kept,
-under the same parameter names, so pretrained weights load as they are; what the encoder's output
-loses is the mean that is no longer subtracted. Left out: the partial RMSNorm (pRMSNorm) of the
-paper's section 4.3.
+Equation 4: x / RMS(x) * g, RMS(x) = sqrt(mean(x^2)). It drops LayerNorm's centring. A pretrained
+LayerNorm's weight becomes g, and its bias is kept, under the same parameter names, so pretrained
+weights load as they are; what the encoder's output loses is the mean that is no longer subtracted.
+Left out: the partial RMSNorm (pRMSNorm) of the paper's section 4.3.
 """
 
 import torch

@@ -1,8 +1,6 @@
-"""The tasks: the only file that spells sst, para, sts and cfimdb. A further task is one more entry
-of TASKS.
+"""The tasks: what is said of sst, para, sts and cfimdb. A further task is one more entry of TASKS.
 
-The course's score on the leaderboard is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) /
-3.
+The leaderboard's score is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 2) / 3.
 """
 
 import math
@@ -29,8 +27,9 @@ def accuracy(predictions: Scores, labels: Scores) -> float:
 
 
 def pearson(predictions: Scores, labels: Scores) -> float:
-    """Pearson's r, -1 to 1; 0 where one side is constant, for which r does not exist (evaluation.py
-    warns).
+    """Pearson's r, -1 to 1; 0 where one side is constant.
+
+    There r does not exist, and evaluation.py warns of constant predictions.
     """
     if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
         return 0.0
@@ -53,9 +52,7 @@ def argmax(logits: Tensor) -> Tensor:
 
 
 def positive(logits: Tensor) -> Tensor:
-    """[B, 1] -> [B], 1.0 where the probability is above a half, as the course's sigmoid().round()
-    gives it.
-    """
+    """[B, 1] -> [B], 1.0 where the probability is above a half: the course's sigmoid().round()."""
     return logits.squeeze(1).float().sigmoid().round()
 
 
@@ -85,13 +82,14 @@ class Labels:
         return label
 
     def tensor(self, labels: list[float | None], lengths: list[int]) -> Tensor:
-        """A batch's labels: [B], float, NaN where there is none. `lengths` are those of the
-        examples' first sequences, for labels that count tokens.
+        """A batch's labels: [B], float, NaN where there is none.
+
+        `lengths` are those of the examples' first sequences, for labels that count tokens.
         """
         return torch.tensor([math.nan if label is None else label for label in labels])
 
     def unpad(self, predictions: Scores, lengths: list[int]) -> Scores:
-        """All examples' predictions without padding: [B], there is none."""
+        """All examples' predictions without padding, of which [B] has none."""
         return predictions
 
 
@@ -104,7 +102,7 @@ class Task:
     files: str  # "{}" stands for train, dev or test-student
     columns: tuple[str, ...]  # of the sentence, or of the two sentences of a pair
     label: str  # the label's column
-    labels: Any  # how labels are read: Labels, or what has its parse() and tensor()
+    labels: Any  # how labels are read: Labels, or what has its methods
     outputs: int  # logits an example
     loss: Callable[[Forward, Batch], Tensor]  # a scalar
     predict: Callable[[Tensor], Tensor]  # [B, outputs] -> [B], what is scored and written
@@ -190,7 +188,5 @@ def tasks_of(options: Options) -> dict[str, Task]:
 
 
 def overall(scores: dict[str, float]) -> float:
-    """The mean over the tasks of their scores as they count: the leaderboard's score where the
-    tasks are its three.
-    """
+    """The mean over the tasks of their scores as they count; of its three, the leaderboard's."""
     return sum(TASKS[task].counts(score) for task, score in scores.items()) / len(scores)

@@ -1,5 +1,4 @@
-"""BERT's WordPiece tokenizer on the `tokenizers` library, with the course's (and transformers')
-call signature.
+"""BERT's WordPiece on the `tokenizers` library, called as the course's and transformers' are.
 
 Lower-casing, punctuation and CJK splitting, then greedy longest-match pieces (Devlin et al. 2019,
 https://arxiv.org/abs/1810.04805). Left out: tokenizers of other models, offsets and overflowing
@@ -41,9 +40,10 @@ class BatchEncoding(dict[str, Any]):
 
 
 class BertTokenizer:
-    """Text to WordPiece ids. The backend's padding and truncation are settings that stay, so no
-    call ever changes them: padding happens here, and every truncation length has a backend of its
-    own.
+    """Text to WordPiece ids.
+
+    The backend's padding and truncation are settings that stay, so no call ever changes them:
+    padding happens here, and every truncation length has a backend of its own.
     """
 
     pad_token, unk_token, cls_token, sep_token, mask_token = SPECIAL
@@ -54,13 +54,11 @@ class BertTokenizer:
             raise UserError(
                 f"not a BERT vocabulary: it lacks {', '.join(t for t in SPECIAL if t not in ids)}"
             )
-        (
-            self.pad_token_id,
-            self.unk_token_id,
-            self.cls_token_id,
-            self.sep_token_id,
-            self.mask_token_id,
-        ) = ids.values()
+        self.pad_token_id = ids["[PAD]"]
+        self.unk_token_id = ids["[UNK]"]
+        self.cls_token_id = ids["[CLS]"]
+        self.sep_token_id = ids["[SEP]"]
+        self.mask_token_id = ids["[MASK]"]
         self.all_special_tokens = list(ids.keys())
         self.all_special_ids = list(ids.values())
         backend.no_padding()
@@ -69,9 +67,8 @@ class BertTokenizer:
         self.truncating: dict[int, Tokenizer] = {}
         self.model_max_length = model_max_length
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=False)
-        self.fingerprint = hashlib.sha256(
-            backend.to_str().encode()
-        ).hexdigest()  # of all that rules the token ids
+        # Of all that rules the token ids.
+        self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
 
     @classmethod
     def from_pretrained(
@@ -80,9 +77,10 @@ class BertTokenizer:
         local_files_only: bool = False,
         cache_dir: str | Path | None = None,
     ) -> "BertTokenizer":
-        """The tokenizer of a hub id, a folder or the embedded model: its tokenizer.json, or else
-        its vocab.txt, under the settings of its tokenizer_config.json. Raises UserError where there
-        is no usable vocabulary.
+        """The tokenizer of a hub id, a folder or the embedded model.
+
+        It is made of tokenizer.json, or else of vocab.txt, under the settings of
+        tokenizer_config.json. Raises UserError where there is no usable vocabulary.
 
         Of a hub id `local_files_only` takes what is on disk, `cache_dir` is another cache than the
         hub's.
@@ -98,9 +96,10 @@ class BertTokenizer:
         try:
             settings = folder / "tokenizer_config.json"
             config = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
-            backend = (
-                Tokenizer.from_file(str(path)) if path.suffix == ".json" else from_vocabulary(path)
-            )
+            if path.suffix == ".json":
+                backend = Tokenizer.from_file(str(path))
+            else:
+                backend = from_vocabulary(path)
             if not isinstance(backend.model, models.WordPiece):
                 raise UserError(
                     f"a {type(backend.model).__name__} tokenizer, expected BERT's WordPiece"
@@ -111,18 +110,18 @@ class BertTokenizer:
                     strip_accents=config.get("strip_accents"),
                     handle_chinese_chars=config.get("tokenize_chinese_chars", True),
                 )
-            return cls(
-                backend, min(config.get("model_max_length") or 512, 512)
-            )  # null and 1e30 both mean "no limit"
+            # null and 1e30 both mean "no limit".
+            return cls(backend, min(config.get("model_max_length") or 512, 512))
         except Exception as error:  # tokenizers raises plain Exceptions
             raise UserError(
                 f"{path}: not usable ({str(error).strip()}); fetch the model again"
             ) from None
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer.json, vocab.txt for those who read only that, and tokenizer_config.json:
-        the length limit and the normalizer's settings, without which transformers would lower-case
-        whatever tokenizer.json says.
+        """Write tokenizer.json, vocab.txt for those who read only that, and tokenizer_config.json.
+
+        The last has the length limit and the normalizer's settings, without which transformers
+        would lower-case whatever tokenizer.json says.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,11 +160,10 @@ class BertTokenizer:
     def encode_batch(
         self, texts: Sequence[tuple[str, ...]], max_length: int
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """[(text,) or (first, second), ...] -> [(token ids, token types), ...], int32, unpadded; on
-        all cores at once.
+        """[(text,) or (first, second), ...] -> [(token ids, token types), ...], int32, unpadded.
 
         `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, the longer text cut first to at most max_length
-        tokens in all.
+        tokens in all. All cores work at once.
         """
         items = [text if len(text) > 1 else text[0] for text in texts]
         encodings = self.backend_for(max_length).encode_batch_fast(items)
@@ -232,9 +230,7 @@ class BertTokenizer:
     def encode(
         self, text: str, text_pair: str | None = None, add_special_tokens: bool = True
     ) -> list[int]:
-        """A text's or pair's ids, not cut: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, or without
-        these marks.
-        """
+        """A text's or pair's ids, not cut; add_special_tokens puts [CLS] and [SEP] around them."""
         return self.backend.encode(text, text_pair, add_special_tokens=add_special_tokens).ids
 
     def tokenize(self, text: str) -> list[str]:
@@ -242,17 +238,13 @@ class BertTokenizer:
         return self.backend.encode(text, add_special_tokens=False).tokens
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """An id's piece, or the list of pieces of many; None for an id that is not in the
-        vocabulary.
-        """
+        """An id's piece, or the list of pieces of many; None for an id that is not there."""
         if isinstance(ids, int):
             return self.backend.id_to_token(ids)
         return [self.backend.id_to_token(int(i)) for i in ids]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """A piece's id, or the list of ids of many; [UNK]'s for a piece that is not in the
-        vocabulary.
-        """
+        """A piece's id, or the list of ids of many; [UNK]'s for a piece that is not there."""
         if isinstance(tokens, str):
             known = self.backend.token_to_id(tokens)
             return self.unk_token_id if known is None else known
@@ -283,8 +275,9 @@ class BertTokenizer:
 
 
 def as_items(text: str | Sequence[str], text_pair: str | Sequence[str] | None) -> list[Any]:
-    """A call's texts as the backend takes them: [text, ...] or [(first, second), ...]. Raises
-    ValueError for lists of different lengths.
+    """A call's texts as the backend takes them: [text, ...] or [(first, second), ...].
+
+    Raises ValueError for lists of different lengths.
     """
     firsts = [text] if isinstance(text, str) else list(text)
     if text_pair is None:

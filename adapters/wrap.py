@@ -47,9 +47,7 @@ class Adapter:
 
 
 def partial_state(model: nn.Module, trained: frozenset[str]) -> dict[str, Tensor]:
-    """The tensors that training changes, by name: the parameters named in `trained`, and
-    buffers.
-    """
+    """The tensors that training changes, by name: the parameters in `trained`, and buffers."""
     state = {name: p.detach() for name, p in model.named_parameters() if name in trained}
     for name, buffer in model.named_buffers():
         if not name.endswith("position_ids"):

@@ -32,9 +32,7 @@ Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer 
 def arguments(
     argv: list[str], own: argparse.ArgumentParser, description: str
 ) -> tuple[argparse.Namespace, Options]:
-    """A benchmark's own flags (a parser with add_help=False and allow_abbrev=False), and the rest
-    as Options.
-    """
+    """A benchmark's own flags, of a parser that own_parser() began, and the rest as Options."""
     mine, rest = own.parse_known_args(expand(argv))
     if {"-h", "--help"} & set(rest):
         print(f"flags of this benchmark alone:\n{own.format_help()}\nflags of the main job:")
@@ -49,9 +47,7 @@ def own_parser() -> argparse.ArgumentParser:
 def load(
     options: Options, tokenizer: BertTokenizer, splits: tuple[str, ...]
 ) -> tuple[dict[str, dict[str, Split]], bool]:
-    """{split: {task: examples}} of the main job's files, and whether they are the built-in
-    corpus.
-    """
+    """{split: {task: examples}} of the main job's files; whether they are the built-in corpus."""
     paths, built_in = find_files(options)
     data: dict[str, dict[str, Split]] = {}
     for split in splits:
@@ -108,9 +104,10 @@ def draw_steps(options: Options, training: dict[str, Split], count: int) -> list
 
 
 def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) -> list[Step]:
-    """The same examples in as many steps of the same sizes, each task's sorted by length over all
-    of the steps: length grouping, as transformers' Trainer has it. Steps stay in random order; a
-    step has all tasks' short or long ones.
+    """The same examples in steps of the same sizes, each task's sorted by length over all of them.
+
+    This is length grouping, as transformers' Trainer has it. Steps stay in random order; a step has
+    all tasks' short or long ones.
     """
     order = np.random.default_rng(seed).permutation(len(steps))
     grouped: list[Step] = [{} for _ in steps]
@@ -127,9 +124,7 @@ def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) 
 
 
 def real_tokens(steps: list[Step], training: dict[str, Split]) -> int:
-    """Word-pieces of the steps' examples, [CLS] and [SEP] too, as `[CLS] a [SEP] b [SEP]` for
-    pairs; no padding.
-    """
+    """Word-pieces of the steps' examples, pairs as `[CLS] a [SEP] b [SEP]`, without padding."""
     tokens = 0
     for step in steps:
         for task, indices in step.items():
@@ -151,11 +146,10 @@ def padded(sequences: list[Tokens], device: torch.device) -> dict[str, Tensor]:
 def check_agreement(
     ours: MultitaskBERT, others: dict[str, Callable[[dict[str, Tensor]], Tensor]], split: Split
 ) -> float:
-    """The largest difference between our last hidden states and the others' on 32 of a split's
-    examples, in fp32.
+    """The largest difference between our last hidden states and the others', in fp32.
 
-    The others must be in eval mode; ours is put into it. RuntimeError above 1e-4: then the times
-    compare different models.
+    They are those of a split's first 32 examples. The others must be in eval mode; ours is put into
+    it. RuntimeError above 1e-4: then the times compare different models.
     """
     batch = split.batch(list(range(min(32, len(split)))))
     inputs = padded(batch.tokens, ours.device)
@@ -230,9 +224,7 @@ def source(options: dict[str, Any], built_in: bool) -> str:
 
 
 def check_joins(record: str, options: Options) -> None:
-    """UserError where a run can't join the lines of a record: it can't be written, or they are of
-    other data.
-    """
+    """UserError where a run can't join a record: it can't be written, or holds other data's."""
     check_place(record)
     now = source(options.to_dict(), find_files(options)[1])
     for line in read(record):

@@ -47,9 +47,10 @@ PLACES = {"files", "predictions", "runs_dir", "data_dir", "name"}
 
 
 def essence(options: dict[str, Any]) -> dict[str, Any]:
-    """What a run's options, or those that a record holds, mean today: one that a line of an older
-    version lacks has its default, one that is no more is left out, and so are those that only say
-    where files are; common.check_joins compares the data.
+    """What a run's options, or those that a record holds, mean today.
+
+    One that a line of an older version lacks has its default, one that is no more is left out, and
+    so are those that only say where files are; common.check_joins compares the data.
     """
     known = Options().to_dict()
     meant = {name: options.get(name, default) for name, default in known.items()}
@@ -118,11 +119,10 @@ def title(name: str, set_flags: dict[str, Any] | None) -> str:
 
 
 def table(paths: list[str]) -> str:
-    """The records' runs as Markdown, a row a set: mean ± standard deviation over the seeds, of each
-    run's best epoch.
+    """The records' runs as Markdown, a row a set: mean ± standard deviation over the seeds.
 
-    The last column is of the last epoch, for which nothing was chosen on the dev set. Seconds are
-    in the records only: other work may have shared the machine.
+    Of each run its best epoch counts. The last column is of the last epoch, for which nothing was
+    chosen on the dev set. Seconds are in the records only: other work may have shared the machine.
     """
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     held = [line for path in paths for line in common.read(path)]

@@ -95,9 +95,7 @@ class PlainBERT(nn.Module):
         return self.joint({task: batch})[task]
 
     def joint(self, batches: dict[str, Batch], together: int = 10**9) -> dict[str, Tensor]:
-        """All tasks of a step, encoded sorted by length, `together` at a time, each padded to its
-        longest.
-        """
+        """All tasks of a step, sorted by length and encoded `together` at a time, padded to fit."""
         sequences = [tokens for batch in batches.values() for tokens in batch.tokens]
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         device = next(self.parameters()).device
@@ -116,8 +114,10 @@ class PlainBERT(nn.Module):
 
 
 def task_loss(task: str, logits: Tensor, labels: Tensor, sts_loss: str) -> Tensor:
-    """The mean loss of a task's examples. Where labels are not whole numbers it is the squared
-    error ("mse"), or the cross-entropy of the labels' share of the highest one ("bce").
+    """The mean loss of a task's examples.
+
+    Where labels are not whole numbers it is the squared error ("mse"), or the cross-entropy of the
+    labels' share of the highest one ("bce").
     """
     scale = TASKS[task].labels
     if TASKS[task].outputs > 1:
@@ -134,9 +134,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 @torch.no_grad()
 def predict_logits(model: PlainBERT, split: Split, dtype: torch.dtype) -> Tensor:
-    """[examples, outputs] in file order, from batches sorted by length. Leaves the model in eval
-    mode.
-    """
+    """[examples, outputs] in file order, from batches sorted by length; the model stays in eval."""
     model.eval()
     device = next(model.parameters()).device
     order = sorted(range(len(split)), key=lambda i: -split.length(i))
@@ -215,8 +213,9 @@ def make_learner(options: Options, attention: str, sts_loss: str) -> Learner:
 
 
 def run_steps(learner: Learner, every_epoch: bool) -> tuple[list[dict[str, Any]], float]:
-    """All steps of a run, at the main job's rates; the dev scores, of every epoch or the last, and
-    the mean loss of the last epoch.
+    """All steps of a run, at the main job's rates.
+
+    Returns the dev scores, of every epoch or the last, and the mean loss of the last epoch.
     """
     options, training = learner.options, learner.data["train"]
     sizes = {task: len(split) for task, split in training.items()}
@@ -251,8 +250,9 @@ def run_steps(learner: Learner, every_epoch: bool) -> tuple[list[dict[str, Any]]
 def train(
     options: Options, attention: str = "eager", sts_loss: str = "mse", every_epoch: bool = False
 ) -> dict[str, Any]:
-    """Train and evaluate; the record of the run. Options that it does not follow must be at their
-    defaults.
+    """Train and evaluate; the record of the run.
+
+    Options that it does not follow must be at their defaults.
     """
     check_followed(options, *FOLLOWED)
     began = time.monotonic()

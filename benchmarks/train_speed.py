@@ -54,9 +54,7 @@ Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the st
 
 
 def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimizer], None]:
-    """A function that sets the rates of the next step, warm-up first; `total` steps, after which
-    they stay at the last.
-    """
+    """A function that sets the rates of the next step; after `total` steps they stay."""
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
     steps = itertools.count()
 

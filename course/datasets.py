@@ -1,5 +1,4 @@
-"""The CS224N course's datasets: classes and functions that its scripts, of 2023 and 2024, import
-from datasets.py.
+"""The CS224N course's datasets, which its scripts of 2023 and 2024 import from datasets.py.
 
 Same names, signatures, batch keys and order of what is returned. Two differences, both in the
 reader's favour: files are checked as examples.py does, and similarities stay floats where the 2023
@@ -30,9 +29,7 @@ allow_course_checkpoints()  # the scripts that import this module torch.load the
 
 
 def preprocess_string(s: str) -> str:
-    """Lower case, a space before . ? , and ', single spaces. BERT's tokenizer splits there
-    anyway.
-    """
+    """Lower case, a space before . ? , and ', single spaces; the tokenizer splits there anyway."""
     s = s.lower()
     for mark in ".?,'":
         s = s.replace(mark, f" {mark}")
@@ -115,8 +112,9 @@ class SentencePairDataset(_CourseDataset):
     sentences = 2
 
     def pad_data(self, data: list[tuple]) -> tuple:
-        """Ids, types and mask of the first sentences, of the second ones (all [B, T]), labels [B]
-        if there are any, ids.
+        """Ids, types and mask of the first sentences and of the second, labels if any, ids.
+
+        Labels are [B], all before them [B, T].
         """
         first = self.encode([row[0] for row in data])
         second = self.encode([row[1] for row in data])
@@ -175,8 +173,9 @@ def load_multitask_data(
     similarity_filename: str,
     split: str = "train",
 ) -> tuple[list, dict, list, list]:
-    """The three tasks' rows for the classes above, and {sentiment label: index in order of
-    appearance}: sentiment rows, that dict, paraphrase rows, similarity rows.
+    """Sentiment rows, their classes, paraphrase rows, similarity rows, for the datasets above.
+
+    The classes are {sentiment label: index in order of appearance}.
     """
     sentiment = _load_sentences(sentiment_filename, split)
     paraphrase = _load_pairs(paraphrase_filename, PARAPHRASE, split)
@@ -202,9 +201,7 @@ def _load_without_ids(task: str, name: str) -> list[Example]:
 
 
 def load_multitask_test_data() -> tuple[list, list, list]:
-    """2023's other reader of test files under data/: sentences, and pairs of sentences, without
-    ids.
-    """
+    """2023's other reader of test files under data/: sentences and pairs, without ids."""
     sst = _load_without_ids(SENTIMENT, "ids-sst-test.txt")
     para = _load_without_ids(PARAPHRASE, "quora-test.csv")
     sts = _load_without_ids(SIMILARITY, "sts-test.csv")

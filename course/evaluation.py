@@ -58,9 +58,7 @@ def _predict(batch: dict, model: Any, device: torch.device, task: str) -> Tensor
 def _run(
     dataloader: Batches, model: Any, device: torch.device, task: str
 ) -> tuple[list, list, list, list]:
-    """Predictions, labels, sentences and ids of one task's batches; no labels on a test split, no
-    sentences for pairs.
-    """
+    """Predictions, labels (but of a test split), sentences (but of pairs) and ids of one task."""
     y_pred: list[Any] = []
     y_true: list[Any] = []
     sents: list[str] = []
@@ -92,8 +90,9 @@ def _answer(dataloader: Batches, model: Any, device: torch.device, task: str) ->
 
 
 def _paraphrase_first(handout: int | None) -> bool:
-    """Whether 2023's order is wanted, from the argument or else the environment. Prints the order,
-    once a process. UserError for another year.
+    """Whether 2023's order is wanted, from the argument or else the environment.
+
+    Prints the order, once a process. UserError for another year than 2023 and 2024.
     """
     global _announced
     year = os.environ.get("MINBERT_HANDOUT", "2024") if handout is None else str(handout)
@@ -123,8 +122,9 @@ def model_eval_multitask(
     device: torch.device,
     handout: int | None = None,
 ) -> tuple:
-    """Score, predictions and ids of sentiment, of paraphrase and of similarity, nine in all; with
-    handout 2023 of paraphrase, of sentiment and of similarity. UserError for another handout.
+    """Score, predictions and ids of sentiment, of paraphrase and of similarity: nine in all.
+
+    With handout 2023 those of paraphrase come first. UserError for another handout than 2023, 2024.
     """
     paraphrase_first = _paraphrase_first(handout)
     sentiment = _score(sentiment_dataloader, model, device, SENTIMENT)
@@ -143,8 +143,9 @@ def model_eval_test_multitask(
     device: torch.device,
     handout: int | None = None,
 ) -> tuple:
-    """Predictions and ids of sentiment, of paraphrase and of similarity, six in all; with handout
-    2023 of paraphrase, of sentiment and of similarity. UserError for another handout.
+    """Predictions and ids of sentiment, of paraphrase and of similarity: six in all.
+
+    With handout 2023 those of paraphrase come first. UserError for another handout than 2023, 2024.
     """
     paraphrase_first = _paraphrase_first(handout)
     sentiment = _answer(sentiment_dataloader, model, device, SENTIMENT)
@@ -197,10 +198,9 @@ def _write_test(args: Any, model: Any, device: torch.device) -> None:
 
 
 def test_model_multitask(args: Any, model: Any, device: torch.device) -> None:
-    """2023's last step: score the dev files named in `args`, and write the six prediction files it
-    names.
+    """2023's last step: score the dev files, and write the six prediction files.
 
-    `args` has batch_size, {sst,para,sts}_{dev,test} and the same with _out.
+    `args` names them: it has batch_size, {sst,para,sts}_{dev,test} and the same with _out.
     """
     _write_dev(args, model, device)
     _write_test(args, model, device)

@@ -1,6 +1,4 @@
-"""The course's faces of MultitaskBERT: methods that take padded batches [B, T], masks 1 at
-tokens.
-"""
+"""The course's faces of MultitaskBERT: methods for padded batches [B, T], masks 1 at tokens."""
 
 import numpy as np
 import torch
@@ -15,11 +13,10 @@ SENTIMENT, PARAPHRASE, SIMILARITY = LEADERBOARD
 
 
 def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Tokens:
-    """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]` of at most `limit` tokens, the
-    longer cut first.
+    """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]` of at most `limit` tokens.
 
-    The tokenizer's own pairs are cut in the same way: of an odd number of places the longer text,
-    or else b, gets the one that is left over.
+    The longer one is cut first. The tokenizer's own pairs are cut in the same way: of an odd number
+    of places the longer text, or else b, gets the one that is left over.
     """
     a = first[1:-1]
     b = second[1:-1]
@@ -36,9 +33,7 @@ def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Tokens:
 
 
 def unpad(input_ids: Tensor, attention_mask: Tensor, limit: int) -> list[Tokens]:
-    """The sentences of a padded batch, without their padding, cut before [SEP] to at most `limit`
-    tokens.
-    """
+    """The sentences of a padded batch, unpadded, cut before [SEP] to at most `limit` tokens."""
     sentences = []
     masks = attention_mask.cpu().numpy().astype(bool)
     for row, keep in zip(input_ids.cpu().numpy(), masks, strict=True):

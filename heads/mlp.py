@@ -24,9 +24,7 @@ class LinearHead(nn.Module):
 
 
 class MLPHead(nn.Module):
-    """Dense, activation, norm, dropout, linear: BERT's prediction head transform with an output
-    layer of its own.
-    """
+    """BERT's prediction head transform (dense, activation, norm) and a linear, with dropouts."""
 
     def __init__(self, config: HeadConfig):
         super().__init__()

@@ -21,8 +21,9 @@ class OneSequence(nn.Module):
 
 
 class PairFeatures(nn.Module):
-    """An example is two sequences: [u, v, |u - v|, u * v] (InferSent, Conneau et al. 2017,
-    https://arxiv.org/abs/1705.02364).
+    """An example is two sequences: [u, v, |u - v|, u * v].
+
+    InferSent, Conneau et al. 2017, https://arxiv.org/abs/1705.02364.
     """
 
     def __init__(self, size: int):

@@ -20,8 +20,9 @@ class ClsPooling(Pooling):
 
 
 class MeanPooling(Pooling):
-    """The mean over the tokens (Sentence-BERT, Reimers and Gurevych 2019,
-    https://arxiv.org/abs/1908.10084).
+    """The mean over the tokens.
+
+    Sentence-BERT, Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084.
     """
 
     def forward(self, encoded: Encoded) -> Tensor:

@@ -1,5 +1,4 @@
-"""Extras: further terms of a step beside the tasks' losses, such as regularisers and contrastive
-objectives.
+"""Extras: further terms of a step's loss, such as regularisers and contrastive objectives.
 
 An extra is a module, `extra(model, forward, batches) -> {name: scalar}`, called in train mode. Its
 terms are added to the step's loss and logged under names of their own. Its parameters train with

@@ -26,9 +26,7 @@ def binary_cross_entropy(forward: Forward, batch: Batch) -> Tensor:
 
 
 def similarity_cross_entropy(forward: Forward, batch: Batch) -> Tensor:
-    """Sigmoid cross-entropy of logits [B, 1] against similarities in [0, 5], divided by 5 to be
-    soft targets in [0, 1].
-    """
+    """Sigmoid cross-entropy of logits [B, 1] against similarities / 5, soft targets in [0, 1]."""
     logits = forward.logits[batch.task].float().squeeze(1)
     targets = batch.labels / HIGHEST_SIMILARITY
     return F.binary_cross_entropy_with_logits(logits, targets.float())

@@ -1,8 +1,8 @@
 """Files of a run, written whole or not at all, and checkpoints, resumed bit for bit.
 
     runs/<date>-<name>/
-        options.json      the options; run.json: exact command, commit, versions, device, data
-                          checksums, results
+        options.json      the options
+        run.json          exact command, commit, versions, device, data checksums, results
         log.jsonl         a line every --log_every steps and one an evaluation
         last/             what --resume needs: a file for each piece of the run that has a state,
                           random states, and progress.json with all other state of the loop
@@ -108,8 +108,9 @@ def seed_everything(seed: int) -> None:
 
 
 def random_states() -> dict[str, Tensor]:
-    """The states of torch's generators. Shuffles and samplers need none: they are functions of seed
-    and position.
+    """The states of torch's generators.
+
+    Shuffles and samplers need none: they are functions of seed and position.
     """
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():  # a run on the CPU leaves the device alone
@@ -135,8 +136,10 @@ def states_of(pieces: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
 
 
 def save_last(folder: Path, pieces: Mapping[str, Any], progress: dict[str, Any]) -> None:
-    """Write all that a later process needs to go on: each piece's tensors, the random states, and
-    `progress`, which is JSON (step, positions, best score, ...).
+    """Write all that a later process needs to go on.
+
+    That is each piece's tensors, the random states, and `progress`, which is JSON (step, positions,
+    best score, ...).
     """
 
     def write(new: Path) -> None:
@@ -150,9 +153,10 @@ def save_last(folder: Path, pieces: Mapping[str, Any], progress: dict[str, Any])
 
 
 def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give each piece its tensors of the last checkpoint back, set the random states, and return
-    the progress; None where the run had no checkpoint yet. UserError where a file is missing,
-    damaged or of another run.
+    """Give each piece its tensors back, set the random states, and return the progress.
+
+    None where the run had no checkpoint yet. UserError where a file is missing, damaged or of
+    another run.
     """
     if not recover(folder):
         return None

@@ -17,9 +17,7 @@ def step_size(options: Options) -> int:
 
 
 def grouped(draw: Draw, count: int) -> Draw:
-    """`count` draws as one step, for combiners: of one task's gradient there is nothing to
-    combine.
-    """
+    """`count` draws as one step, for combiners, which need the gradients of several tasks."""
 
     def together(step: int, progress: float) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -32,9 +30,7 @@ def grouped(draw: Draw, count: int) -> Draw:
 
 
 def one_cycle_a_step(draw: Draw, sizes: dict[str, int]) -> Draw:
-    """The sampler as a combiner needs it: one that draws one task a step has a cycle of them in a
-    step.
-    """
+    """The draw as a combiner needs it: one task a step becomes a cycle of all in a step."""
     first = [draw(step, 0.0) for step in range(len(sizes))]
     if len(sizes) > 1 and all(len(counts) == 1 for counts in first):
         return grouped(draw, len(sizes))
@@ -42,8 +38,9 @@ def one_cycle_a_step(draw: Draw, sizes: dict[str, int]) -> Draw:
 
 
 def epoch_steps(draw: Draw, sizes: dict[str, int]) -> int:
-    """Optimizer steps of one epoch: until the first task has been seen whole, in the shares that
-    the sampler begins with.
+    """Optimizer steps of one epoch: until the first task has been seen whole.
+
+    The shares are those that the sampler begins with.
     """
     left = dict(sizes)
     steps = 0

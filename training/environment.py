@@ -31,9 +31,7 @@ def pick_device(use_gpu: bool) -> torch.device:
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the encoder's activations. "auto" is bf16 where the hardware multiplies it
-    faster than fp32.
-    """
+    """The dtype of the encoder's activations; "auto" is bf16 where the hardware is faster at it."""
     if precision == "auto" and device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif precision == "auto":
@@ -93,9 +91,7 @@ def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, str]:
 
 
 def check_writable(folder: Path) -> None:
-    """UserError where files can't be made in a folder: better now than after an hour of
-    training.
-    """
+    """UserError where files can't be made in a folder: better now than after an hour."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -107,9 +103,10 @@ def check_writable(folder: Path) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed. It hands large blocks back to the system, and then each step
-    faults the embedding's gradient and the activations in anew, a tenth of a step. Elsewhere than
-    on Linux nothing happens.
+    """Have glibc keep what is freed; elsewhere than on Linux nothing happens.
+
+    By itself it hands large blocks back to the system, and then each step faults the embedding's
+    gradient and the activations in anew, which is a tenth of its time.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -42,9 +42,7 @@ class TaskGradients:
         self.sums: dict[str, dict[str, Tensor]] = {}  # task -> parameter's name -> gradient
 
     def take(self, task: str) -> None:
-        """Add what the last backward pass left in the shared parameters' .grad to the task's sum,
-        and clear it there.
-        """
+        """Move what the last backward pass left in the shared .grad to the task's sum."""
         sums = self.sums.setdefault(task, {})
         for name, parameter in self.shared.items():
             if parameter.grad is None:
@@ -64,8 +62,9 @@ class TaskGradients:
         return torch.cat([part.flatten() for part in parts])
 
     def combine(self, combiner: Combiner, step: int, seed: int) -> None:
-        """Put the combined gradient into .grad of every shared parameter that some loss reached;
-        others keep None, since a zero would let weight decay and old moments move them.
+        """Put the combined gradient into .grad of every shared parameter that some loss reached.
+
+        Others keep None, since a zero would let weight decay and old moments move them.
         """
         reached = set().union(*self.sums.values())
         names = [name for name in self.shared if name in reached]

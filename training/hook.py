@@ -1,6 +1,4 @@
-"""What a hook is: something that happens around optimizer steps, such as unfreezing layers or
-averaging weights.
-"""
+"""What a hook is: what happens around optimizer steps, such as unfreezing or averaging weights."""
 
 import contextlib
 from collections.abc import Iterator

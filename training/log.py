@@ -22,8 +22,9 @@ def kept_lines(path: Path, step: int) -> list[str]:
 
 
 class Log:
-    """log.jsonl, and TensorBoard's events on request. On resuming, lines after the checkpoint's
-    step are cut off.
+    """log.jsonl, and TensorBoard's events on request.
+
+    On resuming, lines after the checkpoint's step are cut off.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool):

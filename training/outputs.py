@@ -22,9 +22,7 @@ def output_path(options: Options, task: str, split: str) -> Path:
 
 
 def check_outputs(*runs: Options) -> None:
-    """UserError where predictions of these runs can't be written, or would overwrite one
-    another.
-    """
+    """UserError where predictions can't be written, or these runs' would overwrite one another."""
     paths = [
         output_path(options, task, split)
         for options in runs

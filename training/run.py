@@ -1,6 +1,4 @@
-"""A run: its folder, its progress, what was best, and how it ends, so that train() holds nothing
-but training.
-"""
+"""A run: its folder, its progress, what was best, and how it ends; train() holds only training."""
 
 import math
 import signal
@@ -53,9 +51,7 @@ class Progress:
 
 
 def resumed(options: Options) -> Options:
-    """The options of the run to be resumed. Only where it goes on, on CUDA or not, is the caller's
-    choice.
-    """
+    """The options of the run to be resumed; the caller chooses only CUDA or not."""
     given = {}
     for option in fields(options):
         value = getattr(options, option.name)
@@ -127,9 +123,7 @@ class Run:
             write_json(self.folder / "options.json", options.to_dict())
 
     def restore(self) -> None:
-        """Put everything back as the last checkpoint has it; from the beginning if there is
-        none.
-        """
+        """Put everything back as the last checkpoint has it; without one the run begins anew."""
         held = load_last(self.folder / "last", self.pieces)
         if held is not None:
             if not isinstance(held, dict) or set(held) != {f.name for f in fields(Progress)}:
@@ -143,8 +137,9 @@ class Run:
     # ---- from the first step to the last
 
     def __enter__(self) -> "Run":
-        """Open the log; from here the first Ctrl-C or SIGTERM ends the run after the step, saved,
-        and the second at once.
+        """Open the log, and take over the signals.
+
+        The first Ctrl-C or SIGTERM ends the run after the step, saved, and the second at once.
         """
         done = self.progress.step
         tasks = self.pieces["model"].tasks
@@ -191,8 +186,10 @@ class Run:
     def log(
         self, step: int, losses: dict[str, Tensor], norm: Tensor, lr: float, tokens: int
     ) -> None:
-        """Take note of a step; every --log_every steps write a line: the mean of the steps' losses,
-        and each term's over the steps that it was in. Nothing is read from the device before.
+        """Take note of a step, and every --log_every steps write a line.
+
+        It has the mean of the steps' losses, and each term's over the steps that it was in. Nothing
+        is read from the device before.
         """
         self.progress.step = step + 1
         for name, loss in losses.items():
@@ -214,9 +211,7 @@ class Run:
             self.busy = 0.0
 
     def check_finite(self) -> None:
-        """UserError where a loss since the last look was not a finite number: nothing after it may
-        be kept.
-        """
+        """UserError where a loss was not a finite number: nothing after it may be kept."""
         for name, value in self.progress.sums.items():
             if not math.isfinite(float(value)):
                 raise UserError(
@@ -225,9 +220,7 @@ class Run:
                 )
 
     def keep_best(self, epoch: int, scores: dict[str, Any], model: MultitaskBERT) -> None:
-        """Log and show the dev scores of an epoch, and keep the model if its overall score is the
-        best so far.
-        """
+        """Log and show an epoch's dev scores, and keep the model if it is the best so far."""
         self.check_finite()
         progress = self.progress
         overall = scores["overall"]

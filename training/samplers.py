@@ -12,11 +12,11 @@ from training.draws import Draw, step_size
 
 
 def mixed(sizes: dict[str, int], options: Options) -> Draw:
-    """Every step holds all tasks, in shares N^a (a = 1: by size, 0: equal, 0.5: the square root of
-    PALs, section 4.2).
+    """Every step holds all tasks, in shares N^a.
 
-    Stickland and Murray 2019, https://arxiv.org/abs/1902.02671, draw one task a step with that
-    probability; splitting each batch by it keeps the expectation and takes the sampling noise away.
+    a = 1: by size, 0: equal, 0.5: the square root, as in PALs' section 4.2. Stickland and Murray
+    2019, https://arxiv.org/abs/1902.02671, draw one task a step with that probability; splitting
+    each batch by it keeps the expectation and takes the sampling noise away.
     """
     weights = {task: size**options.sampling_exponent for task, size in sizes.items()}
     total = sum(weights.values())

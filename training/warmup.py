@@ -30,7 +30,5 @@ def warmed_up(after: Callable[[int], float], total_steps: int, warmup_steps: int
 
 
 def left_over(step: int, total_steps: int, warmup_steps: int) -> float:
-    """The share of the steps after the warm-up that is still to come: 1 at its end, 0 at the
-    end.
-    """
+    """The share of the steps after the warm-up that is still to come: from 1 down to 0."""
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
