@@ -1,5 +1,7 @@
 """The course's faces of MultitaskBERT: methods for padded batches [B, T], masks 1 at tokens."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -54,11 +56,7 @@ class CourseFaces:
     """What the course's evaluation functions call."""
 
     options: Options
-    tasks: dict[str, Task]
-
-    def task_named(self, name: str) -> Task:
-        """One of the model's tasks, or UserError."""
-        raise NotImplementedError
+    task_named: Callable[[str], Task]  # one of the model's tasks, or UserError
 
     def encode_batch(self, batch: Batch) -> Forward:
         """One encoder call for one task's batch."""
@@ -112,4 +110,4 @@ class CourseFaces:
         logits = self.predict_pair(
             SIMILARITY, input_ids_1, attention_mask_1, input_ids_2, attention_mask_2
         )
-        return self.tasks[SIMILARITY].predict(logits)
+        return self.task_named(SIMILARITY).predict(logits)

@@ -10,27 +10,25 @@ A head is a module made from a HeadConfig, `head([B, features]) -> [B, outputs]`
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from base_bert import BertConfig
-from forward import Encoded
 from options import Options
 
 Needs = Literal["cls", "tokens", "layers"]
 
 
 class Pooling(nn.Module):
-    """What the others begin from: `needs`, and `size`, the width of what comes out."""
+    """What the others begin from: `needs`, and `size`, the width of what comes out.
+
+    Their forward(encoded) gives [S, size].
+    """
 
     needs: Needs = "tokens"
 
     def __init__(self, config: BertConfig, options: Options):
         super().__init__()
         self.size = config.hidden_size
-
-    def forward(self, encoded: Encoded) -> Tensor:
-        """Encoded -> [S, size]."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
