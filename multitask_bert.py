@@ -72,7 +72,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         self.tasks: dict[str, Task] = tasks_of(options)
         self.compute_dtype = torch.float32
         # Above 1 the rows of a group come in multiples: few shapes, for compiled kernels, but more
-        # padding (of 200 default steps 4 makes 7 shapes of 18, and 15 % padding of 8 %).
+        # padding.
         self.row_multiple = 1
         self.trained: frozenset[str] = frozenset()
         self._tokenizer: BertTokenizer | None = None
