@@ -38,6 +38,8 @@ NAMES = [
     ("output.LayerNorm", "out_layer_norm"),
     ("pooler.dense", "pooler_dense"),
 ]
+
+# The encoder's top-level names; whatever else a checkpoint holds is not the encoder's.
 ENCODER = (
     "word_embedding",
     "pos_embedding",
@@ -52,23 +54,31 @@ ENCODER = (
 class BertConfig:
     """What a BERT encoder needs of a Hugging Face config.json, and two fields of ours, the last."""
 
+    # The sizes of the network; the defaults are BERT-base's.
     vocab_size: int = 30522
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
+
+    # Activation and dropout.
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
+
+    # The embeddings, the spread of the initial weights, and the norms' epsilon.
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
+
+    # Variants of ours, which Hugging Face's config.json does not have.
     norm: str = "layernorm"
     feed_forward: str = "gelu"
 
     def __post_init__(self) -> None:
+        # Each head gets an equal share of the hidden size.
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of "
@@ -89,6 +99,7 @@ class BertConfig:
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "BertConfig":
         """From a hub id's or folder's config.json."""
+        # Damaged files are the user's to mend, so they get one plain line each.
         path = find_pretrained(name) / "config.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -97,6 +108,8 @@ class BertConfig:
         if not isinstance(values, dict):
             kind = type(values).__name__
             raise UserError(f"{path}: not a readable config.json (a {kind}, expected an object)")
+
+        # Other models have a config.json too; minbert is ours, with another norm or feed-forward.
         if values.get("model_type", "bert") not in ("bert", "minbert"):
             raise UserError(f'{path}: model_type is "{values["model_type"]}", expected "bert"')
         return cls.from_dict(values)
@@ -106,6 +119,7 @@ class BertConfig:
 
         With another norm or feed-forward it is not BERT any more, and says so to whoever loads it.
         """
+        # Under the type bert, transformers would put the weights into a network of another form.
         plain = (self.norm, self.feed_forward) == ("layernorm", "gelu")
         head = {"architectures": ["BertModel"], "model_type": "bert" if plain else "minbert"}
         (folder / "config.json").write_text(
@@ -134,7 +148,10 @@ def course_name(name: str) -> str:
 
     From Hugging Face's, old or new, or from the course's.
     """
+    # Old TensorFlow names first: norms have gamma and beta there.
     name = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name.removeprefix("bert.")))
+
+    # Whole parts of the dotted name only, so that names of the course's pass unchanged.
     for theirs, ours in NAMES:
         name = re.sub(rf"(^|\.){re.escape(theirs)}\.", rf"\g<1>{ours}.", name)
     return name
@@ -159,24 +176,31 @@ def load_weights(
     difference is an error. Returns transformers' loading info: which names stay as initialised
     (missing_keys) and which are passed over (unexpected_keys).
     """
+    # Split the given names into the encoder's and others; position_ids is a constant, not a weight.
     own = model.state_dict()
     expected = {name for name in own if name != "position_ids"}
     outside = sorted(
         name for name in state if not name.startswith(ENCODER) and "position_ids" not in name
     )
     given = {name: x for name, x in state.items() if name.startswith(ENCODER)}
+
+    # Some checkpoints, such as masked language models, come without a pooler; that is allowed.
     pooler = {name for name in expected if name.startswith("pooler_dense")}
     missing, unexpected = expected - set(given) - new, set(given) - expected
     if missing == pooler:
         print(f"{source}: has no pooler; ours starts at random")
         new = new | pooler
         missing = set()
+
+    # Anything else that differs would leave weights at random unnoticed.
     if missing or unexpected:
         raise UserError(
             f"{source}: the weights do not fit the configuration; "
             f"missing: {', '.join(sorted(missing)) or 'none'}; "
             f"unexpected: {', '.join(sorted(unexpected)) or 'none'}"
         )
+
+    # All wrong shapes are told at once, where torch would print a line for each.
     shapes = {n: (tuple(x.shape), tuple(own[n].shape)) for n, x in given.items()}
     wrong = [
         f"{n} {theirs} instead of {ours}" for n, (theirs, ours) in shapes.items() if theirs != ours
@@ -186,6 +210,8 @@ def load_weights(
     if outside:
         some = ", ".join(outside[:8])
         print(f"{source}: passed over {len(outside)} names outside the encoder: {some}")
+
+    # Not strict, since the new names are missing; all others are checked above.
     model.load_state_dict(given, strict=False)
     # The other two are transformers' for what is an error here.
     return {
@@ -202,6 +228,8 @@ class BertPreTrainedModel(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.config = config
+
+        # Where the weights came from; empty for a model made from scratch.
         self.name_or_path = ""
 
     @property
@@ -215,8 +243,11 @@ class BertPreTrainedModel(nn.Module):
         Norms are the identity as they are made.
         """
         for module in self.modules():
+            # A plain normal, as in transformers; the original BERT cuts it off at two deviations.
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
+
+            # The padding token embeds to zero, as nn.Embedding itself would have it.
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
             if isinstance(module, nn.Linear) and module.bias is not None:
@@ -242,9 +273,12 @@ class BertPreTrainedModel(nn.Module):
         `afresh` is true: then it stays as initialised. Of a hub id `local_files_only` takes what is
         on disk, `cache_dir` is another cache than the hub's.
         """
+        # The configuration may come from the caller, and the weights always come from the folder.
         folder = find_pretrained(name, local_only=local_files_only, cache_dir=cache_dir)
         config = config or BertConfig.from_pretrained(folder)
         model = cls(config)
+
+        # Master weights are fp32, whatever dtype the file has.
         state = {course_name(k): v.float() for k, v in read_weights(folder).items()}
         # Layers whose shape is not BERT's make their weights from BERT's.
         new: set[str] = set()
@@ -258,19 +292,26 @@ class BertPreTrainedModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that transformers loads: config.json, weights and any known vocabulary."""
+        # Names of a plain model, made on the meta device so that it costs no memory.
         with torch.device("meta"):
             plain = set(type(self)(self.config).state_dict())
         if set(self.state_dict()) != plain:
             raise UserError(
                 "the encoder has adapters in it: merge them first (lora.merge), then save"
             )
+
+        # The vocabulary is copied from where the model came from.
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         source = find_pretrained(self.name_or_path) if self.name_or_path else folder
         self.config.save(folder)
+
+        # Weights under Hugging Face's names; the constant positions are left out.
         own = {k: v for k, v in self.state_dict().items() if k != "position_ids"}
         state = {hub_name(k): v.detach().cpu().contiguous() for k, v in own.items()}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+        # Saved onto itself, a folder has its vocabulary already.
         for name in TOKENIZER_FILES:
             if source.resolve() != folder.resolve() and (source / name).exists():
                 shutil.copyfile(source / name, folder / name)
@@ -278,6 +319,7 @@ class BertPreTrainedModel(nn.Module):
 
 def main(argv: list[str]) -> None:
     """Print the folder of the model named on the command line, fetching it first if need be."""
+    # One plain argument, and no options.
     if len(argv) != 1 or argv[0].startswith("-"):
         raise UserError(
             "usage: python base_bert.py NAME (a hub id such as bert-base-uncased, or a folder)"

@@ -42,11 +42,13 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., H] -> [..., H]."""
+        # The CPU's kernel takes a bf16 input beside fp32 weights; elsewhere the input is widened.
         if input.device.type == "cpu" or input.dtype == self.weight.dtype:
             return super().forward(input)
         return super().forward(input.to(self.weight.dtype)).to(input.dtype)
 
 
+# What the configuration's `norm` and `feed_forward` may name.
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "layernorm": LayerNorm,
     "rmsnorm": RMSNorm,
@@ -68,17 +70,25 @@ class BertLayer(nn.Module):
 
     def __init__(self, config: BertConfig):
         super().__init__()
+
+        # The kinds of norm and feed-forward are chosen by name, so that variants need no class.
         norm = NORMS[config.norm]
         self.feed_forward = FEED_FORWARDS[config.feed_forward]
+
+        # Attention and its way back into the residual stream. The names are the course's.
         self.self_attention = BertSelfAttention(config)
         self.attention_dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.attention_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention_dropout = Dropout(config.hidden_dropout_prob)
+
+        # The feed-forward, H -> intermediate -> H, and its norm.
         self.interm_dense = self.feed_forward.up(config.hidden_size, config.intermediate_size)
         self.interm_af = self.feed_forward.activation
         self.out_dense = nn.Linear(config.intermediate_size, config.hidden_size)
         self.out_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.out_dropout = Dropout(config.hidden_dropout_prob)
+
+        # Filled from outside, by adapters that work beside the feed-forward.
         self.side: nn.Module | None = None
 
     def translate_pretrained(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
@@ -90,12 +100,15 @@ class BertLayer(nn.Module):
         `afresh`: leave the feed-forward as it was initialised. Returns the names that may be
         missing from the weights therefore.
         """
+        # Only pretrained weights that still have BERT's shape need to be turned into this one's.
         up, down = f"{prefix}.interm_dense", f"{prefix}.out_dense"
         if self.feed_forward.translate is None or f"{up}.weight" not in state:
             return set()  # BERT's own shape, or weights that have this layer's already
         if not afresh:
             self.feed_forward.translate(state, up, down)
             return set()
+
+        # Afresh: the pretrained feed-forward is dropped, and all names of this one may be missing.
         for lost in [name for name in state if name.startswith((up + ".", down + "."))]:
             del state[lost]
         own = {f"{prefix}.{name}" for name in self.state_dict()}
@@ -110,12 +123,14 @@ class BertLayer(nn.Module):
         ln_layer: nn.Module,
     ) -> Tensor:
         """LN(input + dropout(dense(output))), under the course's name."""
+        # [..., H or intermediate] -> [..., H]
         return ln_layer(input + dropout(dense_layer(output)))
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Rows | Tensor, wanted: Tensor | None = None
     ) -> Tensor:
         """[..., H] -> [..., H]; or, of packed rows, only the wanted tokens: [K] -> [K, H]."""
+        # Attention needs all tokens, wanted or not: they are keys and values. [..., H] -> [..., H]
         rows = as_rows(attention_mask, hidden_states)
         attended = self.self_attention(hidden_states, rows)
         beside = None if self.side is None else self.side(hidden_states, rows)
@@ -123,10 +138,12 @@ class BertLayer(nn.Module):
         # All that follows works token by token: tokens that nobody wants are left out here.
         hidden = hidden_states
         if wanted is not None:
+            # [N, H] -> [K, H]
             attended = attended.index_select(0, wanted)
             hidden = hidden.index_select(0, wanted)
             beside = None if beside is None else beside.index_select(0, wanted)
 
+        # The first residual: attention's output is projected and added to its input.
         hidden = self.add_norm(
             hidden,
             attended,
@@ -134,8 +151,12 @@ class BertLayer(nn.Module):
             self.attention_dropout,
             self.attention_layer_norm,
         )
+
+        # The second residual: `beside` joins here, so that the last norm sees both branches.
         residual = hidden if beside is None else hidden + beside
+        # [..., H] -> [..., intermediate]
         inner = self.interm_af(self.interm_dense(hidden))
+        # [..., intermediate] -> [..., H]
         return self.add_norm(residual, inner, self.out_dense, self.out_dropout, self.out_layer_norm)
 
 
@@ -151,8 +172,12 @@ def cast_linears(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     Nothing is to be replaced in fp32.
     """
     cast: dict[str, Tensor] = {}
+
+    # The master weights are used as they are.
     if dtype == torch.float32:
         return cast
+
+    # Norms stay in fp32: they are cheap, and lose the most by rounding.
     for name, linear in module.named_modules():
         if isinstance(linear, nn.Linear):
             for key, tensor in [*linear.named_parameters(), *linear.named_buffers()]:
@@ -170,6 +195,8 @@ class BertModel(BertPreTrainedModel):
     def __init__(self, config: BertConfig):
         super().__init__(config)
         size = config.hidden_size
+
+        # The embeddings. Names are the course's, as in the checkpoints.
         self.word_embedding = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.pos_embedding = nn.Embedding(config.max_position_embeddings, size)
         self.tk_type_embedding = nn.Embedding(config.type_vocab_size, size)
@@ -178,11 +205,15 @@ class BertModel(BertPreTrainedModel):
         # The course's checkpoints hold this buffer.
         positions = torch.arange(config.max_position_embeddings)
         self.register_buffer("position_ids", positions.unsqueeze(0))
+
+        # The stack of layers, and the pooler over its first token.
         self.bert_layers = nn.ModuleList(
             [BertLayer(config) for _ in range(config.num_hidden_layers)]
         )
         self.pooler_dense = nn.Linear(size, size)
         self.pooler_af = nn.Tanh()
+
+        # Set before or between passes; plain_attention() does so for a while.
         self.kernel = "auto"
         self.init_weights()
 
@@ -198,10 +229,12 @@ class BertModel(BertPreTrainedModel):
         input_ids is [B, T] or [N]; token types default to 0 and positions to 0 .. T - 1, which
         packed tokens [N] must give. `summand`, [..., H], is added to the sum. Returns [..., H].
         """
+        # Defaults for a padded batch, whose every row starts at position 0.
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device)
+        # [B, T] or [N] -> [..., H]; positions may be [T], and are then shared by all rows.
         summed = self.word_embedding(input_ids)
         summed = summed + self.pos_embedding(position_ids) + self.tk_type_embedding(token_type_ids)
         if summand is not None:
@@ -215,6 +248,7 @@ class BertModel(BertPreTrainedModel):
     @contextlib.contextmanager
     def plain_attention(self) -> Iterator[None]:
         """Attention written out, as second derivatives need it."""
+        # Put back even after an error: the model may be used on.
         before = self.kernel
         self.kernel = "softmax"
         try:
@@ -224,6 +258,7 @@ class BertModel(BertPreTrainedModel):
 
     def pick_kernel(self) -> str:
         """What Rows calls kernel, for this model where it is now."""
+        # Asked at every pass, since the model may have moved to another device.
         if self.kernel == "auto":
             return choose_kernel(self.word_embedding.weight.device)
         return self.kernel
@@ -236,11 +271,15 @@ class BertModel(BertPreTrainedModel):
         `wanted` [K]: of the last layer only these tokens, [K, H], so that all after its attention
         costs next to nothing. The rows' masks must be of this dtype.
         """
+        # The layers compute in `dtype`, whatever the embeddings are in.
         states = [hidden.to(dtype)]
         last = len(self.bert_layers) - 1
+
+        # The lock spans all layers: threads that share a model take turns.
         with CASTING:
             for i, layer in enumerate(self.bert_layers):
                 inputs = (states[-1], rows, wanted if i == last else None)
+                # [..., H] -> [..., H]; of the last layer [N, H] -> [K, H] where `wanted` is given.
                 states.append(functional_call(layer, cast_linears(layer, dtype), inputs))
         return states
 
@@ -252,6 +291,7 @@ class BertModel(BertPreTrainedModel):
         embeddings: Tensor | None = None,
     ) -> list[Tensor]:
         """encode_layers() of packed rows; `embeddings` [N, H] stand in for the rows' own."""
+        # [N] -> [N, H]
         hidden = self.embed_packed(packed) if embeddings is None else embeddings
         rows = packed_rows(packed.groups, self.pick_kernel(), dtype)
         return self.encode_layers(hidden, rows, dtype, wanted)
@@ -278,9 +318,12 @@ class BertModel(BertPreTrainedModel):
         are [B, T]. Returns last_hidden_state [B, T, H], pooler_output [B, H] and, on request,
         hidden_states: (layers + 1) of [B, T, H].
         """
+        # [B, T] -> [B, T, H]
         hidden = self.embed(input_ids, token_type_ids)
         rows = padded_rows(attention_mask, self.pick_kernel(), hidden.dtype)
         states = self.encode_layers(hidden, rows, hidden.dtype)
+
+        # The first token of each row is [CLS]: [B, T, H] -> [B, H].
         output: dict[str, Any] = {
             "last_hidden_state": states[-1],
             "pooler_output": self.pool(states[-1][:, 0]),

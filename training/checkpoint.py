@@ -31,6 +31,7 @@ from errors import UserError
 
 def sync(path: Path) -> None:
     """Force a file or folder to the disk."""
+    # fsync works on descriptors only, and a folder too can be opened for reading.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -40,16 +41,25 @@ def sync(path: Path) -> None:
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a new folder and put it in the place of `folder`."""
+    # Both are siblings of the folder, since a rename cannot cross file systems.
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+
+    # What an earlier kill left would be in the way.
     recover(folder)
     try:
         new.mkdir(parents=True)
         write(new)
+
+        # The contents must be on the disk before the name that vouches for them.
         for path in [*new.iterdir(), new]:
             sync(path)
+
+        # A folder that is not empty can't be renamed over, so the old one steps aside first.
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
+
+        # The renames themselves are on the disk only once the parent is; then the old one may go.
         sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
@@ -63,6 +73,8 @@ def recover(folder: Path) -> bool:
     if not folder.exists() and old.exists():
         # Killed between the two renames: the new one is whole.
         new.rename(folder)
+
+    # What is left over is half-written or replaced by now.
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return folder.exists()
@@ -77,6 +89,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     new = path.with_name(path.name + ".new")
     try:
+        # A file can be renamed over in one step, so no old one has to step aside.
         new.write_text(text, encoding="utf-8")
         sync(new)
         os.replace(new, path)
@@ -120,6 +133,7 @@ def random_states() -> dict[str, Tensor]:
 
 def set_random_states(states: dict[str, Tensor]) -> None:
     """random_states()'s inverse."""
+    # A checkpoint may go on where there is no GPU, or come from where there was none.
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(states["cuda"])
@@ -127,6 +141,7 @@ def set_random_states(states: dict[str, Tensor]) -> None:
 
 def states_of(pieces: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     """The tensors of each piece of a run that remembers some: what its state_dict() gives."""
+    # Pieces without a state, or with an empty one, get no file.
     states: dict[str, dict[str, Tensor]] = {}
     for name, piece in pieces.items():
         state = piece.state_dict() if hasattr(piece, "state_dict") else {}
@@ -144,8 +159,11 @@ def save_last(folder: Path, pieces: Mapping[str, Any], progress: dict[str, Any])
 
     def write(new: Path) -> None:
         for name, state in states_of(pieces).items():
+            # safetensors takes contiguous tensors only.
             tensors = {key: x.detach().contiguous() for key, x in state.items()}
             save_file(tensors, new / f"{name}.safetensors")
+
+        # Beside the pieces' files; progress.json holds whatever is not a tensor.
         save_file(random_states(), new / "random.safetensors")
         write_json(new / "progress.json", progress)
 
@@ -158,12 +176,19 @@ def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
     None where the run had no checkpoint yet. UserError where a file is missing, damaged or of
     another run.
     """
+    # A kill may have struck while the checkpoint was written.
     if not recover(folder):
         return None
+
+    # One file a piece; the random states are no piece's.
     held = {path.stem for path in folder.glob("*.safetensors")} - {"random"}
     expected = set(states_of(pieces))  # a piece that remembers nothing yet may have learned since
+
+    # A file of no known piece means that the checkpoint is of a run with other options.
     if unknown := held - set(pieces):
         raise UserError(f"{folder}: holds {', '.join(sorted(unknown))}, which this run has not")
+
+    # A piece that should have a file and has none fails here, as a missing file.
     for name in sorted(held | expected):
         state = read_tensors(folder / f"{name}.safetensors")
         try:
@@ -171,5 +196,7 @@ def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
         except RuntimeError as error:
             reason = " ".join(str(error).split())  # torch's message has a line for each name
             raise UserError(f"{folder}: not this {name}'s weights ({reason})") from None
+
+    # The random states come last, so that nothing above draws from them once they are set.
     set_random_states(read_tensors(folder / "random.safetensors"))
     return read_json(folder / "progress.json")
