@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+# A benchmark is run as a script, so the project's folder is not on the path by itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
@@ -26,6 +27,7 @@ from training.draws import Draw
 from training.environment import check_writable, environment
 from training.samplers import SAMPLERS
 
+# What the sides of a training benchmark are given to work on.
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
 
 
@@ -33,6 +35,7 @@ def arguments(
     argv: list[str], own: argparse.ArgumentParser, description: str
 ) -> tuple[argparse.Namespace, Options]:
     """A benchmark's own flags, of a parser that own_parser() began, and the rest as Options."""
+    # What the benchmark's own parser doesn't know belongs to the main job's.
     mine, rest = own.parse_known_args(expand(argv))
     if {"-h", "--help"} & set(rest):
         print(f"flags of this benchmark alone:\n{own.format_help()}\nflags of the main job:")
@@ -48,6 +51,7 @@ def load(
     options: Options, tokenizer: BertTokenizer, splits: tuple[str, ...]
 ) -> tuple[dict[str, dict[str, Split]], bool]:
     """{split: {task: examples}} of the main job's files; whether they are the built-in corpus."""
+    # The lookup also decides, once for all splits, whether the built-in corpus stands in.
     paths, built_in = find_files(options)
     data: dict[str, dict[str, Split]] = {}
     for split in splits:
@@ -60,6 +64,7 @@ def load(
 
 def sampler(options: Options, training: dict[str, Split]) -> Draw:
     """The main job's sampler over these examples."""
+    # The draw says how many examples of each task a step takes, by the sizes of the tasks.
     sizes = {task: len(split) for task, split in training.items()}
     return pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
 
@@ -70,6 +75,7 @@ def check_followed(options: Options, *more: str) -> None:
     The sides of every benchmark follow the options named here (--epochs, --batch_size and --lr
     where they train), and those of one benchmark also `more`.
     """
+    # What all sides understand; anything else would change one side and not the others.
     followed = {
         "model",
         "tasks",
@@ -84,6 +90,8 @@ def check_followed(options: Options, *more: str) -> None:
         "data_dir",
         *more,
     }
+
+    # `files` is a mapping, not a flag of its own: only its outputs are of no use here.
     named = [f for f in fields(Options) if f.name not in {*followed, "files"}]
     changed = [f"--{f.name}" for f in named if getattr(options, f.name) != f.default]
     if changed := changed + [f"--{name}" for name, _ in options.files if name.endswith("_out")]:
@@ -95,6 +103,8 @@ def check_followed(options: Options, *more: str) -> None:
 def draw_steps(options: Options, training: dict[str, Split], count: int) -> list[Step]:
     """The examples of the main job's first `count` steps with this seed."""
     draw = sampler(options, training)
+
+    # Copies: drawing moves a split's position, and the caller's must stay at the start.
     splits = {task: replace(split, drawn=0) for task, split in training.items()}
     steps: list[Step] = []
     for number in range(count):
@@ -109,9 +119,11 @@ def by_similar_length(steps: list[Step], training: dict[str, Split], seed: int) 
     This is length grouping, as transformers' Trainer has it. Steps stay in random order; a step has
     all tasks' short or long ones.
     """
+    # One order for all tasks, so that a step gets the short examples of each, or the long ones.
     order = np.random.default_rng(seed).permutation(len(steps))
     grouped: list[Step] = [{} for _ in steps]
     for task, split in training.items():
+        # Deal a task's sorted examples out to its steps in that order, each as many as it had.
         drawn = [i for step in steps for i in step.get(task, [])]
         ordered = sorted(drawn, key=split.length)
         begin = 0
@@ -134,6 +146,7 @@ def real_tokens(steps: list[Step], training: dict[str, Split]) -> int:
 
 def padded(sequences: list[Tokens], device: torch.device) -> dict[str, Tensor]:
     """Sequences padded to the longest, under transformers' names: [B, T] each."""
+    # One array for the three inputs, [3, B, T]: a single copy to the device; zeros are padding.
     width = max(map(len, sequences))
     rows = np.zeros((3, len(sequences), width), dtype=np.int64)
     for i, tokens in enumerate(sequences):
@@ -151,17 +164,24 @@ def check_agreement(
     They are those of a split's first 32 examples. The others must be in eval mode; ours is put into
     it. RuntimeError above 1e-4: then the times compare different models.
     """
+    # The same examples twice: padded for the others, packed without padding for ours.
     batch = split.batch(list(range(min(32, len(split)))))
     inputs = padded(batch.tokens, ours.device)
     packed = ours.pack({split.task.name: batch})
     mine = ours.eval().bert.encode_packed(packed)[-1]
+
+    # Padding has no counterpart in the packed states: compare the real tokens only.
     places = list(zip(packed.starts.tolist(), packed.lengths.tolist(), strict=True))
+
+    # The bound leaves room for another order of summation, not for another model.
     worst = 0.0
     for name, encode in others.items():
         theirs = encode(inputs).float()
         for i, (start, length) in enumerate(places):
             difference = (theirs[i, :length] - mine[start : start + length]).abs().max()
             worst = max(worst, float(difference))
+
+        # Written this way round so that NaN fails too.
         if not worst <= 1e-4:
             raise RuntimeError(
                 f"{name}: last hidden states differ from ours by {worst:.1e}, expected at most 1e-4"
@@ -171,6 +191,7 @@ def check_agreement(
 
 def facts(options: Options, built_in: bool) -> dict[str, Any]:
     """Command, commit, versions, device and data of a record."""
+    # transformers is a side of some benchmarks only, so it may be missing.
     from importlib.metadata import PackageNotFoundError, version
 
     found = environment(torch.device("cuda" if options.use_gpu else "cpu"))
@@ -188,6 +209,7 @@ def facts(options: Options, built_in: bool) -> dict[str, Any]:
 
 def check_place(record: str | None) -> None:
     """UserError where a record can't be written, before the work is done."""
+    # A benchmark runs for minutes or hours: a bad path must not show at the end.
     if record and Path(record).is_dir():
         raise UserError(f"--record {record}: a folder; expected a file's name")
     if record:
@@ -205,6 +227,8 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     """The lines that append() wrote; none if there is no file."""
     if not Path(path).exists():
         return []
+
+    # A damaged line is the user's to mend: no traceback.
     try:
         return [
             json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line
@@ -217,6 +241,7 @@ def read(path: str | Path) -> list[dict[str, Any]]:
 
 def source(options: dict[str, Any], built_in: bool) -> str:
     """What a run with these options was trained and scored on, in words."""
+    # Files named one by one replace those of the folder, so they are part of the answer.
     given = dict(options.get("files", ())).items()  # lines of older versions have none
     files = [f"{name} {path}" for name, path in given if not name.endswith("_out")]
     folder = "the built-in corpus" if built_in else str(Path(options["data_dir"]))
@@ -226,6 +251,8 @@ def source(options: dict[str, Any], built_in: bool) -> str:
 def check_joins(record: str, options: Options) -> None:
     """UserError where a run can't join a record: it can't be written, or holds other data's."""
     check_place(record)
+
+    # Scores on different data can't share a table.
     now = source(options.to_dict(), find_files(options)[1])
     for line in read(record):
         if (then := source(line["options"], line["built_in_corpus"])) != now:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+# A benchmark is run as a script, so the project's folder is not on the path by itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
@@ -32,6 +33,8 @@ class SelfAttention(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.heads = config.num_attention_heads
+
+        # Three matrices, three products: joining them would be tuning.
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
@@ -43,9 +46,12 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, T, H] and additive [B, 1, 1, T] -> [B, T, H]."""
+        # [B, A, T, D] each.
         q = self.split(self.query(x))
         k = self.split(self.key(x))
         v = self.split(self.value(x))
+
+        # The whole [B, A, T, T] matrix is held in memory, as the formula has it.
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + mask
         context = self.dropout(F.softmax(scores, dim=-1)) @ v
         return context.transpose(1, 2).reshape(x.shape)
@@ -56,10 +62,14 @@ class Layer(nn.Module):
 
     def __init__(self, config: BertConfig):
         super().__init__()
+
+        # The attention half.
         self.self_attention = SelfAttention(config)
         self.attention_dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.attention_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention_dropout = nn.Dropout(config.hidden_dropout_prob)
+
+        # The feed-forward half.
         self.interm_dense = nn.Linear(config.hidden_size, config.intermediate_size)
         self.out_dense = nn.Linear(config.intermediate_size, config.hidden_size)
         self.out_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -67,6 +77,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, T, H] -> [B, T, H]."""
+        # Norm after the residual, as BERT has it.
         attended = self.attention_dense(self.self_attention(x, mask))
         x = self.attention_layer_norm(x + self.attention_dropout(attended))
         fed = self.out_dense(F.gelu(self.interm_dense(x)))
@@ -78,6 +89,8 @@ class CourseBERT(nn.Module):
 
     def __init__(self, config: BertConfig):
         super().__init__()
+
+        # The sum of three embeddings is the input of the first layer.
         self.word_embedding = nn.Embedding(
             config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
         )
@@ -85,15 +98,20 @@ class CourseBERT(nn.Module):
         self.tk_type_embedding = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.embed_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.embed_dropout = nn.Dropout(config.hidden_dropout_prob)
+
+        # The pooler reads the last layer's state of [CLS].
         self.bert_layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
         self.pooler_dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """[B, T] each -> the last hidden state [B, T, H]."""
+        # Embeddings, [B, T, H]; positions are the same in every row.
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         x = self.word_embedding(input_ids) + self.pos_embedding(positions)
         x = x + self.tk_type_embedding(token_type_ids)
         x = self.embed_dropout(self.embed_layer_norm(x))
+
+        # Added to the scores: padding gets no weight after the softmax. [B, 1, 1, T]
         mask = (1.0 - attention_mask[:, None, None, :].float()) * -10000.0
         for layer in self.bert_layers:
             x = layer(x, mask)
@@ -101,6 +119,7 @@ class CourseBERT(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[B, T] each -> the pooler's output [B, H]."""
+        # Each sentence stands alone, so all tokens are of type 0.
         states = self.encode(input_ids, attention_mask, torch.zeros_like(input_ids))
         return torch.tanh(self.pooler_dense(states[:, 0]))
 
@@ -113,10 +132,14 @@ class CourseMultitask(nn.Module):
 
     def __init__(self, config: BertConfig, weights: dict[str, Tensor], tasks: Iterable[str]):
         super().__init__()
+
+        # position_ids is a constant that this model makes as it goes, not a weight.
         self.bert = CourseBERT(config)
         known = {name: x for name, x in weights.items() if name != "position_ids"}
         self.bert.load_state_dict(known)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+        # A pair's head reads two pooled outputs, [B, 2 H].
         self.heads = nn.ModuleDict()
         for name in tasks:
             sentences = 2 if TASKS[name].pair else 1
@@ -164,6 +187,8 @@ def collate(
 ) -> list[dict[str, Tensor]]:
     """Tokenise and pad the first sentences, and where there are any the second ones."""
     batches = []
+
+    # Sentences in the same place form a batch, padded to the longest of that place.
     for i in range(len(examples[0].texts)):
         texts = [example.texts[i] for example in examples]
         encoded = tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
@@ -173,6 +198,7 @@ def collate(
 
 def task_loss(task: str, logits: Tensor, examples: list[Example]) -> Tensor:
     """Cross-entropy, binary cross-entropy, or the squared error on a score."""
+    # A score from 0 to 5 is fitted as it is, without a sigmoid.
     labels = torch.tensor([e.label for e in examples], device=logits.device)
     if TASKS[task].outputs > 1:
         return F.cross_entropy(logits, labels.long())
@@ -191,10 +217,14 @@ def train_step(
     """One update with the examples of each task; the summed loss."""
     device = next(model.parameters()).device
     optimizer.zero_grad()
+
+    # One task after another, each through the encoder by itself.
     losses = []
     for task, examples in step.items():
         logits = model(task, collate(examples, tokenizer, device))
         losses.append(task_loss(task, logits, examples))
+
+    # All tasks share one update; .item() then waits for the device at every step.
     loss = torch.stack(losses).sum()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -209,6 +239,8 @@ def predict_logits(
     """[examples, outputs], from batches of `size` in file order."""
     device = next(model.parameters()).device
     model.eval()
+
+    # No sorting by length: a batch is as wide as its longest sentence.
     logits = []
     for start in range(0, len(examples), size):
         batch = collate(examples[start : start + size], tokenizer, device)

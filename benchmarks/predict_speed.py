@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+# A benchmark is run as a script, so the project's folder is not on the path by itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
@@ -47,6 +48,7 @@ def our_side(precision: str | None) -> Callable[[Options], Side]:
     """evaluation.py's, with this precision or the options'."""
 
     def make(options: Options) -> Side:
+        # Only the model's compute dtype differs between our sides; the weights are the same.
         device = pick_device(options.use_gpu)
         model = build(options).to(device).eval()
         model.compute_dtype = pick_dtype(precision or options.precision, device)
@@ -57,9 +59,12 @@ def our_side(precision: str | None) -> Callable[[Options], Side]:
 
 def course_side(options: Options) -> Side:
     """course_loop.py's."""
+    # Our weights, so that all sides run the same encoder.
     source = build(options).bert
     model = course_loop.CourseMultitask(source.config, source.state_dict(), options.tasks)
     model = model.to(pick_device(options.use_gpu))
+
+    # The examples' texts go in: tokenising is part of this side's time.
     tokenizer = BertTokenizer.from_pretrained(options.model)
     return lambda splits: {
         task: course_loop.predict_logits(model, task, split.examples, tokenizer, COURSE_BATCH)
@@ -71,6 +76,7 @@ def transformers_side(attention: str) -> Callable[[Options], Side]:
     """reference.py's, with this attention."""
 
     def make(options: Options) -> Side:
+        # The model stays in fp32; autocast brings it to the dtype that ours has.
         device = pick_device(options.use_gpu)
         dtype = pick_dtype(options.precision, device)
         model = reference.PlainBERT(options, attention).to(device)
@@ -81,6 +87,7 @@ def transformers_side(attention: str) -> Callable[[Options], Side]:
     return make
 
 
+# Makers rather than models: a process builds only the side that it runs.
 SIDES: dict[str, Callable[[Options], Side]] = {
     "ours": our_side(None),
     "ours_fp32": our_side("fp32"),
@@ -88,6 +95,8 @@ SIDES: dict[str, Callable[[Options], Side]] = {
     "sdpa": transformers_side("sdpa"),
     "eager": transformers_side("eager"),
 }
+
+# Names in the printed table.
 TITLES = {
     "ours": "minBERT",
     "ours_fp32": "minBERT, fp32",
@@ -101,7 +110,11 @@ def some(split: Split, count: int, seed: int) -> Split:
     """`count` examples of a split drawn at random, in file order; 0: all."""
     if not count or count >= len(split):
         return split
+
+    # Drawn, not the first ones: files may be sorted by label or length.
     chosen = sorted(np.random.default_rng(seed).permutation(len(split))[:count].tolist())
+
+    # A split keeps its examples' sequences in one list; bounds[i] is where example i begins.
     tokens: list[Tokens] = []
     bounds = [0]
     for index in chosen:
@@ -112,6 +125,7 @@ def some(split: Split, count: int, seed: int) -> Split:
 
 def main(argv: list[str]) -> None:
     """The command line."""
+    # Flags; every error of the user's shows before a model is loaded.
     own = race.own_parser(SIDES, [name for name in SIDES if name != "ours"])
     own.add_argument(
         "--examples",
@@ -124,21 +138,29 @@ def main(argv: list[str]) -> None:
     common.check_followed(options)
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
+
+    # Parent and workers draw the same examples, by the seed; each loads them for itself.
     device = pick_device(options.use_gpu)
     data, built_in = common.load(options, BertTokenizer.from_pretrained(options.model), ("dev",))
     splits = {task: some(split, mine.examples, options.seed) for task, split in data["dev"].items()}
     seed_everything(options.seed)
 
     def prepare() -> Callable[[], dict[str, Tensor]]:
+        # A few examples first, so that one-time costs stay out of the rounds.
         side = SIDES[mine.worker](options)
         side({task: some(split, 32, 0) for task, split in splits.items()})  # warm-up
         return lambda: side(splits)
 
+    # A worker's process ends here; the rest is the parent's.
     if mine.worker:
         return race.serve(mine.worker, prepare, device)
+
+    # Times are worth comparing only if the sides compute the same.
     worst = agreement(options, splits)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
     seconds, peaks = race.race(__file__, argv, mine)
+
+    # Real tokens, alike for every side, whatever it pads or encodes twice.
     tokens = sum(len(tokens) for split in splits.values() for tokens in split.tokens)
     examples = sum(len(split) for split in splits.values())
     record = {

@@ -28,11 +28,15 @@ KEEPERS = ("ours", "ours_fp32", "eager_kept")  # sides that keep freed memory, a
 def own_parser(sides: Iterable[str], default: list[str]) -> argparse.ArgumentParser:
     """A parser with the flags of every race."""
     own = common.own_parser()
+
+    # How much is timed, and where the result goes.
     own.add_argument("--record", help="write the result to this JSON file")
     rounds_help = "rounds of every side but the course's [5]"
     own.add_argument("--rounds", type=int, default=5, help=rounds_help)
     course_help = "rounds of the course-style loop [3]"
     own.add_argument("--course_rounds", type=int, default=3, help=course_help)
+
+    # Ours always runs; --worker is for the processes that race() starts.
     sides_help = f"what is timed beside ours [{' '.join(default)}]"
     own.add_argument("--sides", nargs="+", choices=sides, default=default, help=sides_help)
     own.add_argument("--worker", choices=sides, help="be the process of this side")
@@ -44,6 +48,7 @@ def check(mine: argparse.Namespace, amount: str) -> None:
 
     `amount` is the flag of a round's length, 0 for all there is.
     """
+    # The parent and every worker check this, before anything slow is done.
     for name, least in ("rounds", 1), ("course_rounds", 1), (amount, 0):
         if getattr(mine, name) < least:
             raise UserError(f"--{name} {getattr(mine, name)}: expected at least {least}")
@@ -54,14 +59,18 @@ class Worker:
     """A side in a process of its own, as its user would run it, that works only when told to."""
 
     def __init__(self, script: str, side: str, argv: list[str]):
+        # The same command line, so that the worker sees the same data and options.
         self.side = side
         command = [sys.executable, script, *argv, "--worker", side]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+        # Wait until it is warmed up: workers get ready one by one, not in each other's way.
         self.read("ready")
 
     def read(self, word: str) -> float:
         """The number that the worker prints behind a word."""
+        # Lines of anything else that the worker prints are passed over.
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith(word + " "):
@@ -80,6 +89,7 @@ def serve(side: str, prepare: Callable[[], Callable[[], Any]], device: torch.dev
 
     Any other order prints the peak memory and ends it.
     """
+    # This is a setting of the process, hence made before the first large allocation.
     if side in KEEPERS:
         keep_freed_memory()
     work = prepare()
@@ -93,20 +103,28 @@ def race(
     script: str, argv: list[str], mine: argparse.Namespace
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Every side's seconds a round, and its peak memory in MiB."""
+    # Ours comes first, and once, even where --sides names it.
     names = list(dict.fromkeys(["ours", *mine.sides]))
     workers = {name: Worker(script, name, argv) for name in names}
+
+    # The course-style loop is the slowest by far: it has a number of rounds of its own.
     turns: dict[str, Callable[[], float]] = {}
     rounds = {}
     for name, worker in workers.items():
         turns[name] = partial(worker.tell, "go", "seconds")
         rounds[name] = mine.course_rounds if name == "course" else mine.rounds
+
+    # All workers stay alive through all rounds, so caches and allocators are warm in each.
     seconds = interleaved(turns, rounds)
+
+    # The order that is not "go" makes a worker report its memory and end.
     peaks = {name: worker.tell("end", "peak") for name, worker in workers.items()}
     return seconds, peaks
 
 
 def synchronize(device: torch.device) -> None:
     """Wait for the device."""
+    # Kernels run on after their launch returns; a clock read without this says nothing.
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -118,6 +136,7 @@ def interleaved(
 
     A side with fewer rounds drops out.
     """
+    # In turn, so that a machine that slows down or warms up does so for all sides alike.
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(max(rounds.values())):
         for name, side in sides.items():
@@ -130,6 +149,7 @@ def interleaved(
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:
     """Seconds that `work` takes, the device's part too."""
+    # Work left over from before must not count, and this work's own must.
     synchronize(device)
     began = time.perf_counter()
     work()
@@ -139,6 +159,7 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
 
 def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
     """How many times faster `fast` is: the median of the ratios within each round that both ran."""
+    # Within a round both met the same machine; rounds that only one ran drop out.
     both = zip(seconds[slow], seconds[fast], strict=False)
     return statistics.median(a / b for a, b in both)
 
@@ -151,6 +172,8 @@ def peak_memory(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+
+    # VmHWM is the largest resident set of this process alone.
     status = Path("/proc/self/status")
     if status.exists():
         lines = status.read_text().splitlines()
@@ -167,6 +190,7 @@ def summarise(
     """A row a side."""
     rows = {}
     for name, times in seconds.items():
+        # The median leaves out a round that something else on the machine disturbed.
         typical = statistics.median(times)
         rows[name] = {
             "tokens_per_s": tokens / typical,
@@ -187,6 +211,7 @@ def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, row in record["sides"].items():
+        # Ours is not compared with itself.
         speed = row["tokens_per_s"]
         faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
         peak = f"{row['peak_mib']:.0f} MiB"
@@ -197,6 +222,8 @@ def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
 def report(record: dict[str, Any], what: str, titles: dict[str, str], path: str | None) -> None:
     """Print the table, and write the record; without a path print it."""
     print(f"\n{table(record, what, titles)}")
+
+    # Folders are made here, as late as that: check_place() has seen that they can be.
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(path), record)

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+# A benchmark is run as a script, so the project's folder is not on the path by itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
@@ -55,6 +56,7 @@ Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the st
 
 def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimizer], None]:
     """A function that sets the rates of the next step; after `total` steps they stay."""
+    # Each side counts its own steps; the schedule goes on through all its rounds.
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
     steps = itertools.count()
 
@@ -66,6 +68,7 @@ def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimi
 
 def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
     """multitask_classifier.update(), without log and checkpoints."""
+    # The main job's own step, with its optimizer and dtype.
     device = pick_device(options.use_gpu)
     model = build(options).to(device).train()
     model.compute_dtype = pick_dtype(options.precision, device)
@@ -74,6 +77,7 @@ def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
     numbers = itertools.count()
 
     def side(steps: list[Step]) -> list[Tensor]:
+        # Losses are kept on the device: reading them would wait at every step.
         seen = []
         for drawn in steps:
             set_next(learner.optimizer)
@@ -86,10 +90,13 @@ def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
 
 def course_side(options: Options, training: dict[str, Split], total: int) -> Side:
     """course_loop.py."""
+    # Our weights, so that all sides train the same encoder.
     source = build(options).bert
     model = course_loop.CourseMultitask(source.config, source.state_dict(), training)
     model = model.to(pick_device(options.use_gpu)).train()
     tokenizer = BertTokenizer.from_pretrained(options.model)
+
+    # Its optimizer has one group, and set_rates() looks for the peak in each.
     lr = peak_rate(options, source.config.hidden_size)
     optimizer = course_loop.LoopAdamW(model.parameters(), lr, options.weight_decay)
     optimizer.param_groups[0]["peak_lr"] = lr
@@ -99,6 +106,8 @@ def course_side(options: Options, training: dict[str, Split], total: int) -> Sid
         seen = []
         for step in steps:
             set_next(optimizer)
+
+            # Texts, not token ids: tokenising is part of this side's step.
             examples = {
                 task: [training[task].examples[i] for i in indices]
                 for task, indices in step.items()
@@ -118,11 +127,14 @@ def transformers_side(
     """transformers' BertModel with this attention; one encoder call a task, or one for all."""
 
     def make(options: Options, training: dict[str, Split], total: int) -> Side:
+        # The same dtype, and the same groups of parameters with and without decay.
         device = pick_device(options.use_gpu)
         dtype = pick_dtype(options.precision, device)
         model = PlainBERT(options, attention).to(device).train()
         lr = peak_rate(options, model.bert.config.hidden_size)
         groups = parameter_groups(model, options.weight_decay, lr)
+
+        # The fastest AdamW that torch has for the device.
         try:
             optimizer = torch.optim.AdamW(groups, fused=True)
         except RuntimeError:  # no fused kernel for this device
@@ -131,6 +143,8 @@ def transformers_side(
 
         def side(steps: list[Step]) -> list[Tensor]:
             seen = []
+
+            # Padding is the price of this side, so it gets the batches with the least of it.
             for step in common.by_similar_length(steps, training, options.seed):
                 set_next(optimizer)
                 batches = {task: training[task].batch(indices) for task, indices in step.items()}
@@ -139,10 +153,14 @@ def transformers_side(
                         logits = model.joint(batches)
                     else:
                         logits = {task: model(task, batch) for task, batch in batches.items()}
+
+                # The loss that ours has for scores too, so that the work is the same.
                 losses = [
                     task_loss(t, logits[t], batch.labels.to(device), "bce")
                     for t, batch in batches.items()
                 ]
+
+                # One update for all tasks; no clipping is an infinite bound.
                 loss = torch.stack(losses).sum()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
@@ -156,6 +174,7 @@ def transformers_side(
     return make
 
 
+# eager_kept is eager; race.py gives its process the malloc setting.
 SIDES = {
     "ours": our_side,
     "course": course_side,
@@ -165,6 +184,8 @@ SIDES = {
     "eager_joint": transformers_side("eager", True),
     "eager_kept": transformers_side("eager"),
 }
+
+# Names in the printed table.
 TITLES = {
     "ours": "minBERT",
     "course": "course-style loop, fp32",
@@ -178,13 +199,18 @@ TITLES = {
 
 def agreement(options: Options, training: dict[str, Split]) -> float:
     """The largest difference between the three encoders' outputs, in fp32."""
+    # All three from the same pretrained weights; ours are copied by name to the course's.
     ours = build(options).to(pick_device(options.use_gpu))
     course = course_loop.CourseBERT(ours.bert.config)
     course.load_state_dict(
         {name: x for name, x in ours.bert.state_dict().items() if name != "position_ids"}
     )
     course.to(ours.device).eval()
+
+    # In eval mode: dropout would make any two runs differ.
     plain = {name: PlainBERT(options, name).to(ours.device).eval() for name in ("sdpa", "eager")}
+
+    # One call for all: a padded batch in, [B, T, H] out. `model=model` binds each loop's own.
     others: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {
         "course": lambda batch: course.encode(**batch)
     }
@@ -195,6 +221,7 @@ def agreement(options: Options, training: dict[str, Split]) -> float:
 
 def main(argv: list[str]) -> None:
     """The command line."""
+    # Flags; every error of the user's shows before a model is loaded.
     own = race.own_parser(SIDES, ["sdpa", "eager", "eager_kept", "course"])
     own.add_argument("--steps", type=int, default=12, help="updates a round; 0: one epoch [12]")
     mine, options = common.arguments(argv, own, __doc__.split("\n\n")[0])
@@ -204,24 +231,34 @@ def main(argv: list[str]) -> None:
     )
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
+
+    # Parent and workers draw the same steps, by the seed; each loads the data for itself.
     device = pick_device(options.use_gpu)
     data, built_in = common.load(options, BertTokenizer.from_pretrained(options.model), ("train",))
     training = data["train"]
+
+    # Drawn once: every round trains on the same examples.
     sizes = {task: len(split) for task, split in training.items()}
     count = mine.steps or epoch_steps(common.sampler(options, training), sizes)
     seed_everything(options.seed)
     steps = common.draw_steps(options, training, count)
 
     def prepare() -> Callable[[], list[Tensor]]:
+        # Two steps first, so that one-time costs stay out of the rounds; the schedule counts them.
         side = SIDES[mine.worker](options, training, 2 + count * mine.rounds)
         side(steps[:2])  # warm-up
         return lambda: side(steps)
 
+    # A worker's process ends here; the rest is the parent's.
     if mine.worker:
         return race.serve(mine.worker, prepare, device)
+
+    # Times are worth comparing only if the sides compute the same.
     worst = agreement(options, training)
     print(f"largest difference between the encoders' outputs: {worst:.1e}", flush=True)
     seconds, peaks = race.race(__file__, argv, mine)
+
+    # Real tokens, alike for every side, whatever it pads or encodes twice.
     tokens = common.real_tokens(steps, training)
     examples = sum(len(part) for step in steps for part in step.values())
     record = {
