@@ -43,6 +43,7 @@ class Split:
     is a permutation seeded by (seed, task, k).
     """
 
+    # What is read; it stays as it is.
     task: Task
     examples: list[Example]
     tokens: list[Tokens]  # of all sequences, example after example
@@ -64,21 +65,27 @@ class Split:
 
     def batch(self, indices: list[int]) -> Batch:
         """The examples with these indices, in this order."""
+        # An example may have several sequences; `owners` says whose each is, by place in the batch.
         tokens: list[Tokens] = []
         owners: list[int] = []
         for place, index in enumerate(indices):
             own = self.sequences(index)
             tokens += own
             owners += [place] * len(own)
+
+        # Labels of tokens are as long as the example's first sequence, so its length goes along.
         labels = [self.examples[index].label for index in indices]
         lengths = [len(self.tokens[self.bounds[index]]) for index in indices]
         values = self.task.labels.tensor(labels, lengths)
         batch = Batch(self.task.name, tokens, torch.tensor(owners), values)
+
+        # A task may rework its batches.
         return self.task.change(batch) if self.task.change else batch
 
     def permutation(self, turn: int) -> np.ndarray:
         """The order of one pass over the data; the last one asked for is kept."""
         if turn not in self._order:
+            # Python's own hash of a string differs from process to process; sha256 does not.
             name = hashlib.sha256(self.task.name.encode()).digest()
             seeds = [self.seed, int.from_bytes(name[:4], "big"), turn]
             self._order = {turn: np.random.default_rng(seeds).permutation(len(self))}
@@ -86,6 +93,7 @@ class Split:
 
     def draw(self, count: int) -> list[int]:
         """The indices of the next `count` examples; every pass over the data is shuffled anew."""
+        # A draw may cross the end of a pass; each position knows its pass and its place in it.
         indices = []
         for position in range(self.drawn, self.drawn + count):
             turn, place = divmod(position, len(self))
@@ -95,6 +103,7 @@ class Split:
 
     def by_length(self, tokens: int) -> list[list[int]]:
         """All indices, the longest first, in lists of at most `tokens` tokens (or one example)."""
+        # The longest first: a batch that does not fit in memory fails at once, not at the end.
         sizes = [self.length(index) for index in range(len(self))]
         lists: list[list[int]] = []
         room = 0
@@ -111,6 +120,7 @@ def make_split(
     task: Task, examples: list[Example], encoded: list[Tokens], options: Options
 ) -> Split:
     """A reader of examples whose sequences are `encoded`, one or two an example."""
+    # Bi-encoded pairs have two sequences an example, all others one.
     each = 2 if task.is_bi(options) else 1
     bounds = list(range(0, each * len(examples) + 1, each))
     return Split(task, examples, encoded, bounds, options.seed)
@@ -124,6 +134,7 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     """
     options.check_files(TASKS)
     folder = Path(options.data_dir)
+    # A path given for one file wins over the folder.
     paths: dict[tuple[str, str], Path] = {}
     given = 0
     for task in options.tasks:
@@ -146,6 +157,7 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
         }
         return built_in, True
 
+    # The message names what is missing and the command that fetches it.
     absent = ", ".join(map(str, missing))
     if usual and there and len(missing) == len(paths):  # as if none were there
         absent += f" ({there[0]} is there, so the built-in corpus is not used)"
@@ -175,6 +187,8 @@ def tokenize(
         ends = np.cumsum([len(own) for own, _ in sequences])
         ids = ids.astype(np.uint16 if ids.max() < 2**16 else np.int32)
         save_cache(path, ids=ids, types=types.astype(np.uint8), ends=ends)
+
+    # The sequences lie end to end in one array; cut them apart.
     starts = np.concatenate([[0], ends[:-1]])
     return [Tokens(ids[a:b], types[a:b]) for a, b in zip(starts, ends, strict=True)]
 
@@ -182,6 +196,7 @@ def tokenize(
 def save_cache(path: Path, **arrays: np.ndarray) -> None:
     """Write an .npz whole or not at all; a folder that can't be written costs only time."""
     try:
+        # Written beside its place and renamed: a reader never sees half a file.
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -203,8 +218,11 @@ def load_split(
     path: Path, task: Task, split: str, options: Options, tokenizer: BertTokenizer
 ) -> Split:
     """Read and tokenise one file."""
+    # A task may bring a reader of its own, for files in another format.
     read = task.read or read_examples
     examples = read(path, task, split)
+
+    # Token ids depend on how pairs are encoded, so the cache is asked for the texts as encoded.
     texts = texts_to_encode(task, [example.texts for example in examples], options)
     encoded = tokenize(texts, tokenizer, options.max_length, Path(".cache"))
     return make_split(task, examples, encoded, options)

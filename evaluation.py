@@ -33,6 +33,7 @@ EVALUATION_TOKENS = 8192  # of a forward pass without gradients
 class Model(Protocol):
     """What is scored: MultitaskBERT, or what has its methods."""
 
+    # Only what scoring needs, so that a model from elsewhere can be scored too.
     training: bool
 
     def train(self, mode: bool = True) -> Any:
@@ -44,6 +45,7 @@ class Model(Protocol):
 
 def same_width(logits: list[Tensor]) -> list[Tensor]:
     """Logits [B, T, outputs] filled up with zeros to the longest T; [B, outputs] as they are."""
+    # Two dimensions: one row of outputs an example, nothing to fill up.
     if logits[0].ndim < 3:
         return logits
     longest = max(x.shape[1] for x in logits)
@@ -57,9 +59,12 @@ def predict_logits(model: Model, split: Split) -> Tensor:
     [examples, outputs], or [examples, T, outputs] where each token has some; fp32, on the CPU.
     UserError where they are not finite: no score, best model or prediction file may come from them.
     """
+    # The model goes back to the mode it was in: training calls this between steps.
     name = split.task.name
     was_training = model.training
     model.train(False)
+
+    # Batches go by length, not in file order; `order` remembers which example came when.
     parts: list[Tensor] = []
     order: list[int] = []
     for indices in split.by_length(EVALUATION_TOKENS):
@@ -69,11 +74,15 @@ def predict_logits(model: Model, split: Split) -> Tensor:
     model.train(was_training)
 
     together = torch.cat(same_width(parts))
+
+    # Scores of NaN would compare as neither better nor worse; stop here.
     if not together.isfinite().all():
         raise UserError(
             f"{name}: the model's outputs are not finite, training diverged; "
             "lower --lr, or keep --clip"
         )
+
+    # argsort of the order of reading is its inverse: back to file order.
     return together[torch.tensor(order).argsort()]
 
 
@@ -83,6 +92,8 @@ def predict(model: Model, split: Split) -> Sequence[Any]:
     An array; or a list of arrays where each token has one.
     """
     predictions = split.task.predict(predict_logits(model, split)).numpy()
+
+    # Padding has predictions too; they are cut off where each token has one.
     lengths = [len(split.sequences(index)[0]) for index in range(len(split))]
     return split.task.labels.unpad(predictions, lengths)
 
@@ -92,11 +103,15 @@ def measure(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str
     constant = np.ptp(predictions) == 0
     if constant:
         warnings.warn(f"{task.name}: all predictions are {predictions[0]:g}", stacklevel=2)
+
+    # Every task has these three.
     results: dict[str, Any] = {
         "score": task.metric(predictions, labels),
         "metric": task.metric_name,
         "count": len(labels),
     }
+
+    # Beside them: classes get F1 and confusion, numbers a rank correlation, 0 where undefined.
     if task.labels.whole:
         classes = np.arange(task.labels.low, task.labels.high + 1)
         results["macro_f1"] = float(f1_score(labels, predictions, average="macro"))
@@ -117,15 +132,19 @@ def evaluate(model: Model, splits: dict[str, Split]) -> dict[str, Any]:
     """{task: measure(...), "overall": the mean of the scores as they count}, of labelled splits."""
     results: dict[str, Any] = {}
     for name, split in splits.items():
+        # A task may score itself, where one prediction an example does not say it all.
         if split.task.evaluate:
             results[name] = split.task.evaluate(model, split)
             continue
         labels = flat([example.label for example in split.examples])
         results[name] = measure(split.task, flat(predict(model, split)), labels)
+
+    # The mean over tasks picks the best model.
     results["overall"] = overall({name: results[name]["score"] for name in splits})
     return results
 
 
+# What other modules and the course's scripts import from here.
 __all__ = [
     "evaluate",
     "measure",

@@ -41,6 +41,8 @@ def read_text(path: Path) -> str:
         raise UserError(
             f"{path}: {error.strerror}; check the path, or fetch the data: python data/download.py"
         ) from None
+
+    # Editors on Windows put a byte order mark first; utf-8-sig drops it.
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -50,6 +52,8 @@ def read_text(path: Path) -> str:
         raise UserError(
             f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
         ) from None
+
+    # NUL is valid UTF-8, but in text it means a damaged or binary file.
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(f"{path}:{line}: a NUL character, expected text; is the file damaged?")
@@ -69,6 +73,8 @@ def check_header(names: list[str], columns: list[str], path: Path, line: int) ->
     """UserError where the header, which ends in `line`, lacks a column or runs on."""
     if any(runs_on(name) for name in names):
         raise UserError(f"{path}:1: a column's name runs on to line {line}; delete the stray quote")
+
+    # Columns may stand in any order, and more than the asked ones may be there.
     lacking = [column for column in columns if column not in names]
     if lacking:
         found = ", ".join(name for name in names if name) or "nothing"
@@ -94,6 +100,7 @@ def check_cells(row: dict[str, str], path: Path, line: int) -> None:
     """UserError where a cell runs on through other rows; `line` is the one that the row ends in."""
     for column, cell in row.items():
         if runs_on(cell):
+            # The reader knows only where a row ends; its line breaks lead back to where it begins.
             first = line - sum(text.count("\n") for text in row.values())
             raise UserError(
                 f"{path}:{first}: {column} runs on to line {line}, tabs and all; "
@@ -106,14 +113,18 @@ def read_rows(path: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, s
 
     UserError where `columns` are not all there, or the file is no table.
     """
+    # newline="" leaves line breaks to the csv module, which keeps those inside quotes.
     text = io.StringIO(read_text(path), newline="")
     reader = csv.DictReader(text, delimiter="\t", restval="", strict=True)
     line = 0  # the last one that was read well
     try:
+        # The header; DictReader reads it when it is first asked for.
         names = list(reader.fieldnames or [])
         check_header(names, columns, path, reader.line_num)
         reader.fieldnames = keep_apart(names, columns)
         line = reader.line_num
+
+        # The rows, one at a time.
         for row in reader:
             line = reader.line_num
             # What has no column stands under None; tabs behind the last cell are fine.
@@ -125,6 +136,7 @@ def read_rows(path: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, s
                 )
             check_cells(row, path, line)
             yield line, row
+    # The row that failed begins behind the last good one.
     except csv.Error as error:
         raise UserError(
             f"{path}:{line + 1}: not tab-separated text, or a quote that does not end ({error})"
@@ -135,6 +147,7 @@ def parse_texts(row: dict[str, str], task: Task, where: str) -> tuple[str, tuple
     """A row's id, in lower case as the leaderboard sees it, and its sentences; none is empty."""
     identity = row["id"].strip().lower()
     texts = tuple(row[column].strip() for column in task.columns)
+    # An empty text would be scored like any other; better to hear of it.
     for column, text in zip(["id", *task.columns], [identity, *texts], strict=True):
         if not text:
             raise UserError(f"{where}: {column} is empty; fill it in or delete the row")
@@ -157,6 +170,7 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     """
     path = Path(path)
     labelled = split != "test"
+    # A test file may lack the label column, so it is not asked for there.
     columns = ["id", *task.columns]
     if labelled:
         columns.append(task.label)
@@ -165,19 +179,25 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     lines: dict[str, int] = {}  # where each id stands
     unlabelled = 0
     for line, row in read_rows(path, columns):
+        # The course's own files have a few such rows.
         if labelled and not row[task.label].strip():
             unlabelled += 1
             continue
         where = f"{path}:{line}"
+
+        # Ids tie predictions to rows on the leaderboard: each must occur once.
         identity, texts = parse_texts(row, task, where)
         if identity in lines:
             raise UserError(
                 f"{where}: id {identity} stands in line {lines[identity]} already; ids must differ"
             )
         lines[identity] = line
+
+        # Labels that a test file has all the same are not read.
         label = parse_label(row[task.label], task, where) if labelled else None
         examples.append(Example(identity, texts, label))
 
+    # A file of which nothing is left is the wrong one, or asked for as the wrong split.
     if not examples:
         raise UserError(f"{path}: no rows with {'a label' if labelled else 'text'} in it")
     if unlabelled:
@@ -198,10 +218,13 @@ def write_predictions(
     """A prediction file in the leaderboard's format, written whole or not at all."""
     path = Path(path)
     new = ""
+    # The blanks before and behind the separators are part of the format.
     lines = [
         f"id \t {TASKS[task].header} \n",
         *(f"{i} , {as_text(p)} \n" for i, p in zip(ids, predictions, strict=True)),
     ]
+
+    # Written beside its place and renamed: an older file stays whole until then.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
@@ -212,6 +235,7 @@ def write_predictions(
         os.chmod(new, 0o644)  # temporary files are the owner's only
         os.replace(new, path)
     except OSError as error:
+        # Leave no half-written file behind.
         if new:
             Path(new).unlink(missing_ok=True)
         raise UserError(f"{path}: can't be written ({error.strerror})") from None

@@ -55,6 +55,7 @@ ALIASES = {
 
 # What people type and is no flag: what they are told.
 HINTS = {
+    # Of training.
     "learning_rate": "lr",
     "num_epochs": "epochs",
     "num_train_epochs": "epochs",
@@ -62,17 +63,21 @@ HINTS = {
     "gradient_accumulation_steps": "accumulation",
     "max_len": "max_length",
     "max_seq_length": "max_length",
+    # Of the model.
     "dropout": "hidden_dropout_prob",
     "attention_probs_dropout_prob": "attention_dropout_prob",
+    # Of the device and its precision.
     "gpu": "use_gpu",
     "cuda": "use_gpu",
     "device": "use_gpu",
     "amp": "precision",
     "bf16": "precision",
     "fp16": "precision",
+    # Of the adapters.
     "rank": "lora_rank",
     "r": "lora_rank",
     "alpha": "lora_alpha",
+    # Of the optimizer and the run.
     "warmup_ratio": "warmup",
     "warmup_steps": "warmup",
     "wd": "weight_decay",
@@ -86,6 +91,7 @@ HINTS = {
 
 
 class _Parser(argparse.ArgumentParser):
+    # argparse would print its usage and exit with 2; here every error is one line.
     def error(self, message: str) -> Any:
         raise UserError(f"{message}; --help lists the flags")
 
@@ -106,6 +112,8 @@ def file_flags() -> dict[str, str]:
 
 def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -> _Parser:
     """A parser with a group a section and a flag an option, each in its first spelling."""
+    # SUPPRESS leaves out what was not typed, so that a resumed run can tell it from a default.
+    # No abbreviations: a new option would change what an old command means.
     parser = _Parser(
         description=description,
         usage=argparse.SUPPRESS,
@@ -117,11 +125,13 @@ def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -
     for name in sections:
         group = parser.add_argument_group(f"{title(name)} ({name})")
         for f in fields(SECTIONS[name]):
+            # `files` is one option, but a flag for each task and kind.
             if f.name == "files":
                 for flag, text in file_flags().items():
                     group.add_argument(f"--{flag}", metavar="FILE", help=text)
             else:
                 group.add_argument(f"--{f.name}", help=full_help(f), **settings(f))
+            # The course's name of 2024 stands beside the option that it sets.
             if f.name == "option":
                 text = "the 2024 course's name for --option"
                 group.add_argument("--fine_tune_mode", choices=list(COURSE_MODES), help=text)
@@ -130,6 +140,7 @@ def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -
 
 def settings(f: "Field[Any]") -> dict[str, Any]:
     """What argparse is told of an option beside its help text."""
+    # By kind of value.
     rules, kind = rules_of(f), kind_of(f)
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
@@ -137,8 +148,11 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
         return {"nargs": "+", "metavar": "NAME", "type": per_task_word(TABLES[f.name])}
     if kind == Names:
         return {"nargs": "+", "metavar": "NAME", "choices": list(TABLES[f.name])}
+
+    # Choices come from a table of the code or from the declaration.
     if f.name in TABLES:
         return {"choices": list(TABLES[f.name])}
+    # A flag that may stand without a value means `bare` then.
     if rules.bare:
         return {"choices": rules.choices, "nargs": "?", "const": rules.bare}
     if rules.choices:
@@ -178,6 +192,7 @@ def default_text(f: "Field[Any]") -> str:
 
 def full_help(f: "Field[Any]") -> str:
     """All that an option's declaration says, for argparse."""
+    # Help text, range, names and what it needs, in this order; empty parts are left out.
     rules = rules_of(f)
     parts = [rules.help, rules.range()]
     if kind_of(f) in (PerTask, Names):
@@ -185,6 +200,7 @@ def full_help(f: "Field[Any]") -> str:
     if rules.needs:
         parts.append(f"needs {rules.requirement()}")
     text = f"{'; '.join(part for part in parts if part)} {default_text(f)}"
+    # argparse takes a single percent sign for a placeholder.
     return text.rstrip().replace("%", "%%")
 
 
@@ -200,6 +216,7 @@ def overview(description: str) -> str:
     for name, section in SECTIONS.items():
         lines += ["", f"{title(name)} (--help {name})"]
         lines += [short_line(f) for f in fields(section)]
+    # What a list of options can't show.
     lines += [
         "",
         f"--help SECTION shows more: {' '.join(SECTIONS)}",
@@ -225,6 +242,7 @@ def help_text(description: str, section: str) -> str:
 def show_help(words: list[str], description: str) -> None:
     """Print the help and end the program, where the words ask for it."""
     for i, word in enumerate(words):
+        # The section stands behind "=" or in the next word, unless that is a flag.
         flag, _, section = word.partition("=")
         if flag in ("-h", "--help"):
             following = words[i + 1] if i + 1 < len(words) else ""
@@ -240,7 +258,9 @@ def show_help(words: list[str], description: str) -> None:
 def spelled(word: str) -> list[str]:
     """A flag in the spelling of the parser, with its value behind "=" where it has one."""
     name, equals, value = word[2:].partition("=")
+    # Both --a-b and --a_b are taken; the parser knows the one with underscores.
     name = name.replace("-", "_")
+    # An alias may stand for a flag with a value; what was typed behind it goes to the last word.
     if name in ALIASES:
         *before, last = ALIASES[name].split()
         return [*before, last + equals + value]
@@ -267,6 +287,7 @@ def words_of_file(path: str, reading: tuple[str, ...]) -> list[str]:
 
     `reading` are the files whose reading led to this one.
     """
+    # Without this a file that names itself would recurse without end.
     if path in reading:
         raise UserError(f"@{path}: the file reads itself")
     try:
@@ -275,6 +296,8 @@ def words_of_file(path: str, reading: tuple[str, ...]) -> list[str]:
         raise UserError(f"@{path}: a file of flags, but not UTF-8 text") from None
     except OSError as error:
         raise UserError(f"@{path}: can't be read ({error.strerror}); expected flags") from None
+
+    # A run's options are JSON; all else is words as in a shell, which may name further files.
     if path.endswith(".json"):
         return words_of(read_values(text, f"@{path}"))
     try:
@@ -287,6 +310,7 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
     """Options as they would be typed. What is None is left out, and so is which run is resumed."""
     words = []
     for name, value in values.items():
+        # A flag can't say None, and a new run must not go on with the old one's folder.
         if name == "resume" or value is None:
             continue
         if name == "files":
@@ -306,6 +330,8 @@ def unknown(word: str) -> UserError:
     """The error for a word that is no flag and no value of one."""
     if not word.startswith("-"):
         return UserError(f"{word}: no flag, and no flag's value; --help lists the flags")
+
+    # A hint by hand is better than the nearest spelling.
     typed = word.partition("=")[0]
     name = typed.lstrip("-").replace("-", "_")
     flags = [f.name for f in fields(Options) if f.name != "files"]
@@ -321,11 +347,14 @@ def read_flags(argv: list[str], description: str) -> dict[str, Any]:
 
     UserError where that can't be. `--help` ends the program.
     """
+    # Help comes before parsing, so that it shows even beside a mistake.
     words = expand(argv)
     show_help(words, description)
     found, rest = make_parser(description).parse_known_args(words)
     if rest:
         raise unknown(rest[0])
+
+    # Back under the options' names: files gathered into one, words by task into one text.
     kinds = {f.name: f.type for f in fields(Options)}
     names_of_files = file_flags()
     given: dict[str, Any] = {}
@@ -343,12 +372,14 @@ def read_flags(argv: list[str], description: str) -> dict[str, Any]:
 def options_of(flags: Mapping[str, Any]) -> Options:
     """Checked options from what the command line gave."""
     given = dict(flags)
+    # The course's name may stand beside --option if both mean the same.
     mode = given.pop("fine_tune_mode", None)
     if mode and given.setdefault("option", COURSE_MODES[mode]) != COURSE_MODES[mode]:
         raise UserError(
             f"--fine-tune-mode {mode} means --option {COURSE_MODES[mode]}, not {given['option']}: "
             "drop one"
         )
+    # A resumed run takes its options from its folder; only few may change.
     if "resume" in given:
         return Options.of_run(Path(given["resume"])).of_same_run(given)
     return Options(**given).check()

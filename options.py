@@ -20,6 +20,7 @@ from declare import Files, Names, PerTask, Section, check_value, declare, settle
 from errors import UserError
 
 FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has a file for
+# Where a kind of layer is used instead of the usual one.
 PLACES = ("off", "heads", "encoder", "all")
 
 
@@ -27,10 +28,12 @@ PLACES = ("off", "heads", "encoder", "all")
 class ModelOptions(Section):
     """The encoder, and what its layers are made of"""
 
+    # Which encoder.
     model: str = declare(
         "auto",
         "hub id or folder; auto: bert-base-uncased if it is on this machine, else all-MiniLM-L6-v2",
     )
+    # Its layers, exchanged for others.
     rmsnorm: str = declare(
         "off",
         "RMSNorm instead of LayerNorm; in the heads, the encoder or all, which it means alone",
@@ -50,6 +53,8 @@ class ModelOptions(Section):
         needs="swiglu",
         needs_value=("encoder", "all"),
     )
+
+    # Dropout.
     hidden_dropout_prob: float = declare(
         0.1, "dropout in the encoder and the heads", least=0, below=1
     )
@@ -62,14 +67,19 @@ class ModelOptions(Section):
 class AdapterOptions(Section):
     """Adapters: small updates of a frozen encoder"""
 
+    # Whether at all; the options below do nothing without it.
     lora: bool = declare(
         False, "train low-rank updates of the encoder; its weights are frozen, the heads train on"
     )
+
+    # The update of one weight.
     lora_rank: int = declare(8, "r of the update B A", least=1, needs="lora")
     lora_alpha: float = declare(16.0, "the update is scaled by alpha / r", above=0, needs="lora")
     lora_dropout: float = declare(
         0.0, "dropout on the low-rank path", least=0, below=1, needs="lora"
     )
+
+    # Where updates go, and what becomes of them.
     lora_targets: str = declare(
         "all", "which linears of a layer", choices=("qk", "qv", "qkv", "all"), needs="lora"
     )
@@ -85,6 +95,7 @@ class AdapterOptions(Section):
 class HeadOptions(Section):
     """From token states to a task's logits"""
 
+    # In the order of the computation: encoding, pooling, head.
     pair_encoding: str = declare(
         "cross",
         "how a pair is read; cross: both sentences in one sequence, bi: each on its own",
@@ -109,18 +120,23 @@ class TaskOptions(Section):
 class SamplingOptions(Section):
     """Which examples a step takes"""
 
+    # How long.
     epochs: int = declare(
         3, "passes; one lasts until the sampler has been through one task", least=1
     )
     steps_per_epoch: int = declare(
         0, "optimizer steps an epoch; 0: until the sampler has been through one task", least=0
     )
+
+    # How large a step is, and how it is cut to fit into memory.
     batch_size: int = declare(96, "examples a forward pass; of all tasks together", least=1)
     accumulation: int = declare(
         1,
         "forward passes a step; its batch of batch_size * accumulation examples is cut into them",
         least=1,
     )
+
+    # Where its examples come from.
     sampler: str = declare(
         "mixed", "which tasks feed a step; mixed: all of them, round_robin: one in turn"
     )
@@ -138,12 +154,15 @@ class SamplingOptions(Section):
 class OptimizerOptions(Section):
     """From gradients to weights"""
 
+    # The step.
     optimizer: str = declare("adamw", "which optimizer")
     optimizer_form: str = declare(
         "course",
         "whose AdamW; the course's or PyTorch's, see optimizer.py",
         choices=("course", "torch"),
     )
+
+    # Its size, over the run. The default of None depends on other options.
     lr: float | None = declare(
         None,
         "learning rate; 5e-5 for bert-base, 2e-4 for MiniLM, tenfold for --lora, 1e-3 for pretrain",
@@ -151,8 +170,12 @@ class OptimizerOptions(Section):
     )
     schedule: str = declare("linear", "how the learning rate falls; after the warm-up")
     warmup: float = declare(0.1, "share of the steps in which the rate rises", least=0, below=1)
+
+    # What holds the weights and gradients back.
     weight_decay: float = declare(0.01, "decoupled weight decay; not on norms and biases", least=0)
     clip: float = declare(1.0, "largest norm of the gradient; 0: no limit", least=0)
+
+    # How gradients of several tasks are joined.
     combiner: str = declare("sum", "how the tasks' gradients become one")
 
 
@@ -160,16 +183,21 @@ class OptimizerOptions(Section):
 class DataOptions(Section):
     """What is read and written"""
 
+    # Read.
     data_dir: str = declare(
         "data", "where the tasks' files are; the built-in corpus if none of them is there"
     )
     files: Files = declare((), "single files elsewhere")
+
+    # Longer sequences than 512 have no position embedding in BERT.
     max_length: int = declare(
         256,
         "word-pieces of a sequence; longer ones are truncated, the longer sentence of a pair first",
         least=3,
         most=512,
     )
+
+    # Written.
     predictions: str = declare(
         "predictions/{task}-{split}-output.csv",
         "the CSVs; {task} and {split} stand for the names of both",
@@ -194,6 +222,7 @@ class DataOptions(Section):
 class RunOptions(Section):
     """How the run goes"""
 
+    # What trains, and on what.
     option: str = declare(
         "finetune",
         "what trains; finetune: the whole model, pretrain: the heads on a frozen BERT",
@@ -206,12 +235,18 @@ class RunOptions(Section):
         "of the encoder's products; auto: bf16 where the hardware has it",
         choices=("auto", "fp32", "bf16"),
     )
+
+    # When it ends before its last epoch.
     patience: int = declare(
         0, "evaluations to wait for a better overall score; then stop, 0: never", least=0
     )
+
+    # Its folder.
     name: str = declare("multitask", "part of the run folder's name")
     runs_dir: str = declare("runs", "where run folders are made")
     resume: str | None = declare(None, "a run folder; go on where it stopped")
+
+    # What is written meanwhile.
     save_every: int = declare(
         500, "steps between checkpoints; one is also written at every evaluation", least=1
     )
@@ -234,11 +269,14 @@ class Options(
 
     def check(self) -> "Options":
         """These options, or UserError where a value or a pair of them can't work."""
+        # Values one by one first: the checks of several rely on each being legal.
         self.check_values()
         self.check_needs()
         for f in fields(self):
             if f.type is PerTask:
                 self.check_tasks_of(f.name)
+
+        # What only shows when options meet.
         for conflict in CONFLICTS:
             if conflict.found(self):
                 raise UserError(conflict.message.format(**self.to_dict()))
@@ -258,10 +296,12 @@ class Options(
 
         UserError where more differs.
         """
+        # Only the files that were typed replace those of the run; then all is compared.
         files = {**dict(self.files), **dict(given.get("files", ()))}
         wanted = replace(self, **{**given, "files": files}).to_dict()
         for name, was in self.to_dict().items():
             value = wanted[name]
+            # A run may move to another device; anything else would make it another run.
             if name not in ("resume", "use_gpu") and value != was:
                 raise UserError(
                     f"--resume goes on with the run's own options; --{name} was {was}, not {value}"
@@ -271,6 +311,7 @@ class Options(
     @classmethod
     def of_run(cls, folder: Path) -> "Options":
         """The options that a run folder holds."""
+        # A wrong folder is the usual mistake, so the message shows what one looks like.
         path = folder / "options.json"
         if not path.exists():
             raise UserError(
@@ -298,6 +339,7 @@ class Options(
         return cls(**read_values(text, "options.json"))
 
 
+# By the name that --help takes, in the order of the help.
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelOptions,
     "adapter": AdapterOptions,
@@ -326,6 +368,7 @@ def only_plain_heads(o: Options) -> bool:
 
 
 CONFLICTS = (
+    # What trains against what is frozen.
     Conflict(
         lambda o: o.lora and o.option == "pretrain",
         "--lora trains the encoder, --option pretrain freezes it: drop one",
@@ -335,6 +378,7 @@ CONFLICTS = (
         "--swiglu_start random starts layers afresh, which --lora and --option pretrain keep "
         "frozen: drop one",
     ),
+    # Layers asked for in heads that have none.
     Conflict(
         lambda o: only_plain_heads(o) and o.rmsnorm in ("heads", "all"),
         "--head {head} has no norm: use --rmsnorm encoder, not {rmsnorm}",
@@ -343,6 +387,7 @@ CONFLICTS = (
         lambda o: only_plain_heads(o) and o.swiglu in ("heads", "all"),
         "--head {head} has no activation: use --swiglu encoder, not {swiglu}",
     ),
+    # Values that are wrong on their own, but depend on more than a range.
     Conflict(lambda o: not o.tasks, "--tasks: expected at least one task"),
     Conflict(lambda o: len(set(o.tasks)) < len(o.tasks), "--tasks names a task twice"),
     Conflict(
@@ -361,15 +406,20 @@ def read_values(text: str, source: str) -> dict[str, Any]:
 
     UserError, which names the source, where it is damaged or holds what is no option.
     """
+    # The text as a whole.
     try:
         values = json.loads(text)
     except ValueError as error:
         raise UserError(f"{source} is not readable ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{source} is not readable (expected an object)")
+
+    # Its names, all unknown ones at once.
     known = {f.name: f for f in fields(Options)}
     if unknown := sorted(set(values) - set(known)):
         raise UserError(f"{source} holds unknown options: {', '.join(unknown)}")
+
+    # Its values; lists become tuples and the like before they are checked.
     try:
         values = {name: settled(known[name], value) for name, value in values.items()}
         for name, value in values.items():

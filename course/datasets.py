@@ -23,6 +23,7 @@ from examples import Example, read_examples
 from tasks import LEADERBOARD, TASKS
 from tokenizer import BertTokenizer
 
+# The course's three tasks, under names that say which is which.
 SENTIMENT, PARAPHRASE, SIMILARITY = LEADERBOARD
 
 allow_course_checkpoints()  # the scripts that import this module torch.load theirs
@@ -39,14 +40,18 @@ def preprocess_string(s: str) -> str:
 class _CourseDataset(Dataset):
     """Rows as tuples: one or two sentences, the label unless it is the test split, the id."""
 
+    # What subclasses change.
     tokenizer_name = "bert-base-uncased"
     sentences = 1  # of a row
     labelled = True
 
     def __init__(self, dataset: list[tuple], args: Any, isRegression: bool = False):  # noqa: N803 (the course's name)
+        # The course's attribute names; its scripts may read them.
         self.dataset = dataset
         self.p = args
         self.isRegression = isRegression
+
+        # The argument wins over the environment, which wins over the class.
         of_args = getattr(args, "tokenizer_name", None)
         name = of_args or os.environ.get("MINBERT_TOKENIZER") or self.tokenizer_name
         self.tokenizer = BertTokenizer.from_pretrained(name)
@@ -76,6 +81,7 @@ class _CourseDataset(Dataset):
 
     def label_tensor(self, rows: list[tuple]) -> Tensor:
         """The labels [B], float64 for regression or where one is a float, else int64."""
+        # The label stands behind the sentences of a row.
         labels = [row[self.sentences] for row in rows]
         regression = self.isRegression or any(isinstance(label, float) for label in labels)
         return torch.tensor(labels, dtype=torch.float64 if regression else torch.int64)
@@ -88,6 +94,7 @@ class SentenceClassificationDataset(_CourseDataset):
         """Token ids [B, T], attention mask [B, T], labels [B] if there are any, sentences, ids."""
         sents = [row[0] for row in data]
         sent_ids = [row[-1] for row in data]
+        # Single sentences need no token types: all would be 0.
         token_ids, _, attention_mask = self.encode(sents)
         if not self.labelled:
             return token_ids, attention_mask, sents, sent_ids
@@ -95,6 +102,7 @@ class SentenceClassificationDataset(_CourseDataset):
 
     def batch_keys(self) -> list[str]:
         """The course's keys for pad_data's tuple."""
+        # Same order as pad_data's tuple.
         if not self.labelled:
             return ["token_ids", "attention_mask", "sents", "sent_ids"]
         return ["token_ids", "attention_mask", "labels", "sents", "sent_ids"]
@@ -116,6 +124,7 @@ class SentencePairDataset(_CourseDataset):
 
         Labels are [B], all before them [B, T].
         """
+        # Each side is padded to its own longest sentence.
         first = self.encode([row[0] for row in data])
         second = self.encode([row[1] for row in data])
         sent_ids = [row[-1] for row in data]
@@ -125,6 +134,8 @@ class SentencePairDataset(_CourseDataset):
 
     def batch_keys(self) -> list[str]:
         """The course's keys for pad_data's tuple."""
+
+        # Same order as pad_data's tuple.
         first = ["token_ids_1", "token_type_ids_1", "attention_mask_1"]
         second = ["token_ids_2", "token_type_ids_2", "attention_mask_2"]
         if not self.labelled:
@@ -140,6 +151,7 @@ class SentencePairTestDataset(SentencePairDataset):
 
 def _load_sentences(path: str, split: str) -> list[tuple]:
     """The sentiment file's (sentence, label, id) rows, without the label in the test split."""
+    # Sentiment is only lowered, pairs have their marks set apart too: so do the course's readers.
     rows: list[tuple] = []
     for example in read_examples(path, TASKS[SENTIMENT], split):
         sentence = example.texts[0].lower()
@@ -153,6 +165,7 @@ def _load_sentences(path: str, split: str) -> list[tuple]:
 
 def _load_pairs(path: str, task: str, split: str) -> list[tuple]:
     """A pair file's (sentence, sentence, label, id) rows, without the label in the test split."""
+    # Labels of classes are ints, which the loss needs; similarities stay floats.
     rows: list[tuple] = []
     for example in read_examples(path, TASKS[task], split):
         first = preprocess_string(example.texts[0])
@@ -202,10 +215,12 @@ def _load_without_ids(task: str, name: str) -> list[Example]:
 
 def load_multitask_test_data() -> tuple[list, list, list]:
     """2023's other reader of test files under data/: sentences and pairs, without ids."""
+    # File names are 2023's, in the folder where its scripts run.
     sst = _load_without_ids(SENTIMENT, "ids-sst-test.txt")
     para = _load_without_ids(PARAPHRASE, "quora-test.csv")
     sts = _load_without_ids(SIMILARITY, "sts-test.csv")
 
+    # Texts as the other readers change them.
     sentences = [e.texts[0].lower() for e in sst]
     para_pairs = [(preprocess_string(e.texts[0]), preprocess_string(e.texts[1])) for e in para]
     sts_pairs = [(preprocess_string(e.texts[0]), preprocess_string(e.texts[1])) for e in sts]
