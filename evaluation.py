@@ -59,7 +59,7 @@ def predict_logits(model: Model, split: Split) -> Tensor:
     [examples, outputs], or [examples, T, outputs] where each token has some; fp32, on the CPU.
     UserError where they are not finite: no score, best model or prediction file may come from them.
     """
-    # The model goes back to the mode it was in: training calls this between steps.
+    # The model goes back to the mode it was in: training calls this after an epoch.
     name = split.task.name
     was_training = model.training
     model.train(False)
