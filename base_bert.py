@@ -38,7 +38,6 @@ NAMES = [
     ("output.LayerNorm", "out_layer_norm"),
     ("pooler.dense", "pooler_dense"),
 ]
-
 # The encoder's top-level names; whatever else a checkpoint holds is not the encoder's.
 ENCODER = (
     "word_embedding",
@@ -60,19 +59,16 @@ class BertConfig:
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
-
     # Activation and dropout.
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
-
     # The embeddings, the spread of the initial weights, and the norms' epsilon.
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
-
     # Variants of ours, which Hugging Face's config.json does not have.
     norm: str = "layernorm"
     feed_forward: str = "gelu"
@@ -108,7 +104,6 @@ class BertConfig:
         if not isinstance(values, dict):
             kind = type(values).__name__
             raise UserError(f"{path}: not a readable config.json (a {kind}, expected an object)")
-
         # Other models have a config.json too; minbert is ours, with another norm or feed-forward.
         if values.get("model_type", "bert") not in ("bert", "minbert"):
             raise UserError(f'{path}: model_type is "{values["model_type"]}", expected "bert"')
@@ -150,7 +145,6 @@ def course_name(name: str) -> str:
     """
     # Old TensorFlow names first: norms have gamma and beta there.
     name = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name.removeprefix("bert.")))
-
     # Whole parts of the dotted name only, so that names of the course's pass unchanged.
     for theirs, ours in NAMES:
         name = re.sub(rf"(^|\.){re.escape(theirs)}\.", rf"\g<1>{ours}.", name)
@@ -183,7 +177,6 @@ def load_weights(
         name for name in state if not name.startswith(ENCODER) and "position_ids" not in name
     )
     given = {name: x for name, x in state.items() if name.startswith(ENCODER)}
-
     # Some checkpoints, such as masked language models, come without a pooler; that is allowed.
     pooler = {name for name in expected if name.startswith("pooler_dense")}
     missing, unexpected = expected - set(given) - new, set(given) - expected
@@ -191,7 +184,6 @@ def load_weights(
         print(f"{source}: has no pooler; ours starts at random")
         new = new | pooler
         missing = set()
-
     # Anything else that differs would leave weights at random unnoticed.
     if missing or unexpected:
         raise UserError(
@@ -199,7 +191,6 @@ def load_weights(
             f"missing: {', '.join(sorted(missing)) or 'none'}; "
             f"unexpected: {', '.join(sorted(unexpected)) or 'none'}"
         )
-
     # All wrong shapes are told at once, where torch would print a line for each.
     shapes = {n: (tuple(x.shape), tuple(own[n].shape)) for n, x in given.items()}
     wrong = [
@@ -210,7 +201,6 @@ def load_weights(
     if outside:
         some = ", ".join(outside[:8])
         print(f"{source}: passed over {len(outside)} names outside the encoder: {some}")
-
     # Not strict, since the new names are missing; all others are checked above.
     model.load_state_dict(given, strict=False)
     # The other two are transformers' for what is an error here.
@@ -228,7 +218,6 @@ class BertPreTrainedModel(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.config = config
-
         # Where the weights came from; empty for a model made from scratch.
         self.name_or_path = ""
 

@@ -48,7 +48,6 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(input.to(self.weight.dtype)).to(input.dtype)
 
 
-# What the configuration's `norm` and `feed_forward` may name.
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "layernorm": LayerNorm,
     "rmsnorm": RMSNorm,
@@ -71,7 +70,6 @@ class BertLayer(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
 
-        # The kinds of norm and feed-forward are chosen by name, so that variants need no class.
         norm = NORMS[config.norm]
         self.feed_forward = FEED_FORWARDS[config.feed_forward]
 
@@ -88,7 +86,6 @@ class BertLayer(nn.Module):
         self.out_layer_norm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.out_dropout = Dropout(config.hidden_dropout_prob)
 
-        # Filled from outside, by adapters that work beside the feed-forward.
         self.side: nn.Module | None = None
 
     def translate_pretrained(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
@@ -123,7 +120,6 @@ class BertLayer(nn.Module):
         ln_layer: nn.Module,
     ) -> Tensor:
         """LN(input + dropout(dense(output))), under the course's name."""
-        # [..., H or intermediate] -> [..., H]
         return ln_layer(input + dropout(dense_layer(output)))
 
     def forward(
@@ -154,9 +150,7 @@ class BertLayer(nn.Module):
 
         # The second residual: `beside` joins here, so that the last norm sees both branches.
         residual = hidden if beside is None else hidden + beside
-        # [..., H] -> [..., intermediate]
         inner = self.interm_af(self.interm_dense(hidden))
-        # [..., intermediate] -> [..., H]
         return self.add_norm(residual, inner, self.out_dense, self.out_dropout, self.out_layer_norm)
 
 
@@ -173,7 +167,6 @@ def cast_linears(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """
     cast: dict[str, Tensor] = {}
 
-    # The master weights are used as they are.
     if dtype == torch.float32:
         return cast
 
@@ -213,7 +206,6 @@ class BertModel(BertPreTrainedModel):
         self.pooler_dense = nn.Linear(size, size)
         self.pooler_af = nn.Tanh()
 
-        # Set before or between passes; plain_attention() does so for a while.
         self.kernel = "auto"
         self.init_weights()
 
@@ -229,7 +221,6 @@ class BertModel(BertPreTrainedModel):
         input_ids is [B, T] or [N]; token types default to 0 and positions to 0 .. T - 1, which
         packed tokens [N] must give. `summand`, [..., H], is added to the sum. Returns [..., H].
         """
-        # Defaults for a padded batch, whose every row starts at position 0.
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
         if position_ids is None:
@@ -248,7 +239,6 @@ class BertModel(BertPreTrainedModel):
     @contextlib.contextmanager
     def plain_attention(self) -> Iterator[None]:
         """Attention written out, as second derivatives need it."""
-        # Put back even after an error: the model may be used on.
         before = self.kernel
         self.kernel = "softmax"
         try:
@@ -258,7 +248,6 @@ class BertModel(BertPreTrainedModel):
 
     def pick_kernel(self) -> str:
         """What Rows calls kernel, for this model where it is now."""
-        # Asked at every pass, since the model may have moved to another device.
         if self.kernel == "auto":
             return choose_kernel(self.word_embedding.weight.device)
         return self.kernel
@@ -291,7 +280,6 @@ class BertModel(BertPreTrainedModel):
         embeddings: Tensor | None = None,
     ) -> list[Tensor]:
         """encode_layers() of packed rows; `embeddings` [N, H] stand in for the rows' own."""
-        # [N] -> [N, H]
         hidden = self.embed_packed(packed) if embeddings is None else embeddings
         rows = packed_rows(packed.groups, self.pick_kernel(), dtype)
         return self.encode_layers(hidden, rows, dtype, wanted)
@@ -318,7 +306,6 @@ class BertModel(BertPreTrainedModel):
         are [B, T]. Returns last_hidden_state [B, T, H], pooler_output [B, H] and, on request,
         hidden_states: (layers + 1) of [B, T, H].
         """
-        # [B, T] -> [B, T, H]
         hidden = self.embed(input_ids, token_type_ids)
         rows = padded_rows(attention_mask, self.pick_kernel(), hidden.dtype)
         states = self.encode_layers(hidden, rows, hidden.dtype)

@@ -36,19 +36,14 @@ def pieces(part: Part) -> Iterator[Part]:
 
 def chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
     """The same numbers, about CHUNK a list: large tensors in pieces, small ones together."""
-    # Small tensors gather here until they make up a chunk.
     small: list[Part] = []
     size = 0
     for part in parts:
         n = part[0].numel()
-
-        # Only contiguous tensors have flat views.
         if n > CHUNK and all(x.is_contiguous() for x in part):
             for piece in pieces(part):
                 yield [piece]
             continue
-
-        # This one would overfill the list: hand out what is there, and start again.
         if small and size + n > CHUNK:
             yield small
             small, size = [], 0
@@ -66,7 +61,6 @@ class AdamW(torch.optim.Optimizer):
     Raises ValueError for arguments out of range and RuntimeError for sparse gradients.
     """
 
-    # The names that NamedState saves, torch's own.
     moments = ("exp_avg", "exp_avg_sq")
 
     def __init__(
@@ -80,16 +74,13 @@ class AdamW(torch.optim.Optimizer):
         *,
         form: str = "course",
     ):
-        # The form is a setting of the group, so that it travels with the state.
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "correct_bias": correct_bias, "form": form})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """torch's, with the arguments checked; the constructor too comes here, once a group."""
-        # A group may override any of the defaults, so they are checked together.
         full = {**self.defaults, **param_group}
         for name in ("lr", "eps", "weight_decay"):
-            # Written so that nan fails too.
             if not full[name] >= 0.0:
                 raise ValueError(f"{name} is {full[name]}, expected at least 0")
         for beta in full["betas"]:
@@ -105,12 +96,9 @@ class AdamW(torch.optim.Optimizer):
         What the groups of the others lack (`form`, names) stays as it is here. Raises UserError,
         and changes nothing, for a state that step() could not go on from.
         """
-        # All is checked before torch's loader changes anything.
         for name in ("state", "param_groups"):
             if name not in state_dict:
                 raise UserError(f"the optimizer's state lacks {name}; is it an optimizer's?")
-
-        # States are matched to parameters by order alone, so at least the counts must agree.
         given = [len(group.get("params", [])) for group in state_dict["param_groups"]]
         expected = [len(group["params"]) for group in self.param_groups]
         if given != expected:
@@ -118,8 +106,6 @@ class AdamW(torch.optim.Optimizer):
                 f"the optimizer's state has groups of {given} parameters, expected {expected}; "
                 "is it of another model?"
             )
-
-        # Settings that are not in the state keep their values here.
         groups = []
         for group, own in zip(state_dict["param_groups"], self.param_groups, strict=True):
             groups.append({**own, **group})
@@ -130,11 +116,8 @@ class AdamW(torch.optim.Optimizer):
 
         Raises UserError for what step() could not go on from.
         """
-        # Another AdamW's groups lack settings that step() reads.
         for group in state.get("param_groups", []):
             complete_group(group)
-
-        # A moment of another shape would fail only in the middle of a later step.
         for p, moments in state.get("state", {}).items():
             if moments and isinstance(p, Tensor):
                 check_moments(moments, p)
@@ -144,7 +127,6 @@ class AdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns what `closure`, if given, does."""
-        # The closure computes the gradients anew, so it needs them on.
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -159,20 +141,14 @@ class AdamW(torch.optim.Optimizer):
                     raise RuntimeError(
                         "AdamW takes no sparse gradients; use nn.Embedding(sparse=False)"
                     )
-
-                # Moments start at a parameter's first gradient, so frozen ones take no memory.
                 state = self.state[p]
                 if not state:
                     state.update(
                         step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)
                     )
-
-                # Each parameter has its own t, which its bias correction needs.
                 state["step"] += 1
                 part = (p.detach(), p.grad.detach(), state["exp_avg"], state["exp_avg_sq"])
                 alike.setdefault((state["step"], p.device), []).append(part)
-
-            # A GPU takes all at once, in few kernel launches; a CPU in pieces that fit its cache.
             for (t, device), parts in alike.items():
                 for some in chunks(parts) if device.type == "cpu" else [parts]:
                     update(some, group, t)
@@ -191,8 +167,6 @@ class NamedState:
         self.optimizer = optimizer
         self.moments: tuple[str, ...] = optimizer.moments  # type: ignore[attr-defined]
         self.named: dict[str, nn.Parameter] = {}
-
-        # Names come from the groups: torch keeps them where it was given tuples.
         for group in optimizer.param_groups:
             if "param_names" not in group:
                 raise ValueError(
@@ -205,7 +179,6 @@ class NamedState:
         """The optimizer's own tensors, not copies."""
         flat: dict[str, Tensor] = {}
         for name, p in self.named.items():
-            # A parameter without a step yet has no moments to save.
             state = self.optimizer.state.get(p) or {"step": 0}
             flat[f"step.{name}"] = torch.tensor(state["step"])
             for moment in self.moments:
@@ -215,14 +188,11 @@ class NamedState:
 
     def check(self, flat: dict[str, Tensor]) -> None:
         """UserError where a state's names or shapes are not this optimizer's."""
-        # Which names there should be depends on the steps that the state claims.
         expected: dict[str, torch.Size | None] = {}
         for name, p in self.named.items():
             expected[f"step.{name}"] = None
             if int(flat.get(f"step.{name}", 0)):
                 expected.update({f"{moment}.{name}": p.shape for moment in self.moments})
-
-        # A few names are enough to show which model the state is of.
         wrong = sorted(set(expected) ^ set(flat))
         if wrong:
             named = [f"{'missing' if x in expected else 'unexpected'} {x}" for x in wrong[:4]]
@@ -230,8 +200,6 @@ class NamedState:
                 "the optimizer's state is of another model: "
                 f"{len(wrong)} names differ ({', '.join(named)})"
             )
-
-        # Names fit, so shapes are next.
         for key, shape in expected.items():
             if shape is not None and flat[key].shape != shape:
                 raise UserError(
@@ -243,7 +211,6 @@ class NamedState:
 
         Raises UserError, and changes nothing, where a name or shape does not fit.
         """
-        # Check first, so that a state that does not fit leaves this one as it was.
         self.check(flat)
         self.optimizer.state.clear()
         for name, p in self.named.items():
@@ -251,7 +218,6 @@ class NamedState:
             if step:
                 state: dict[str, Any] = {"step": step}
                 for moment in self.moments:
-                    # In the parameter's dtype and on its device, whatever the file's.
                     empty = torch.empty_like(p, requires_grad=False)
                     state[moment] = empty.copy_(flat[f"{moment}.{name}"])
                 self.optimizer.state[p] = state
@@ -262,18 +228,13 @@ def complete_group(group: dict[str, Any]) -> None:
 
     Raises UserError where one is lacking that has no default, or one is set that is not ours.
     """
-    # torch's AdamW has neither of the two; the course's has no form.
     group.setdefault("correct_bias", True)
     group.setdefault("form", "course")
-
-    # No default could be right for these: they rule the step.
     for name in ("lr", "betas", "eps", "weight_decay"):
         if name not in group:
             raise UserError(
                 f"the optimizer's state: a group of parameters lacks {name}; is it an AdamW's?"
             )
-
-    # Variants that would change the results if they were passed over.
     for name in ("amsgrad", "maximize"):
         if group.get(name):
             raise UserError(
@@ -284,7 +245,6 @@ def complete_group(group: dict[str, Any]) -> None:
 
 def check_moments(moments: dict[str, Any], p: Tensor) -> None:
     """Raise UserError unless a parameter's state holds a step and both moments in its shape."""
-    # Both moments and the step, or the state is another optimizer's.
     shape = tuple(p.shape)
     for name in ("step", "exp_avg", "exp_avg_sq"):
         if name not in moments:
@@ -292,8 +252,6 @@ def check_moments(moments: dict[str, Any], p: Tensor) -> None:
                 f"the optimizer's state: a parameter of shape {shape} lacks {name}; "
                 "is it an AdamW's?"
             )
-
-    # A moment may be anything in a damaged file, so its type is checked before its shape.
     for name in ("exp_avg", "exp_avg_sq"):
         moment = moments[name]
         found = f"type {type(moment).__name__}"
@@ -310,24 +268,17 @@ def update(parts: list[Part], group: dict[str, Any], t: int) -> None:
 
     Reads nothing back from the device.
     """
-    # From a list of parts to four lists, as the _foreach functions take them.
     p, g, m, v = (list(x) for x in zip(*parts, strict=True))
     lr, eps = group["lr"], group["eps"]
     b1, b2 = group["betas"]
     decay = lr * group["weight_decay"]
-
-    # The moments start at 0 and are too small at first; these make up for it.
     correction1, correction2 = 1.0, 1.0
     if group["correct_bias"]:
         correction1, correction2 = 1 - b1**t, math.sqrt(1 - b2**t)
-
-    # m = b1 m + (1 - b1) g and v = b2 v + (1 - b2) g^2, in place.
     torch._foreach_lerp_(m, g, 1 - b1)
     torch._foreach_mul_(v, b2)
     torch._foreach_addcmul_(v, g, g, 1 - b2)
     denominator = torch._foreach_sqrt(v)
-
-    # The two forms of the file's docstring, each in its own order of operations.
     if group["form"] == "torch":
         if decay:
             torch._foreach_mul_(p, 1 - decay)
@@ -350,20 +301,15 @@ def parameter_groups(
     Norms, biases and other vectors are not decayed. With `lr` each group carries it as its peak
     rate, for set_rates().
     """
-    # By shape, not by name: adapters and heads then need no rule of their own.
     matrices: list[tuple[str, nn.Parameter]] = []
     vectors: list[tuple[str, nn.Parameter]] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
             (matrices if p.ndim > 1 else vectors).append((name, p))
-
-    # A model may train matrices or vectors alone; an empty group would be of no use.
     groups: list[dict[str, Any]] = []
     for members, decay in ((matrices, weight_decay), (vectors, 0.0)):
         if members:
             groups.append({"params": members, "weight_decay": decay})
-
-    # The schedule changes lr, so the peak is kept beside it.
     if lr is not None:
         for group in groups:
             group.update(lr=lr, peak_lr=lr)

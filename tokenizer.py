@@ -19,7 +19,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from errors import UserError
 from pretrained import find_pretrained
 
-# BertTokenizer's pad_token, unk_token and so on are taken from here, in this order.
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -27,7 +26,6 @@ class BatchEncoding(dict[str, Any]):
     """What a tokenizer's call gives: a dict whose keys are attributes too, as in transformers."""
 
     def __getattr__(self, name: str) -> Any:
-        # hasattr() and copying rely on an AttributeError.
         try:
             return self[name]
         except KeyError:
@@ -35,7 +33,6 @@ class BatchEncoding(dict[str, Any]):
 
     def to(self, device: str | torch.device) -> "BatchEncoding":
         """Itself, its tensors moved to the device; lists stay."""
-        # Only tensors have a device.
         for name, value in self.items():
             if isinstance(value, torch.Tensor):
                 self[name] = value.to(device)
@@ -52,14 +49,11 @@ class BertTokenizer:
     pad_token, unk_token, cls_token, sep_token, mask_token = SPECIAL
 
     def __init__(self, backend: Tokenizer, model_max_length: int = 512):
-        # Without its five special tokens a vocabulary is not BERT's.
         ids = {token: i for token in SPECIAL if (i := backend.token_to_id(token)) is not None}
         if len(ids) < len(SPECIAL):
             raise UserError(
                 f"not a BERT vocabulary: it lacks {', '.join(t for t in SPECIAL if t not in ids)}"
             )
-
-        # Under transformers' names, as the course's code reads them.
         self.pad_token_id = ids["[PAD]"]
         self.unk_token_id = ids["[UNK]"]
         self.cls_token_id = ids["[CLS]"]
@@ -67,8 +61,6 @@ class BertTokenizer:
         self.mask_token_id = ids["[MASK]"]
         self.all_special_tokens = list(ids.keys())
         self.all_special_ids = list(ids.values())
-
-        # A tokenizer.json may bring such settings along; here they belong to the call.
         backend.no_padding()
         backend.no_truncation()
         self.backend = backend
@@ -93,7 +85,6 @@ class BertTokenizer:
         Of a hub id `local_files_only` takes what is on disk, `cache_dir` is another cache than the
         hub's.
         """
-        # tokenizer.json comes first: it holds all the rules, vocab.txt only the pieces.
         folder = find_pretrained(name, local_only=local_files_only, cache_dir=cache_dir)
         path = next(
             (p for n in ("tokenizer.json", "vocab.txt") if os.path.exists(p := folder / n)), None
@@ -102,8 +93,6 @@ class BertTokenizer:
             raise UserError(
                 f"{folder}: no tokenizer.json and no vocab.txt in it; fetch the model again"
             )
-
-        # A damaged file may fail anywhere in here, and is told of in one way.
         try:
             settings = folder / "tokenizer_config.json"
             config = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
@@ -111,7 +100,6 @@ class BertTokenizer:
                 backend = Tokenizer.from_file(str(path))
             else:
                 backend = from_vocabulary(path)
-            # Other models have a tokenizer.json too.
             if not isinstance(backend.model, models.WordPiece):
                 raise UserError(
                     f"a {type(backend.model).__name__} tokenizer, expected BERT's WordPiece"
@@ -135,13 +123,10 @@ class BertTokenizer:
         The last has the length limit and the normalizer's settings, without which transformers
         would lower-case whatever tokenizer.json says.
         """
-        # The backend writes the vocabulary in both formats.
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
         self.backend.model.save(str(folder))
-
-        # transformers picks the class and the normalizer by this file.
         rules = self.backend.normalizer
         config: dict[str, Any] = {"model_max_length": self.model_max_length}
         if isinstance(rules, normalizers.BertNormalizer):
@@ -162,13 +147,10 @@ class BertTokenizer:
 
     def backend_for(self, max_length: int | None) -> Tokenizer:
         """The backend that truncates to max_length, longest-first; None: not at all."""
-        # The plain backend never truncates, and is not to be changed.
         if max_length is None:
             return self.backend
         if max_length < 3:  # the library would silently cut nothing
             raise ValueError(f"max_length is {max_length}, but a pair of empty texts has 3 tokens")
-
-        # One copy for each length, made at its first use and kept.
         if max_length not in self.truncating:
             copy = Tokenizer.from_str(self.backend.to_str())
             copy.enable_truncation(max_length, strategy="longest_first")
@@ -183,7 +165,6 @@ class BertTokenizer:
         `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, the longer text cut first to at most max_length
         tokens in all. All cores work at once.
         """
-        # A single text goes in bare, a pair as a tuple.
         items = [text if len(text) > 1 else text[0] for text in texts]
         encodings = self.backend_for(max_length).encode_batch_fast(items)
         return [
@@ -210,14 +191,11 @@ class BertTokenizer:
         is the model's limit unless given. Raises ValueError for other settings, and for texts of
         different lengths in one tensor.
         """
-        # Settings that transformers has and this class has not are refused, not passed over.
         paddings = (True, False, "longest", "max_length")
         if return_tensors not in (None, "pt") or padding not in paddings:
             raise ValueError(
                 f"return_tensors={return_tensors!r}, padding={padding!r}: no such setting here"
             )
-
-        # The limit counts only where something is cut or padded to it.
         limit = self.model_max_length if max_length is None else max_length
         backend = self.backend_for(limit if truncation else None)
         encodings = backend.encode_batch_fast(as_items(text, text_pair))
@@ -234,8 +212,6 @@ class BertTokenizer:
                 "texts of different lengths do not fit one tensor: "
                 "set padding=True (and truncation=True)"
             )
-
-        # Padding has token type 0 and is masked out.
         output = BatchEncoding()
         output["input_ids"] = [padded(e.ids, width, self.pad_token_id) for e in encodings]
         if return_token_type_ids:
@@ -263,14 +239,12 @@ class BertTokenizer:
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
         """An id's piece, or the list of pieces of many; None for an id that is not there."""
-        # One id or many, as transformers takes both.
         if isinstance(ids, int):
             return self.backend.id_to_token(ids)
         return [self.backend.id_to_token(int(i)) for i in ids]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """A piece's id, or the list of ids of many; [UNK]'s for a piece that is not there."""
-        # An unknown piece has [UNK]'s id, as in the text itself.
         if isinstance(tokens, str):
             known = self.backend.token_to_id(tokens)
             return self.unk_token_id if known is None else known
@@ -288,7 +262,6 @@ class BertTokenizer:
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Pieces joined to words, and those with spaces."""
-        # A tokenizer.json may come without a decoder.
         if self.backend.decoder is None:
             return " ".join(tokens)
         return self.backend.decoder.decode(list(tokens))
@@ -306,12 +279,9 @@ def as_items(text: str | Sequence[str], text_pair: str | Sequence[str] | None) -
 
     Raises ValueError for lists of different lengths.
     """
-    # A lone text is a list of one.
     firsts = [text] if isinstance(text, str) else list(text)
     if text_pair is None:
         return firsts
-
-    # Strict, since a list that is too short would drop texts unnoticed.
     seconds = [text_pair] if isinstance(text_pair, str) else list(text_pair)
     return list(zip(firsts, seconds, strict=True))
 
@@ -323,20 +293,13 @@ def padded(row: list[int], width: int, fill: int) -> list[int]:
 
 def from_vocabulary(path: Path) -> Tokenizer:
     """BERT's uncased tokenizer from a vocab.txt: one piece a line, its number the id."""
-    # Only the newline goes: other white space may be part of a piece.
     with open(path, encoding="utf-8") as file:
         vocabulary = {line.rstrip("\n"): i for i, line in enumerate(file)}
-
-    # The steps of BERT's own tokenizer: normalise, split at spaces and punctuation, cut to pieces.
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-
-    # Special tokens in a text are kept whole, and decode() can skip them.
     backend.add_special_tokens([token for token in SPECIAL if token in vocabulary])
-
-    # The second text of a pair and its [SEP] have token type 1.
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

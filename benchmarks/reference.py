@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-# A benchmark is run as a script, so the project's folder is not on the path by itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
@@ -53,11 +52,8 @@ from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
 from training.schedules import SCHEDULES
 
-# Examples a call: when scoring, and within a training step.
 EVALUATION_BATCH = 64
 ENCODED_TOGETHER = 16
-
-# Options of the main job that this run follows beyond those of every benchmark.
 FOLLOWED = (
     "steps_per_epoch",
     "accumulation",
@@ -76,15 +72,11 @@ class PlainBERT(nn.Module):
 
     def __init__(self, options: Options, attention: str):
         super().__init__()
-
-        # Imported here: other benchmarks use this module's functions without transformers.
         from transformers import BertModel
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-
-        # No pooler: the heads read [CLS] itself. Weights stay in fp32; autocast does the rest.
         self.bert = BertModel.from_pretrained(
             find_pretrained(options.model),
             add_pooling_layer=False,
@@ -104,19 +96,14 @@ class PlainBERT(nn.Module):
 
     def joint(self, batches: dict[str, Batch], together: int = 10**9) -> dict[str, Tensor]:
         """All tasks of a step, sorted by length and encoded `together` at a time, padded to fit."""
-        # Neighbours in length share a call, so that little of it is padding.
         sequences = [tokens for batch in batches.values() for tokens in batch.tokens]
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         device = next(self.parameters()).device
         parts = [order[begin : begin + together] for begin in range(0, len(order), together)]
-
-        # [CLS] of each sequence: [part, H].
         states = [
             self.bert(**padded([sequences[i] for i in part], device)).last_hidden_state[:, 0]
             for part in parts
         ]
-
-        # Back to the order of the tasks, where a task's rows stand together for its head.
         in_order = torch.cat(states)[torch.tensor(order).argsort().to(device)]
         first = self.dropout(in_order)
         pieces = first.split([len(batch.tokens) for batch in batches.values()])
@@ -132,7 +119,6 @@ def task_loss(task: str, logits: Tensor, labels: Tensor, sts_loss: str) -> Tenso
     Where labels are not whole numbers it is the squared error ("mse"), or the cross-entropy of the
     labels' share of the highest one ("bce").
     """
-    # Several outputs are classes; one is a probability or a score.
     scale = TASKS[task].labels
     if TASKS[task].outputs > 1:
         return F.cross_entropy(logits, labels.long())
@@ -151,16 +137,12 @@ def predict_logits(model: PlainBERT, split: Split, dtype: torch.dtype) -> Tensor
     """[examples, outputs] in file order, from batches sorted by length; the model stays in eval."""
     model.eval()
     device = next(model.parameters()).device
-
-    # Longest first: memory that runs out does so in the first batch.
     order = sorted(range(len(split)), key=lambda i: -split.length(i))
     rows = []
     with autocast(device, dtype):
         for begin in range(0, len(order), EVALUATION_BATCH):
             batch = split.batch(order[begin : begin + EVALUATION_BATCH])
             rows.append(model(split.task.name, batch))
-
-    # argsort of an order is its inverse: rows in file order.
     return torch.cat(rows).cpu()[torch.tensor(order).argsort()]
 
 
@@ -171,12 +153,8 @@ def evaluate(
     scores = {}
     for task, split in dev.items():
         logits = predict_logits(model, split, dtype)
-
-        # A head trained on the squared error gives the score itself, not a logit of it.
         raw = sts_loss == "mse" and not split.task.labels.whole
         predictions = logits.squeeze(1) if raw else split.task.predict(logits)
-
-        # The metric is the main job's own.
         labels = np.array([example.label for example in split.examples])
         scores[task] = measure(split.task, predictions.numpy(), labels)["score"]
     return {"scores": scores, "overall": overall(scores)}
@@ -186,16 +164,11 @@ def evaluate(
 class Learner:
     """What a step works on."""
 
-    # What is trained.
     options: Options
     model: PlainBERT
     optimizer: torch.optim.Optimizer
-
-    # What it is trained on.
     data: dict[str, dict[str, Split]]  # split -> task -> examples
     built_in: bool  # whether they are the built-in corpus
-
-    # How the loss of a score is made, and where and in what precision the steps run.
     sts_loss: str
     device: torch.device
     dtype: torch.dtype
@@ -205,27 +178,19 @@ def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
     """One optimizer step on the examples {task: indices}; the sum of the tasks' mean losses."""
     options, model = learner.options, learner.model
     total = torch.zeros((), device=learner.device)
-
-    # Gradients add up over the parts; one update follows.
     for part in micro_batches(drawn, options.accumulation):
         batches = {
             task: learner.data["train"][task].batch(indices) for task, indices in part.items()
         }
-
-        # The backward pass stays outside of autocast, as torch advises.
         with autocast(learner.device, learner.dtype):
             logits = model.joint(batches, ENCODED_TOGETHER)
         loss = torch.zeros((), device=learner.device)
         for task, batch in batches.items():
             labels = batch.labels.to(learner.device)
-
-            # A part's mean counts by its share, so the sum is the mean over the whole step.
             share = len(part[task]) / len(drawn[task])
             loss = loss + task_loss(task, logits[task], labels, learner.sts_loss) * share
         loss.backward()
         total += loss.detach()
-
-    # Clip the whole step's gradient; no clipping is an infinite bound.
     torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
     learner.optimizer.step()
     learner.optimizer.zero_grad()
@@ -234,13 +199,10 @@ def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
 
 def make_learner(options: Options, attention: str, sts_loss: str) -> Learner:
     """The data, a fresh model and its optimizer."""
-    # The data, from the same files and with the same tokens as the main job.
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
     tokenizer = BertTokenizer.from_pretrained(options.model)
     data, built_in = load(options, tokenizer, ("train", "dev"))
-
-    # Seeded right before the heads are drawn: what came before must not matter.
     device = pick_device(options.use_gpu)
     dtype = pick_dtype(options.precision, device)
     seed_everything(options.seed)
@@ -255,7 +217,6 @@ def run_steps(learner: Learner, every_epoch: bool) -> tuple[list[dict[str, Any]]
 
     Returns the dev scores, of every epoch or the last, and the mean loss of the last epoch.
     """
-    # The length of the run, as the main job counts it.
     options, training = learner.options, learner.data["train"]
     sizes = {task: len(split) for task, split in training.items()}
     draw = sampler(options, training)
@@ -268,22 +229,15 @@ def run_steps(learner: Learner, every_epoch: bool) -> tuple[list[dict[str, Any]]
     epochs: list[dict[str, Any]] = []
     losses: list[Tensor] = []  # of this epoch's steps
     for step in range(total):
-        # The rates may depend on the dev scores so far.
         set_rates(learner.optimizer, schedule(step, [(e["step"], e["overall"]) for e in epochs]))
         counts = draw(step, step / total)
         drawn = {task: training[task].draw(count) for task, count in counts.items()}
-
-        # An epoch's losses start anew at its first step; they stay on the device.
         losses = losses if step % epoch else []
         losses.append(update(learner, drawn))
-
-        # Reading a loss waits for the device, so it is done seldom.
         seconds = time.monotonic() - began
         if (step + 1) % 100 == 0 or (step + 1) % epoch == 0:
             mean = float(torch.stack(losses).mean())
             print(f"step {step + 1}/{total}  loss {mean:.3f}  {seconds:.0f} s", flush=True)
-
-        # Scoring leaves the model in eval mode; training needs it back.
         if (step + 1) % epoch == 0 and (every_epoch or step + 1 == total):
             scored = evaluate(learner.model, learner.data["dev"], learner.dtype, learner.sts_loss)
             learner.model.train()
@@ -300,7 +254,6 @@ def train(
 
     Options that it does not follow must be at their defaults.
     """
-    # An option that is ignored here would make the comparison unfair unseen.
     check_followed(options, *FOLLOWED)
     began = time.monotonic()
     learner = make_learner(options, attention, sts_loss)
@@ -322,7 +275,6 @@ def train(
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    # Flags of this run beside the main job's.
     own = own_parser()
     own.add_argument("--record", help="append the result to this file of JSON lines")
     own.add_argument("--sts_loss", choices=("mse", "bce"), default="mse", help="on STS [mse]")
@@ -338,8 +290,6 @@ def main(argv: list[str]) -> None:
         help="dev scores after every epoch, not only the last",
     )
     mine, options = arguments(argv, own, __doc__.split("\n\n")[0])
-
-    # A record that can't be joined shows before the training, not after it.
     if mine.record:
         check_joins(mine.record, options)
     record = train(options, mine.attention, mine.sts_loss, mine.eval_every_epoch)
