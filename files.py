@@ -1,0 +1,194 @@
+"""Files read with care, and written whole or not at all.
+
+Reading: only regular files, since a pipe would wait for ever and /dev/zero has no end; and only up
+to a size, so that a wrong path can't eat the memory. Writing: beside the file's place, synced to
+the disk, then renamed, so that a kill at any moment leaves the old file or the new one.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from errors import UserError
+
+MEBIBYTE = 2**20
+LARGEST_TEXT = 2048 * MEBIBYTE  # a data file
+LARGEST_SETTINGS = 16 * MEBIBYTE  # a file of settings, flags or a vocabulary
+
+# A file that is being written is locked and has such a name; see clear_unfinished().
+UNFINISHED = ".minbert-{}.new"
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused, as "No such file or directory"."""
+    return error.strerror or type(error).__name__
+
+
+# ---- reading
+
+
+def check_regular(path: Path) -> os.stat_result:
+    """What the system says of a regular file; UserError for anything else, a pipe or a device."""
+    try:
+        found = os.stat(path)
+    except ValueError:  # a NUL character in it
+        raise UserError(
+            f"{path}: no path; it has a character that no file's name can have"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: {reason_of(error)}; check the path") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path}: a folder, expected a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: a pipe or a device, expected a regular file; copy it to a file")
+    return found
+
+
+def read_bytes(path: Path, most: int = LARGEST_SETTINGS) -> bytes:
+    """A regular file's bytes; UserError where there is none, or it has more than `most` bytes."""
+    check_regular(path)
+    try:
+        # Whatever stands there by now, opening it does not wait.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise UserError(f"{path}: {reason_of(error)}; check the path") from None
+    if len(raw) > most:
+        raise UserError(f"{path}: over {most // MEBIBYTE} MiB; not such a file?")
+    return raw
+
+
+def read_text(path: Path, most: int = LARGEST_SETTINGS) -> str:
+    """A regular file's text; UserError where it can't be read, is not UTF-8 or has a NUL.
+
+    A byte order mark, which editors on Windows put first, is dropped.
+    """
+    raw = read_bytes(path, most)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        decoded = error.object  # the bytes behind the byte order mark
+        line = decoded.count(b"\n", 0, error.start) + 1
+        byte = decoded[error.start]
+        raise UserError(
+            f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
+        ) from None
+
+    # NUL is valid UTF-8, but in text it means a damaged or binary file.
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}:{line}: a NUL character, expected text; is the file damaged?")
+    return text
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a regular file's bytes, in hexadecimal digits."""
+    check_regular(path)
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(MEBIBYTE):
+                digest.update(block)
+        return digest.hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {reason_of(error)}; check the path") from None
+
+
+# ---- writing
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to the disk."""
+    # fsync works on descriptors only, and a folder too can be opened for reading.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def readable_by_others(path: Path) -> None:
+    """Give a file the mode that new files have by the user's umask; temporary ones are 0600."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
+def check_replaceable(path: Path) -> None:
+    """UserError where something at `path` must not be replaced.
+
+    That is what is no regular file, such as /dev/null, and a file that is read-only.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return
+    except ValueError:
+        raise UserError(
+            f"{path}: no path; it has a character that no file's name can have"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({reason_of(error)})") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path}: a folder, expected a file's name")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: a device or a pipe, which is never replaced; choose another file")
+    if not found.st_mode & stat.S_IWUSR or not os.access(path, os.W_OK):
+        raise UserError(f"{path}: read-only; choose another file, or make it writable")
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill a new file and put it in the place of `path`, whole or not at all.
+
+    A link stays a link: what it points to is replaced. UserError where that can't be done; then the
+    old file is still there, and nothing else.
+    """
+    check_replaceable(path)
+    place = Path(os.path.realpath(path))
+    new = place.with_name(UNFINISHED.format(secrets.token_hex(8)))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(new, "xb") as file:
+            # The lock says that a living process writes it.
+            with contextlib.suppress(OSError):  # not on every file system
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            write(file)
+            # The contents must be on the disk before the name that vouches for them.
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(new, place)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({reason_of(error)})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; see replace_file."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    replace_file(path, write)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all; see replace_file."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what killed processes left of files that they were writing into a folder."""
+    for path in folder.glob(UNFINISHED.format("*")):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            # A living writer holds the lock; the system releases a dead one's.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
