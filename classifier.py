@@ -7,10 +7,14 @@ Takes the flags of multitask_classifier.py; writes
 predictions/<option>-{sst,cfimdb}-{dev,test}-out.csv, as the course does.
 """
 
+if __name__ == "__main__":  # before the slow imports
+    from errors import begin_script
+
+    begin_script()
+
 from dataclasses import replace
 from typing import Any
 
-from datasets import find_files
 from errors import UserError, run_main
 from flags import options_of, read_flags
 from multitask_classifier import prepared, train
@@ -50,8 +54,6 @@ def main(argv: list[str]) -> None:
 
     # What could stop the second run is looked for before the first.
     runs = [prepared(options_for(task, options, flags)) for task in SETTINGS]
-    for one in runs:
-        find_files(one)
     check_outputs(*runs)
 
     for one in runs:

@@ -1,8 +1,17 @@
-"""What the user can mend is one exception, turned in one place into a line and an exit code."""
+"""What the user can mend is one exception, turned in one place into a line and an exit code.
 
+A script calls begin_script() before its slow imports, and run_main() at its end.
+"""
+
+import contextlib
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from types import FrameType
+
+from streams import lasting_streams, open_closed_descriptors
 
 LONGEST_MESSAGE = 300  # characters
 LONGEST_ENDING = 110  # characters that a message keeps behind its cut: what to do stands there
@@ -46,23 +55,59 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """The user stopped a run, and it was saved. The message says how to go on."""
+    """The user stopped a run, and it was saved.
+
+    The message says how to go on. The exit code is 128 and the number of the signal, as shells have
+    it: 130 after Ctrl-C.
+    """
+
+    def __init__(self, message: str, code: int = 128 + signal.SIGINT):
+        super().__init__(message)
+        self.code = code
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """A handler of Ctrl-C where nothing is to be saved or cleaned up: a word, no traceback."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+def begin_script() -> None:
+    """What a script calls before its slow imports, in which Ctrl-C would be a traceback."""
+    open_closed_descriptors()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored stays ignored
+        signal.signal(signal.SIGINT, end_at_once)
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
     """Call `main(argv)`; a UserError becomes a line on standard error and exit code 2.
 
-    Ctrl-C is exit code 130.
+    Ctrl-C is exit code 130. Standard output and error never fail meanwhile; see streams.py.
     """
     warnings.formatwarning = lambda message, *_: f"warning: {one_line(str(message))}\n"
+    began = signal.getsignal(signal.SIGINT) is end_at_once
     try:
+        with lasting_streams():
+            run_to_exit(main, began)
+    finally:
+        # The interpreter's clean-up takes a while too.
+        if began:
+            signal.signal(signal.SIGINT, end_at_once)
+
+
+def run_to_exit(main: Callable[[list[str]], None], began: bool) -> None:
+    """Call `main(argv)`; sys.exit where it ends early."""
+    try:
+        if began:  # from here on there may be something to clean up
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stop.code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)

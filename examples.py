@@ -1,27 +1,21 @@
-"""Files in, prediction files out.
+"""Files in: reading with a line number for whatever is wrong.
 
 The course's tab-separated files are read as they really are, one Example a row: extra unnamed index
 columns, rows without a label (skipped and counted in train and dev), quoted fields, CRLF and a byte
 order mark all occur. What can't be right is one line: file, line, what was expected. No test row is
 dropped.
-
-Prediction files are the leaderboard's, byte for byte: a header, then one line an example, in the
-order of the data file.
 """
 
 import csv
 import io
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from errors import UserError
-from tasks import TASKS, Task
+from prediction_files import write_predictions  # noqa: F401  (the course's scripts import it here)
+from tasks import Task
 
 
 @dataclass(frozen=True)
@@ -203,39 +197,3 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     if unlabelled:
         print(f"{path}: skipped {unlabelled} rows without a label")
     return examples
-
-
-def as_text(prediction: Any) -> str:
-    """A prediction as it stands in a file: one number, or several with spaces between."""
-    if isinstance(prediction, np.ndarray):
-        return " ".join(str(number) for number in prediction)
-    return f"{prediction}"
-
-
-def write_predictions(
-    path: str | Path, task: str, ids: list[str], predictions: Iterable[Any]
-) -> None:
-    """A prediction file in the leaderboard's format, written whole or not at all."""
-    path = Path(path)
-    new = ""
-    # The blanks before and behind the separators are part of the format.
-    lines = [
-        f"id \t {TASKS[task].header} \n",
-        *(f"{i} , {as_text(p)} \n" for i, p in zip(ids, predictions, strict=True)),
-    ]
-
-    # Written beside its place and renamed: an older file stays whole until then.
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="\n", dir=path.parent, delete=False
-        ) as file:
-            new = file.name
-            file.writelines(lines)
-        os.chmod(new, 0o644)  # temporary files are the owner's only
-        os.replace(new, path)
-    except OSError as error:
-        # Leave no half-written file behind.
-        if new:
-            Path(new).unlink(missing_ok=True)
-        raise UserError(f"{path}: can't be written ({error.strerror})") from None

@@ -8,9 +8,12 @@ Writes the six prediction CSVs. `--help` lists the flags; options.py says what e
 is an optimizer step, train() the loop around it.
 """
 
+if __name__ == "__main__":  # before the slow imports
+    from errors import begin_script
+
+    begin_script()
+
 import importlib.util
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,20 +23,19 @@ import torch
 from torch import Tensor, nn
 
 from datasets import SPLITS, Split, find_files, load_split
-from errors import Interrupted, UserError, run_main
-from evaluation import evaluate, predict
-from examples import write_predictions
+from errors import UserError, run_main
+from evaluation import evaluate
 from flags import parse
 from losses.extras import add_terms, make_extras
 from multitask_bert import MultitaskBERT, build, peak_rate
 from optimizer import NamedState
 from options import Options, pick
 from pretrained import default_pretrained
+from streams import lasting_streams
 from training.checkpoint import replace_folder, seed_everything
 from training.draws import Draw, epoch_steps, micro_batches, one_cycle_a_step
 from training.environment import (
     checksums,
-    display_path,
     keep_freed_memory,
     pick_device,
     pick_dtype,
@@ -41,10 +43,12 @@ from training.environment import (
 from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
 from training.optimizers import make_optimizer, set_rates
-from training.outputs import check_outputs, output_path
+from training.outputs import check_outputs, has_finished, write_outputs
 from training.run import Run, resumed
 from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
+from training.signals import resumable
+from training.space import check_space
 from training.surgery import COMBINERS
 from training.warmup import Schedule
 
@@ -154,6 +158,7 @@ def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
 # ---- the loop
 
 
+@lasting_streams()
 def train(options: Options) -> dict[str, Any]:
     """Train, evaluate after every epoch, keep the best model, write its predictions.
 
@@ -181,6 +186,7 @@ def train(options: Options) -> dict[str, Any]:
         "combiner": learner.combiner,
         **hooks,
     }
+    check_space(options, pieces)
     run = Run(options, device, facts, pieces, training, plan.total)
     model.train()
     with run:
@@ -208,8 +214,9 @@ def train(options: Options) -> dict[str, Any]:
         if run.interrupted:
             run.save()
     if run.interrupted and run.progress.step < plan.total:
-        raise Interrupted(how_to_go_on(run))
-    return finish(run, options, data)
+        raise run.ended_early()
+    with resumable(run.folder):
+        return finish(run, options, data)
 
 
 # ---- before and after
@@ -236,13 +243,6 @@ def make_plan(options: Options, learner: Learner) -> Plan:
     warmup = round(options.warmup * total)
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, warmup)
     return Plan(draw, schedule, epoch, total)
-
-
-def how_to_go_on(run: Run) -> str:
-    """What an interrupted run says: the command that resumes it."""
-    script = [display_path(sys.executable), display_path(__file__)]
-    command = shlex.join([*script, "--resume", str(run.folder)])
-    return f"stopped after step {run.progress.step} of {run.total}; go on with: {command}"
 
 
 def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
@@ -274,7 +274,9 @@ def prepared(options: Options) -> Options:
     options = resumed(options) if options.resume else options.check()
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
-    check_outputs(options)
+    # A run that had finished before writes into its own folder only.
+    if not (options.resume and has_finished(Path(options.resume))):
+        check_outputs(options)
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs a package: pip install tensorboard")
     return options
@@ -286,25 +288,16 @@ def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     if model.merge_wanted:
         model.merge()
         replace_folder(run.folder / "best", model.save)
-    outputs = []
-    for split in ("dev", "test"):
-        for name, part in data[split].items():
-            if not part.task.header:
-                continue
-            path = output_path(options, name, split)
-            write_predictions(path, name, [e.id for e in part.examples], predict(model, part))
-            outputs.append(str(path))
-
+    predictions = write_outputs(run.folder, options, model, data)
     best = run.progress.best
-    results = run.finish({"best": best, "predictions": outputs})
+    results = run.finish({"best": best, "predictions": str(predictions)})
     scores = "  ".join(
         f"{model.tasks[name].title} {model.tasks[name].metric_name} {score:.3f}"
         for name, score in best["scores"].items()
     )
     print(f"best epoch {best['epoch']}: {scores}  overall {best['overall']:.3f}")
     print(
-        f"model: {run.folder}/best   predictions: {', '.join(outputs)}   "
-        f"time: {results['seconds']:.0f} s"
+        f"model: {run.folder}/best   predictions: {predictions}   time: {results['seconds']:.0f} s"
     )
     return {**results, "folder": str(run.folder)}
 

@@ -21,14 +21,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":  # before the slow imports
+    from errors import begin_script
+
+    begin_script()
+
 import requests
 from requests.exceptions import ChunkedEncodingError
 from tqdm import tqdm
 from urllib3.exceptions import MaxRetryError
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from errors import UserError, run_main  # noqa: E402
+from errors import UserError, run_main
 
 BASE_URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/main/data"
 CHUNK = 1 << 14  # bytes; a broken connection loses less than this

@@ -46,7 +46,7 @@ def test_flags_that_are_given_win_though_they_equal_a_default(options: Options) 
 
 
 def test_what_stops_the_second_run_stops_the_first(options: Options, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"two prediction files would have one name: put \{task\}"):
+    with pytest.raises(UserError, match=r"dev.csv: two prediction files would be one"):
         classifier.main([*flags(options), "--predictions", "out/{split}.csv"])
     shutil.copytree(options.data_dir, "only-sst", ignore=shutil.ignore_patterns("*cfimdb*"))
     with pytest.raises(UserError, match="missing 3 of 3 data files: only-sst/ids-cfimdb-train.csv"):

@@ -53,7 +53,7 @@ def flags(options: Options) -> list[str]:
 def test_a_run_leaves_what_the_readme_promises(
     options: Options, capsys: pytest.CaptureFixture
 ) -> None:
-    result = train(options)
+    folder = Path(train(options)["folder"])
     for task in LEADERBOARD:
         for split, suffix in (("dev", "dev"), ("test", "test-student")):
             lines = Path(f"predictions/{task}-{split}-output.csv").read_text().splitlines()
@@ -64,13 +64,15 @@ def test_a_run_leaves_what_the_readme_promises(
                 for row in rows[1:]
             ]
             assert [line.split(" , ")[0] for line in lines[1:]] == ids
-    folder = Path(result["folder"])
+            own = folder / "predictions" / f"{task}-{split}-output.csv"
+            assert own.read_text().splitlines() == lines
     assert {p.name for p in folder.iterdir()} == {
         "options.json",
         "run.json",
         "log.jsonl",
         "best",
         "last",
+        "predictions",
     }
     facts = json.loads((folder / "run.json").read_text())
     assert (

@@ -1,11 +1,40 @@
-"""Where the predictions of a run go."""
+"""Where the predictions of a run go: into its own folder, and from there a copy to the user's."""
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from datasets import SPLITS, Split, find_files
 from errors import UserError
+from evaluation import predict
+from files import (
+    LARGEST_TEXT,
+    check_replaceable,
+    clear_unfinished,
+    read_bytes,
+    write_bytes,
+)
+from json_files import read_json
+from multitask_bert import MultitaskBERT
 from options import Options
+from prediction_files import write_predictions
+from pretrained import TOKENIZER_FILES, find_pretrained
+from tasks import TASKS, tasks_of
 from training.environment import check_writable
+
+MODEL_FILES = ["config.json", "model.safetensors", "pytorch_model.bin", *TOKENIZER_FILES]
+
+
+class Output(NamedTuple):
+    """A prediction file."""
+
+    task: str
+    split: str  # "dev" or "test"
+    name: str  # in the folder `predictions` of the run's own
+    copy: Path  # where --predictions or --sst_dev_out and so on want it
 
 
 def output_path(options: Options, task: str, split: str) -> Path:
@@ -21,19 +50,159 @@ def output_path(options: Options, task: str, split: str) -> Path:
         ) from None
 
 
-def check_outputs(*runs: Options) -> None:
-    """UserError where predictions can't be written, or these runs' would overwrite one another."""
-    paths = [
-        output_path(options, task, split)
-        for options in runs
-        for task in options.tasks
+def outputs_of(options: Options) -> list[Output]:
+    """The prediction files of a run; tasks without a header have none."""
+    names = [name for name, task in tasks_of(options).items() if task.header]
+    return [
+        Output(name, split, f"{name}-{split}-output.csv", output_path(options, name, split))
         for split in ("dev", "test")
+        for name in names
     ]
-    if len(set(paths)) < len(paths):
-        raise UserError(
-            "two prediction files would have one name: put {task} and {split} into --predictions"
-        )
-    for path in paths:
-        if os.path.isdir(path):
-            raise UserError(f"{path}: a folder; predictions need a file name")
-        check_writable(path.parent)
+
+
+# ---- before a run
+
+
+def identity(path: Path) -> object:
+    """Equal for two paths of one file, through links (hard ones too) and whether it exists yet."""
+    try:
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    except OSError:
+        return os.path.realpath(path)
+
+
+def inputs_of(options: Options) -> list[Path]:
+    """The files that a run reads, those of other tasks in its data folder, and its weights."""
+    paths, _ = find_files(options)
+    files = list(paths.values())
+    for task in TASKS.values():
+        files += [Path(options.data_dir) / task.files.format(word) for word in SPLITS.values()]
+    with contextlib.suppress(UserError):  # building the model will say it
+        folder = find_pretrained(options.model, local_only=True)
+        files += [folder / name for name in MODEL_FILES]
+    return files
+
+
+def check_outputs(*runs: Options) -> None:
+    """UserError where predictions can't be written, or would replace what these runs need.
+
+    That is what they read, another one's predictions, and the rest of a resumed run's folder. Else
+    the folders are there, cleared of what killed runs left.
+    """
+    # What is there already is looked at before anything is made.
+    outputs = [output.copy for options in runs for output in outputs_of(options)]
+    for path in outputs:
+        check_replaceable(path)
+    check_apart(outputs, [path for options in runs for path in inputs_of(options)])
+    for options in runs:
+        if options.resume:
+            check_outside(outputs, Path(options.resume))
+
+    # Once the folders are made, one of them may stand where another prediction file should.
+    folders = folders_of(outputs)
+    for folder in folders:
+        check_writable(folder)
+    for path in outputs:
+        check_replaceable(path)
+    with locked(folders):
+        for folder in folders:
+            clear_unfinished(folder)
+
+
+def check_apart(outputs: list[Path], inputs: list[Path]) -> None:
+    """UserError where two outputs, or an output and an input, are one file."""
+    read = {identity(path): path for path in inputs}
+    written: dict[object, Path] = {}
+    for path in outputs:
+        own = identity(path)
+        if own in read:
+            raise UserError(
+                f"{path}: predictions would replace {read[own]}, which is data or weights; "
+                "name another file"
+            )
+        if own in written:
+            raise UserError(
+                f"{written[own]} and {path}: two prediction files would be one; "
+                "put {task} and {split} into --predictions"
+            )
+        written[own] = path
+
+
+def check_outside(outputs: list[Path], folder: Path) -> None:
+    """UserError where an output lies in the folder of a run."""
+    inside = os.path.realpath(folder)
+    for path in outputs:
+        if os.path.commonpath([inside, os.path.realpath(path)]) == inside:
+            raise UserError(
+                f"{path}: lies in the run's own folder {folder}, which has its predictions anyway; "
+                "name another file"
+            )
+
+
+def has_finished(folder: Path) -> bool:
+    """Whether a run came to its end once: then run.json has its results."""
+    facts = read_json(folder / "run.json")
+    return isinstance(facts, dict) and "best" in facts
+
+
+# ---- after it
+
+
+def write_outputs(
+    folder: Path, options: Options, model: MultitaskBERT, data: dict[str, dict[str, Split]]
+) -> Path:
+    """Predict what has a prediction file, into a run's folder, and copy that to the user's.
+
+    Returns the folder in the run's. A run that has finished before copies nothing: newer runs may
+    have written there since.
+    """
+    own = folder / "predictions"
+    outputs = outputs_of(options)
+    for output in outputs:
+        part = data[output.split][output.task]
+        ids = [example.id for example in part.examples]
+        write_predictions(own / output.name, output.task, ids, predict(model, part))
+
+    if has_finished(folder):
+        print(f"this run had ended before; to copy its predictions: cp {own}/* predictions/")
+    else:
+        copy_outputs(own, outputs)
+        print(f"predictions copied to {', '.join(str(output.copy) for output in outputs)}")
+    return own
+
+
+def folders_of(files: Iterable[Path]) -> list[Path]:
+    """The folders that files lie in, links followed, each once and in one order for all runs."""
+    return sorted({Path(os.path.realpath(path)).parent for path in files})
+
+
+@contextlib.contextmanager
+def locked(folders: list[Path]) -> Iterator[None]:
+    """Inside, no other run copies predictions into these folders, which are made.
+
+    Some file systems, on a network, have no locks; there each file by itself is still whole.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            # What fails here fails again, with a reason, when something is written.
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)  # the lock goes with it
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def copy_outputs(own: Path, outputs: list[Output]) -> None:
+    """Copy predictions from a run's folder to where the user wants them.
+
+    Runs that end at the same time leave the files of one of them, not some of each. UserError where
+    a file can't be written.
+    """
+    try:
+        with locked(folders_of(output.copy for output in outputs)):
+            for output in outputs:
+                write_bytes(output.copy, read_bytes(own / output.name, LARGEST_TEXT))
+    except UserError as error:
+        raise UserError(f"{error}; the predictions are in {own}") from None

@@ -1,27 +1,26 @@
 """A run: its folder, its progress, what was best, and how it ends; train() holds only training."""
 
 import math
-import signal
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from datasets import Split
-from errors import UserError
+from errors import Interrupted, UserError
+from files import clear_unfinished
 from multitask_bert import MultitaskBERT
 from options import Options
 from training.checkpoint import load_last, read_json, replace_folder, save_last, write_json
 from training.console import Console
 from training.environment import check_writable, environment
 from training.log import Log
+from training.signals import Signals, interrupted
 
 
 @dataclass
@@ -109,7 +108,7 @@ class Run:
         self.training = training
         self.total = total
         self.progress = Progress()
-        self.interrupted = False
+        self.signals = Signals()
         self.tokens = 0  # since the last line of the log
         self.busy = 0.0  # seconds of training since then
         if options.resume:
@@ -137,35 +136,32 @@ class Run:
     # ---- from the first step to the last
 
     def __enter__(self) -> "Run":
-        """Open the log, and take over the signals.
-
-        The first Ctrl-C or SIGTERM ends the run after the step, saved, and the second at once.
-        """
+        """Clear what a kill left, open the log, and take over the signals (signals.py)."""
+        for folder in (self.folder, self.folder / "predictions"):
+            clear_unfinished(folder)
         done = self.progress.step
         tasks = self.pieces["model"].tasks
         self.console = Console(done, self.total, self.options.log_every, tasks)
         self.log_file = Log(self.folder, done, self.options.tensorboard)
         self.tick = time.monotonic()
         self.began = self.tick - self.progress.seconds
-        self.handlers: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self.handlers[number] = signal.signal(number, self.stop)
-            except ValueError:  # not in the main thread
-                break
+        self.signals.start()
         return self
 
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """A signal's handler: stop after this step; the next signal has its old meaning."""
-        self.interrupted = True
-        print("\nstopping after this step; once more stops at once, unsaved", file=sys.stderr)
-        signal.signal(number, self.handlers[number])
-
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
+        self.signals.stop()
         self.console.close()
         self.log_file.close()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the run to end."""
+        return self.signals.number > 0
+
+    def ended_early(self) -> Interrupted:
+        """What an interrupted run ends with."""
+        when = f"after step {self.progress.step} of {self.total}"
+        return interrupted(self.folder, when, self.signals.number)
 
     def steps(self) -> range:
         """The steps still to be done."""

@@ -1,0 +1,231 @@
+"""Where predictions go, what they never replace, and runs that write to one place."""
+
+import fcntl
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import training.outputs
+from errors import UserError
+from files import write_text
+from multitask_classifier import main, train
+from options import Options
+from training.outputs import check_outputs, copy_outputs, outputs_of
+
+
+@pytest.fixture
+def own_data(options: Options) -> Options:
+    """With the data and the weights in folders of the test's own, `data` and `base`."""
+    shutil.copytree(options.data_dir, "mine")
+    shutil.copytree(options.model, "base")
+    return replace(options, data_dir="mine", model="base")
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+# ---- outputs that are inputs, or one another
+
+
+def link() -> None:
+    Path("link.csv").symlink_to("mine/sts-dev.csv")
+
+
+def hard_link() -> None:
+    os.link("mine/sts-dev.csv", "hard.csv")
+
+
+def folder_link() -> None:
+    Path("elsewhere").symlink_to("mine")
+
+
+def nothing() -> None:
+    pass
+
+
+INPUTS: list[tuple[Callable[[], None], dict[str, str], str]] = [
+    # of the run itself, under any name
+    (nothing, {"sst_dev": "mine.csv", "sst_dev_out": "mine.csv"}, "mine.csv"),
+    (nothing, {"sst_dev": "mine.csv", "sts_test_out": "{here}/mine.csv"}, "mine.csv"),
+    (nothing, {"sst_dev": "{here}/mine.csv", "sst_dev_out": "mine/../mine.csv"}, "mine.csv"),
+    (nothing, {"para_test_out": "mine/sts-dev.csv"}, "mine/sts-dev.csv"),
+    (link, {"sst_dev_out": "link.csv"}, "mine/sts-dev.csv"),
+    (hard_link, {"sst_dev_out": "hard.csv"}, "mine/sts-dev.csv"),
+    (folder_link, {"sst_dev_out": "elsewhere/sts-dev.csv"}, "mine/sts-dev.csv"),
+    # another task's, there or not, and the weights' folder's
+    (nothing, {"sst_dev_out": "mine/ids-cfimdb-train.csv"}, "mine/ids-cfimdb-train.csv"),
+    (folder_link, {"sst_dev_out": "elsewhere/ids-mine.csv"}, "mine/ids-mine.csv"),
+    (nothing, {"sst_dev_out": "base/model.safetensors"}, "base/model.safetensors"),
+    (nothing, {"sst_dev_out": "base/special_tokens_map.json"}, "base/special_tokens_map.json"),
+]
+
+
+@pytest.mark.parametrize(("prepare", "files", "same"), INPUTS)
+def test_an_input_is_never_replaced(
+    own_data: Options,
+    prepare: Callable[[], None],
+    files: dict[str, str],
+    same: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training.outputs, "TASKS", training.outputs.TASKS)
+    cfimdb = training.outputs.TASKS["cfimdb"]
+    if "ids-mine.csv" in same:  # a data file of a task, which is not there yet
+        more = {"mine": replace(cfimdb, files="ids-{}.csv".replace("{}", "mine"))}
+        monkeypatch.setattr(training.outputs, "TASKS", {**training.outputs.TASKS, **more})
+    shutil.copy("mine/ids-sst-dev.csv", "mine.csv")
+    prepare()
+    before = contents("mine"), contents("base"), Path("mine.csv").read_bytes()
+    given = {name: path.format(here=tmp_path) for name, path in files.items()}
+    output = next(path for name, path in given.items() if name.endswith("_out"))
+    with pytest.raises(UserError) as caught:
+        train(replace(own_data, files=given))
+    message = str(caught.value)
+    assert message.startswith(f"{output}: predictions would replace ") and same in message
+    assert before == (contents("mine"), contents("base"), Path("mine.csv").read_bytes())
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "both"),
+    [
+        ({"predictions": "{split}.csv"}, "dev.csv and dev.csv"),
+        ({"files": {"sst_dev_out": "a.csv", "sts_test_out": "b/../a.csv"}}, "a.csv and b/../a.csv"),
+        ({"files": {"sst_dev_out": "x/a.csv", "sts_dev_out": "y/a.csv"}}, "x/a.csv and y/a.csv"),
+        ({"files": {"sst_dev_out": "there", "sts_dev_out": "alias"}}, "there and alias"),
+    ],
+)
+def test_two_outputs_that_are_one_file(options: Options, change: dict, both: str) -> None:
+    Path("x").mkdir()
+    Path("y").symlink_to("x")
+    Path("there").touch()
+    os.link("there", "alias")
+    with pytest.raises(UserError, match=f"^{re.escape(both)}: two prediction files would be one"):
+        check_outputs(replace(options, **change))
+
+
+def test_the_outputs_of_one_run_are_not_the_inputs_of_the_next(own_data: Options) -> None:
+    first = replace(own_data, tasks=("sst",), files={"sst_dev_out": "film.csv"})
+    files = {"cfimdb_train": "mine/ids-cfimdb-train.csv", "cfimdb_dev": "film.csv"}
+    second = replace(own_data, tasks=("cfimdb",), files=files)
+    shutil.copy("mine/ids-cfimdb-dev.csv", "film.csv")
+    check_outputs(first), check_outputs(second)
+    with pytest.raises(UserError, match=r"^film.csv: predictions would replace film.csv, which"):
+        check_outputs(second, first)
+
+
+def test_the_folder_of_the_resumed_run_is_left_alone(options: Options) -> None:
+    run = Path("runs/one")
+    run.mkdir(parents=True)
+    resumed = replace(options, resume="runs/one", predictions="runs/one/../one/{task}-{split}.json")
+    with pytest.raises(UserError, match="lies in the run's own folder runs/one"):
+        check_outputs(resumed)
+    check_outputs(replace(resumed, predictions="runs/other/{task}-{split}.json"))
+
+
+# ---- outputs that can't be written
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/dev/null", "/dev/null: a device or a pipe, which is never replaced"),
+        ("pipe", "pipe: a device or a pipe"),
+        ("locked.csv", "locked.csv: read-only"),
+        ("folder", "folder: a folder, expected a file"),
+        ("x" * 300, r"can't be written \(File name too long\)"),
+        ("x" * 300 + "/out.csv", r"can't be written \(File name too long\)"),
+        ("a\0b", "a character that no file's name can have"),
+        ("a\ud800b", "a character that no file's name can have"),
+        ("loop", r"loop: can't be written \(Too many levels"),
+        ("locked.csv/out.csv", r"out.csv: can't be written \(Not a directory\)"),
+        ("predictions", "predictions: a folder, expected a file"),  # that the other five make
+    ],
+)
+def test_what_is_no_file_to_be_written_is_refused_at_the_start(
+    options: Options, path: str, message: str
+) -> None:
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    Path("loop").symlink_to("loop")
+    Path("locked.csv").touch(mode=0o444)
+    with pytest.raises(UserError, match=message):
+        train(replace(options, files={"sst_dev_out": path}))
+    assert not Path("runs").exists()
+
+
+# ---- two runs and one place
+
+
+def test_a_set_of_copies_is_of_one_run(options: Options) -> None:
+    outputs = outputs_of(options)
+    for run in ("a", "b"):
+        for output in outputs:
+            write_text(Path(run, output.name), run)
+    for _ in range(10):
+        runs = [threading.Thread(target=copy_outputs, args=(Path(r), outputs)) for r in ("a", "b")]
+        for run in runs:
+            run.start()
+        for run in runs:
+            run.join()
+        assert len({output.copy.read_text() for output in outputs}) == 1
+
+
+def test_a_finished_run_that_is_resumed_leaves_newer_predictions(
+    options: Options, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(train(options)["folder"])
+    first = contents("predictions")
+    own = folder / "predictions"
+    assert first == contents(str(own))
+    for path in Path("predictions").iterdir():
+        path.write_text("of a newer run")
+    (own / "sst-dev-output.csv").unlink()
+    capsys.readouterr()
+    main(["--resume", str(folder)])
+    assert set(contents("predictions").values()) == {b"of a newer run"}
+    assert contents(str(own)) == first
+    assert f"cp {own}/* predictions/\n" in capsys.readouterr().out
+
+
+def test_predictions_that_can_not_be_copied_are_in_the_run_and_copied_on_resuming(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk got full, or a folder took the file's place, in the hours of training."""
+    load = training.outputs.predict
+
+    def spoil(*given: object) -> object:
+        Path("mine.csv").mkdir(exist_ok=True)
+        return load(*given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.outputs, "predict", spoil)
+        with pytest.raises(UserError, match=r"^mine.csv: a folder.*the predictions are in (\S+)$"):
+            train(replace(options, files={"sst_dev_out": "mine.csv"}))
+    (folder,) = Path("runs").iterdir()
+    assert len(contents(str(folder / "predictions"))) == 6
+    Path("mine.csv").rmdir()
+    main(["--resume", str(folder)])
+    assert Path("mine.csv").read_text().startswith("id \t Predicted_Sentiment")
+
+
+def test_what_killed_runs_left_is_cleared(options: Options) -> None:
+    folder = Path(train(options)["folder"])
+    places = [Path("predictions"), folder, folder / "predictions"]
+    for place in places:
+        (place / ".minbert-dead.new").write_text("half")
+    with open("predictions/.minbert-alive.new", "wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        check_outputs(options)
+        main(["--resume", str(folder)])
+    left = [path.name for place in places for path in place.glob(".*")]
+    assert left == [".minbert-alive.new"]
