@@ -17,10 +17,13 @@ class Stream:
     """A text stream whose `write` and `flush` never raise; all else is the stream's own."""
 
     def __init__(self, stream: TextIO | None):
-        self.stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (stays open)
+        if stream is None or stream.closed:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (stays open)
+        self.stream = stream
         # A name that the terminal's encoding lacks is shown escaped.
-        if isinstance(self.stream, io.TextIOWrapper):
-            self.stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            self.flush()  # or reconfigure does, and may fail
+            stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write a text, or drop it."""

@@ -1,0 +1,111 @@
+"""Signals that end a run: it is saved, says how to go on, and is resumed to the same weights."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import training.outputs
+from errors import Interrupted, run_main
+from multitask_classifier import main, train
+from options import Options
+from tests.test_train import same, weights
+from training.run import Run
+from training.signals import ENDING
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """As they were before, afterwards; and no test depends on how the suite was started."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(numbers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the next run get these signals in its second step."""
+    log = Run.log
+
+    def log_and_send(self: Run, step: int, *rest: object) -> None:
+        log(self, step, *rest)  # type: ignore[arg-type]
+        if step == 1:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Run, "log", log_and_send)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        *([number] for number in ENDING),
+        [signal.SIGHUP, signal.SIGHUP],  # bash's and the kernel's
+        [signal.SIGTERM, signal.SIGHUP],  # as systemd can be told to
+        [signal.SIGUSR1, signal.SIGTERM],
+    ],
+    ids=str,
+)
+def test_a_signal_saves_and_the_run_goes_on(
+    options: Options, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        send(numbers, patch)
+        with pytest.raises(Interrupted, match="^stopped after step 2 of 3; go on with: ") as stop:
+            train(options)
+    assert stop.value.code == 128 + numbers[0]
+    folder = str(stop.value).split("--resume ")[1]
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    if numbers == [signal.SIGHUP]:
+        main(["--resume", folder])
+        assert same(weights(folder), weights(train(options)["folder"]))
+
+
+def test_the_second_ctrl_c_stops_at_once(
+    options: Options, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    send([signal.SIGINT, signal.SIGINT], monkeypatch)
+    monkeypatch.setattr("sys.argv", ["multitask_classifier.py"])
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda _: train(options) and None)
+    assert ended.value.code == 130
+    assert capfd.readouterr().err.endswith("\ninterrupted\n")
+    assert not list(Path().glob("runs/*/last"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_an_ignored_signal_stays_ignored(
+    options: Options, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`nohup` has SIGHUP ignored, and `&` in a script SIGINT."""
+    signal.signal(number, signal.SIG_IGN)
+    send([number], monkeypatch)
+    assert train(options)["best"]
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_ctrl_c_while_predicting(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.outputs, "predict", interrupt)
+        with pytest.raises(Interrupted, match="^stopped before all predictions") as stopped:
+            train(options)
+    assert stopped.value.code == 130 and not list(Path("predictions").iterdir())
+    main(["--resume", str(stopped.value).split("--resume ")[1]])
+    assert len(list(Path("predictions").iterdir())) == 6
+
+
+def test_a_run_in_another_thread_leaves_signals_alone(options: Options) -> None:
+    """Python allows handlers in the main thread only."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train, replace(options, steps_per_epoch=1)).result()["best"]
