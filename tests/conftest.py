@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="folder with the course's CSV files (tests marked real_data)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests interrupt themselves, even where the suite runs behind a `&`, which ignores Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,14 @@
 """Signals that end a run: it is saved, says how to go on, and is resumed to the same weights."""
 
+import fcntl
+import json
 import os
+import pty
+import re
 import signal
+import struct
+import sys
+import termios
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +19,7 @@ import training.outputs
 from errors import Interrupted, run_main
 from multitask_classifier import main, train
 from options import Options
-from tests.test_train import same, weights
+from tests.test_train import ROOT, flags, same, weights
 from training.run import Run
 from training.signals import ENDING
 
@@ -109,3 +116,22 @@ def test_a_run_in_another_thread_leaves_signals_alone(options: Options) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(train, replace(options, steps_per_epoch=1)).result()["best"]
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed(options: Options) -> None:
+    """A real one: the kernel sends SIGHUP, and every write fails."""
+    endless = replace(options, steps_per_epoch=100_000, save_every=100_000)
+    command = [sys.executable, str(ROOT / "multitask_classifier.py"), *flags(endless)]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(command[0], command)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    shown = b""
+    while not re.search(rb" [1-9]\d*/100000 ", shown):
+        shown += os.read(terminal, 4096)  # OSError where the run has ended by itself
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    (progress,) = Path("runs").glob("*/last/progress.json")
+    assert json.loads(progress.read_text())["step"] >= 1
