@@ -87,27 +87,21 @@ def run_main(main: Callable[[list[str]], None]) -> None:
     """
     warnings.formatwarning = lambda message, *_: f"warning: {one_line(str(message))}\n"
     began = signal.getsignal(signal.SIGINT) is end_at_once
-    try:
-        with lasting_streams():
-            run_to_exit(main, began)
-    finally:
-        # The interpreter's clean-up takes a while too.
-        if began:
-            signal.signal(signal.SIGINT, end_at_once)
-
-
-def run_to_exit(main: Callable[[list[str]], None], began: bool) -> None:
-    """Call `main(argv)`; sys.exit where it ends early."""
-    try:
-        if began:  # from here on there may be something to clean up
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(stop.code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    with lasting_streams():
+        try:
+            if began:  # from here on there may be something to clean up
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            main(sys.argv[1:])
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except Interrupted as stop:
+            print(stop, file=sys.stderr)
+            sys.exit(stop.code)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+        finally:
+            # What follows takes a while too: a pipe that is full, the interpreter's clean-up.
+            if began:
+                signal.signal(signal.SIGINT, end_at_once)

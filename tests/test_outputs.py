@@ -47,6 +47,11 @@ def folder_link() -> None:
     Path("elsewhere").symlink_to("mine")
 
 
+def gone() -> None:
+    folder_link()
+    Path("mine/ids-cfimdb-dev.csv").unlink()
+
+
 def nothing() -> None:
     pass
 
@@ -62,7 +67,7 @@ INPUTS: list[tuple[Callable[[], None], dict[str, str], str]] = [
     (folder_link, {"sst_dev_out": "elsewhere/sts-dev.csv"}, "mine/sts-dev.csv"),
     # another task's, there or not, and the weights' folder's
     (nothing, {"sst_dev_out": "mine/ids-cfimdb-train.csv"}, "mine/ids-cfimdb-train.csv"),
-    (folder_link, {"sst_dev_out": "elsewhere/ids-mine.csv"}, "mine/ids-mine.csv"),
+    (gone, {"sst_dev_out": "elsewhere/ids-cfimdb-dev.csv"}, "mine/ids-cfimdb-dev.csv"),
     (nothing, {"sst_dev_out": "base/model.safetensors"}, "base/model.safetensors"),
     (nothing, {"sst_dev_out": "base/special_tokens_map.json"}, "base/special_tokens_map.json"),
 ]
@@ -75,13 +80,7 @@ def test_an_input_is_never_replaced(
     files: dict[str, str],
     same: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training.outputs, "TASKS", training.outputs.TASKS)
-    cfimdb = training.outputs.TASKS["cfimdb"]
-    if "ids-mine.csv" in same:  # a data file of a task, which is not there yet
-        more = {"mine": replace(cfimdb, files="ids-{}.csv".replace("{}", "mine"))}
-        monkeypatch.setattr(training.outputs, "TASKS", {**training.outputs.TASKS, **more})
     shutil.copy("mine/ids-sst-dev.csv", "mine.csv")
     prepare()
     before = contents("mine"), contents("base"), Path("mine.csv").read_bytes()
