@@ -44,6 +44,7 @@ from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, has_finished, write_outputs
+from training.repeatable import settle_arithmetic
 from training.run import Run, resumed
 from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
@@ -169,6 +170,7 @@ def train(options: Options) -> dict[str, Any]:
     device = pick_device(options.use_gpu)
     seed_everything(options.seed)
     keep_freed_memory()
+    settle_arithmetic()
     model = build(options).to(device)
     model.compute_dtype = pick_dtype(options.precision, device)
     data, facts = load_data(options, model)

@@ -76,6 +76,8 @@ class AdamW(torch.optim.Optimizer):
     ):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "correct_bias": correct_bias, "form": form})
+        # On some MKLs a first call from several threads is inexact: see training/repeatable.py.
+        torch.ones(1).sqrt()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """torch's, with the arguments checked; the constructor too comes here, once a group."""
