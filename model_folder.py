@@ -67,10 +67,10 @@ def check_base(folder: Path, found: Base) -> None:
     then = read_record(folder / "base.json", Base)
     for what, was, now in (
         ("weights", then.weights, found.weights),
-        ("tokenizer", then.tokenizer, found.tokenizer),
+        ("token ids", then.tokenizer, found.tokenizer),
     ):
         if was != now:
             raise UserError(
-                f"{folder}: trained on another {then.model}: its {what} had the checksum "
-                f"{was[:12]}, those found at {found.model} have {now[:12]}; put the old model there"
+                f"{found.model}: not what {folder} was trained on ({Path(then.model).name}): its "
+                f"{what} have the checksum {now[:8]}, expected {was[:8]}; put that model back"
             )

@@ -70,7 +70,6 @@ class BertTokenizer:
         self.truncating: dict[int, Tokenizer] = {}
         self.model_max_length = model_max_length
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=False)
-        self.highest_id = max(vocabulary.values())
         # Of all that rules the token ids.
         self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self.check_frame()
@@ -130,12 +129,12 @@ class BertTokenizer:
         """
         pieces = len(self)
         padded_sizes = [-(-pieces // multiple) * multiple for multiple in (8, 16, 32, 64, 128)]
-        if self.highest_id == pieces - 1 and size != pieces and size in padded_sizes:
+        if pieces != size and size in padded_sizes:
             print(f"{source}: {pieces} pieces in the vocabulary, {size} rows in the model")
-        elif self.highest_id >= size or pieces != size:
+        elif pieces != size:
             raise UserError(
-                f"{source}: {pieces} pieces in the vocabulary (highest id {self.highest_id}), but "
-                f"vocab_size is {size} in config.json; is the vocabulary whole, and this model's?"
+                f"{source}: {pieces} pieces in the vocabulary, but vocab_size is {size} in "
+                "config.json; is the vocabulary whole, and this model's?"
             )
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -82,10 +82,10 @@ def from_vocabulary(text: str, path: Path) -> Tokenizer:
 
 
 def check_ids(vocabulary: dict[str, int]) -> None:
-    """UserError where two pieces have one id."""
-    if len(set(vocabulary.values())) < len(vocabulary):
-        pieces: dict[int, str] = {}
-        for piece, i in vocabulary.items():
-            if i in pieces:
-                raise UserError(f'"{pieces[i]}" and "{piece}" both have the id {i}')
-            pieces[i] = piece
+    """UserError unless n pieces have the ids 0 to n - 1.
+
+    Two pieces of one id can't be told apart, and the library writes out all ids up to the highest.
+    """
+    for expected, (piece, i) in enumerate(sorted(vocabulary.items(), key=lambda item: item[1])):
+        if i != expected:
+            raise UserError(f'"{piece}" has the id {i} where {expected} is next')
