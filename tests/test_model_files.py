@@ -384,6 +384,7 @@ def test_what_is_no_state_dict(folder: Path, kind: str) -> None:
     assert "pytorch_model.bin: not a state dict" in message
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_with_one_byte_changed(tmp_path: Path, zipped: bool) -> None:
     """At every place: a state dict or a UserError, and nothing else."""
