@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     """The tensors of a .bin file; UserError for anything else in it. None of its code is run."""
     check_regular(path)
     try:
+        if unpacks_to_more(path):
+            raise ValueError
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged pickle fails in any way, and torch's advice is to trust the file
         raise UserError(
@@ -154,6 +157,14 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
                 "is no plain tensor"
             )
     return state
+
+
+def unpacks_to_more(path: Path) -> bool:
+    """Whether a .bin file holds more than its own size, compressed; torch writes none of those."""
+    if not zipfile.is_zipfile(path):  # torch's form before 1.6
+        return False
+    with zipfile.ZipFile(path) as file:
+        return sum(part.file_size for part in file.infolist()) > os.path.getsize(path)
 
 
 def is_plain(x: Any) -> bool:
