@@ -351,6 +351,15 @@ def test_large_weights_are_weights(folder: Path) -> None:
     assert BertModel.from_pretrained(folder).pooler_dense.bias[0] == 3e38
 
 
+def test_a_feed_forward_made_from_weights_that_are_not_whole(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    del state["encoder.layer.1.intermediate.dense.bias"]
+    save_file(state, folder / "model.safetensors")
+    config = replace(BertConfig.from_pretrained(folder), feed_forward="swiglu")
+    message = message_of(lambda: BertModel.from_pretrained(folder, config))
+    assert "the weights lack bert_layers.1.interm_dense.bias" in message
+
+
 def test_two_names_of_one_weight(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     state["bert.pooler.dense.bias"] = state["pooler.dense.bias"].clone()
