@@ -3,72 +3,48 @@
 `python base_bert.py NAME` fetches a model from the Hugging Face hub (or finds it on disk) and
 prints its folder.
 
-Weights (pretrained.py finds and reads them) may be under Hugging Face's names (old TensorFlow
-gamma/beta too), with or without the `bert.` prefix, or under the course's names. Every name must be
-accounted for. Left out: other architectures.
+pretrained.py finds and reads the weights, weights.py knows their names. Left out: other
+architectures.
 """
 
-import json
-import re
-import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from errors import UserError, run_main
-from pretrained import TOKENIZER_FILES, find_pretrained, read_weights
-
-# Hugging Face's names and the course's, in the order in which they must be replaced.
-NAMES = [
-    ("embeddings.word_embeddings", "word_embedding"),
-    ("embeddings.position_embeddings", "pos_embedding"),
-    ("embeddings.token_type_embeddings", "tk_type_embedding"),
-    ("embeddings.LayerNorm", "embed_layer_norm"),
-    ("encoder.layer", "bert_layers"),
-    ("attention.self", "self_attention"),
-    ("attention.output.dense", "attention_dense"),
-    ("attention.output.LayerNorm", "attention_layer_norm"),
-    ("intermediate.dense", "interm_dense"),
-    ("output.dense", "out_dense"),
-    ("output.LayerNorm", "out_layer_norm"),
-    ("pooler.dense", "pooler_dense"),
-]
-# The encoder's top-level names; whatever else a checkpoint holds is not the encoder's.
-ENCODER = (
-    "word_embedding",
-    "pos_embedding",
-    "tk_type_embedding",
-    "embed_layer_norm",
-    "bert_layers",
-    "pooler_dense",
-)
+from files import read_bytes, write_bytes
+from json_files import Between, read_json, record, write_json
+from pretrained import LARGEST_VOCABULARY, TOKENIZER_FILES, find_pretrained, read_weights
+from tensor_files import sha256_of_tensors, write_tensors
+from weights import ENCODER, check_sizes, hub_name, in_course_names, load_weights
+from weights import course_name as course_name  # importable from here too
 
 
 @dataclass
 class BertConfig:
     """What a BERT encoder needs of a Hugging Face config.json, and two fields of ours, the last."""
 
-    # The sizes of the network; the defaults are BERT-base's.
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
+    # The sizes of the network; the defaults are BERT-base's. The ranges are wider than any BERT.
+    vocab_size: Annotated[int, Between(1, 2**22)] = 30522
+    hidden_size: Annotated[int, Between(1, 2**14)] = 768
+    num_hidden_layers: Annotated[int, Between(1, 256)] = 12
+    num_attention_heads: Annotated[int, Between(1, 2**10)] = 12
+    intermediate_size: Annotated[int, Between(1, 2**16)] = 3072
     # Activation and dropout.
     hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
+    hidden_dropout_prob: Annotated[float, Between(0, 1)] = 0.1
+    attention_probs_dropout_prob: Annotated[float, Between(0, 1)] = 0.1
     # The embeddings, the spread of the initial weights, and the norms' epsilon.
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int = 0
+    max_position_embeddings: Annotated[int, Between(1, 2**16)] = 512
+    type_vocab_size: Annotated[int, Between(1, 2**10)] = 2
+    initializer_range: Annotated[float, Between(0, 1)] = 0.02
+    layer_norm_eps: Annotated[float, Between(0, 1)] = 1e-12
+    pad_token_id: Annotated[int, Between(0, 2**22)] = 0
     # Variants of ours, which Hugging Face's config.json does not have.
     norm: str = "layernorm"
     feed_forward: str = "gelu"
@@ -80,6 +56,10 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is not a multiple of "
                 f"{self.num_attention_heads} heads"
             )
+        if self.pad_token_id >= self.vocab_size:
+            raise UserError(
+                f"pad_token_id {self.pad_token_id} is not below vocab_size {self.vocab_size}"
+            )
         if self.hidden_act != "gelu":
             raise UserError(
                 f'hidden_act is "{self.hidden_act}"; BERT\'s is "gelu", the exact erf form, '
@@ -87,27 +67,30 @@ class BertConfig:
             )
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "BertConfig":
-        """From a config.json's contents; fields that are not BERT's are passed over."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in values.items() if k in known})
+    def from_dict(cls, values: Any, source: str = "config.json") -> "BertConfig":
+        """From a config.json's contents; fields that are not BERT's are passed over.
+
+        UserError, which names the source, for a value of another type or out of range.
+        """
+        return record(cls, values, source, others_too=True)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "BertConfig":
         """From a hub id's or folder's config.json."""
-        # Damaged files are the user's to mend, so they get one plain line each.
         path = find_pretrained(name) / "config.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not a readable config.json ({error})") from None
-        if not isinstance(values, dict):
-            kind = type(values).__name__
-            raise UserError(f"{path}: not a readable config.json (a {kind}, expected an object)")
+        values = read_json(path)
         # Other models have a config.json too; minbert is ours, with another norm or feed-forward.
-        if values.get("model_type", "bert") not in ("bert", "minbert"):
-            raise UserError(f'{path}: model_type is "{values["model_type"]}", expected "bert"')
-        return cls.from_dict(values)
+        kind = values.get("model_type", "bert") if isinstance(values, dict) else "bert"
+        if kind not in ("bert", "minbert"):
+            raise UserError(f'{path}: model_type is "{kind}", expected "bert"')
+        return cls.from_dict(values, str(path))
+
+    def choice(self, field: str, table: Mapping[str, Any]) -> Any:
+        """What a table has under the name that a field holds; UserError where it has nothing."""
+        name = getattr(self, field)
+        if name not in table:
+            raise UserError(f'{field} is "{name}", expected one of {", ".join(table)}')
+        return table[name]
 
     def save(self, folder: Path) -> None:
         """Write config.json.
@@ -117,9 +100,7 @@ class BertConfig:
         # Under the type bert, transformers would put the weights into a network of another form.
         plain = (self.norm, self.feed_forward) == ("layernorm", "gelu")
         head = {"architectures": ["BertModel"], "model_type": "bert" if plain else "minbert"}
-        (folder / "config.json").write_text(
-            json.dumps({**head, **asdict(self)}, indent=2) + "\n", encoding="utf-8"
-        )
+        write_json(folder / "config.json", {**head, **asdict(self)})
 
 
 def same_width(width: int) -> int:
@@ -138,80 +119,6 @@ class FeedForward:
     width_afresh: Callable[[int], int] = same_width
 
 
-def course_name(name: str) -> str:
-    """The course's name of a parameter, without `bert.`.
-
-    From Hugging Face's, old or new, or from the course's.
-    """
-    # Old TensorFlow names first: norms have gamma and beta there.
-    name = re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name.removeprefix("bert.")))
-    # Whole parts of the dotted name only, so that names of the course's pass unchanged.
-    for theirs, ours in NAMES:
-        name = re.sub(rf"(^|\.){re.escape(theirs)}\.", rf"\g<1>{ours}.", name)
-    return name
-
-
-def hub_name(name: str) -> str:
-    """The Hugging Face name of one of our parameters."""
-    for theirs, ours in NAMES:
-        name = re.sub(rf"(^|\.){ours}\.", rf"\g<1>{theirs}.", name)
-    return name
-
-
-LoadingInfo = dict[str, list[str]]
-
-
-def load_weights(
-    model: nn.Module, state: dict[str, Tensor], new: set[str], source: str
-) -> LoadingInfo:
-    """Load a state dict in the course's names. `new` is the exact set of names that it may lack.
-
-    Names outside the encoder (pre-training heads, say) are passed over and printed; any other
-    difference is an error. Returns transformers' loading info: which names stay as initialised
-    (missing_keys) and which are passed over (unexpected_keys).
-    """
-    # Split the given names into the encoder's and others; position_ids is a constant, not a weight.
-    own = model.state_dict()
-    expected = {name for name in own if name != "position_ids"}
-    outside = sorted(
-        name for name in state if not name.startswith(ENCODER) and "position_ids" not in name
-    )
-    given = {name: x for name, x in state.items() if name.startswith(ENCODER)}
-    # Some checkpoints, such as masked language models, come without a pooler; that is allowed.
-    pooler = {name for name in expected if name.startswith("pooler_dense")}
-    missing, unexpected = expected - set(given) - new, set(given) - expected
-    if missing == pooler:
-        print(f"{source}: has no pooler; ours starts at random")
-        new = new | pooler
-        missing = set()
-    # Anything else that differs would leave weights at random unnoticed.
-    if missing or unexpected:
-        raise UserError(
-            f"{source}: the weights do not fit the configuration; "
-            f"missing: {', '.join(sorted(missing)) or 'none'}; "
-            f"unexpected: {', '.join(sorted(unexpected)) or 'none'}"
-        )
-    # All wrong shapes are told at once, where torch would print a line for each.
-    shapes = {n: (tuple(x.shape), tuple(own[n].shape)) for n, x in given.items()}
-    wrong = [
-        f"{n} {theirs} instead of {ours}" for n, (theirs, ours) in shapes.items() if theirs != ours
-    ]
-    if wrong:
-        raise UserError(f"{source}: wrong shapes: {'; '.join(wrong)}")
-    if outside:
-        some = ", ".join(outside[:8])
-        print(f"{source}: passed over {len(outside)} names outside the encoder: {some}")
-    # Not strict, since the new names are missing; all others are checked above.
-    model.load_state_dict(given, strict=False)
-    # The other two are transformers' for what is an error here.
-    return {
-        "missing_keys": sorted(new - set(given)),
-        "unexpected_keys": outside,
-        "mismatched_keys": [],
-        "error_msgs": [],
-    }
-
-
 class BertPreTrainedModel(nn.Module):
     """Weight init, loading and saving."""
 
@@ -220,6 +127,8 @@ class BertPreTrainedModel(nn.Module):
         self.config = config
         # Where the weights came from; empty for a model made from scratch.
         self.name_or_path = ""
+        # Of the pretrained weights as they were read; empty likewise.
+        self.base_sha256 = ""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -265,15 +174,25 @@ class BertPreTrainedModel(nn.Module):
         # The configuration may come from the caller, and the weights always come from the folder.
         folder = find_pretrained(name, local_only=local_files_only, cache_dir=cache_dir)
         config = config or BertConfig.from_pretrained(folder)
+
+        # The weights say how large the network is, before it is made.
+        read = in_course_names(read_weights(folder), str(name))
+        shapes = {key: tuple(x.shape) for key, x in read.items()}
+        check_sizes(shapes, config, str(name), afresh)
         model = cls(config)
+        own = {key: x for key, x in read.items() if key.startswith(ENCODER)}
+        model.base_sha256 = sha256_of_tensors(own)
 
         # Master weights are fp32, whatever dtype the file has.
-        state = {course_name(k): v.float() for k, v in read_weights(folder).items()}
+        state = {key: x.float() if key in own else x for key, x in read.items()}
         # Layers whose shape is not BERT's make their weights from BERT's.
         new: set[str] = set()
         for prefix, module in model.named_modules():
             if translate := getattr(module, "translate_pretrained", None):
-                new |= translate(state, prefix, afresh)
+                try:
+                    new |= translate(state, prefix, afresh)
+                except KeyError as missing:
+                    raise UserError(f"{name}: the weights lack {missing.args[0]}") from None
         info = load_weights(model, state, new, str(name))
         # The vocabulary is looked for under this name later, in the hub's own cache.
         model.name_or_path = str(name if cache_dir is None else folder)
@@ -296,14 +215,13 @@ class BertPreTrainedModel(nn.Module):
         self.config.save(folder)
 
         # Weights under Hugging Face's names; the constant positions are left out.
-        own = {k: v for k, v in self.state_dict().items() if k != "position_ids"}
-        state = {hub_name(k): v.detach().cpu().contiguous() for k, v in own.items()}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        own = {hub_name(k): v for k, v in self.state_dict().items() if k != "position_ids"}
+        write_tensors(folder / "model.safetensors", own)
 
         # Saved onto itself, a folder has its vocabulary already.
         for name in TOKENIZER_FILES:
-            if source.resolve() != folder.resolve() and (source / name).exists():
-                shutil.copyfile(source / name, folder / name)
+            if source.resolve() != folder.resolve() and os.path.exists(source / name):
+                write_bytes(folder / name, read_bytes(source / name, LARGEST_VOCABULARY))
 
 
 def main(argv: list[str]) -> None:

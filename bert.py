@@ -70,8 +70,8 @@ class BertLayer(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
 
-        norm = NORMS[config.norm]
-        self.feed_forward = FEED_FORWARDS[config.feed_forward]
+        norm = config.choice("norm", NORMS)
+        self.feed_forward: FeedForward = config.choice("feed_forward", FEED_FORWARDS)
 
         # Attention and its way back into the residual stream. The names are the course's.
         self.self_attention = BertSelfAttention(config)
@@ -193,7 +193,7 @@ class BertModel(BertPreTrainedModel):
         self.word_embedding = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.pos_embedding = nn.Embedding(config.max_position_embeddings, size)
         self.tk_type_embedding = nn.Embedding(config.type_vocab_size, size)
-        self.embed_layer_norm = NORMS[config.norm](size, eps=config.layer_norm_eps)
+        self.embed_layer_norm = config.choice("norm", NORMS)(size, eps=config.layer_norm_eps)
         self.embed_dropout = Dropout(config.hidden_dropout_prob)
         # The course's checkpoints hold this buffer.
         positions = torch.arange(config.max_position_embeddings)

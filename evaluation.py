@@ -4,8 +4,9 @@ The course's functions, which its scripts import from here, are in course/evalua
 files are written by examples.py.
 """
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 from sklearn.metrics import confusion_matrix, f1_score
-from torch import Tensor
+from torch import Tensor, nn
 
 from course.evaluation import (  # noqa: F401  (the course's scripts import these from here)
     model_eval_multitask,
@@ -22,7 +23,7 @@ from course.evaluation import (  # noqa: F401  (the course's scripts import thes
     test_model_multitask,
 )
 from datasets import Split
-from errors import UserError
+from errors import UserError, listed
 from examples import write_predictions  # noqa: F401  (importable from here too)
 from packing import Batch
 from tasks import Task, overall
@@ -39,6 +40,12 @@ class Model(Protocol):
     def train(self, mode: bool = True) -> Any:
         """Into train or eval mode."""
 
+    def modules(self) -> Iterator[nn.Module]:
+        """Itself and all modules in it."""
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Its weights."""
+
     def logits(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """{task: [B, ...]}."""
 
@@ -52,6 +59,30 @@ def same_width(logits: list[Tensor]) -> list[Tensor]:
     return [F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in logits]
 
 
+@contextlib.contextmanager
+def eval_mode(model: Model) -> Iterator[None]:
+    """A model in eval mode; afterwards each of its modules is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.train(False)
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def not_finite(name: str, model: Model) -> UserError:
+    """The error for outputs that are not finite: in training, or of a model as it was loaded."""
+    if model.training:
+        reason = "training diverged; lower --lr, or keep --clip"
+    else:
+        bad = [key for key, x in model.named_parameters() if not x.isfinite().all()]
+        reason = "its weights are, so they are too large; train it anew with a lower --lr"
+        if bad:
+            reason = f"NaN or infinity in its weights {listed(bad)}; is the file damaged?"
+    return UserError(f"{name}: the model's outputs are not finite: {reason}")
+
+
 @torch.no_grad()
 def predict_logits(model: Model, split: Split) -> Tensor:
     """The logits of all examples, in file order, the model in eval mode.
@@ -59,28 +90,20 @@ def predict_logits(model: Model, split: Split) -> Tensor:
     [examples, outputs], or [examples, T, outputs] where each token has some; fp32, on the CPU.
     UserError where they are not finite: no score, best model or prediction file may come from them.
     """
-    # The model goes back to the mode it was in: training calls this after an epoch.
-    name = split.task.name
-    was_training = model.training
-    model.train(False)
-
     # Batches go by length, not in file order; `order` remembers which example came when.
+    name = split.task.name
     parts: list[Tensor] = []
     order: list[int] = []
-    for indices in split.by_length(EVALUATION_TOKENS):
-        logits = model.logits({name: split.batch(indices)})[name]
-        parts.append(logits.float().cpu())
-        order += indices
-    model.train(was_training)
-
+    with eval_mode(model):
+        for indices in split.by_length(EVALUATION_TOKENS):
+            logits = model.logits({name: split.batch(indices)})[name]
+            parts.append(logits.float().cpu())
+            order += indices
     together = torch.cat(same_width(parts))
 
     # Scores of NaN would compare as neither better nor worse; stop here.
     if not together.isfinite().all():
-        raise UserError(
-            f"{name}: the model's outputs are not finite, training diverged; "
-            "lower --lr, or keep --clip"
-        )
+        raise not_finite(name, model)
 
     # argsort of the order of reading is its inverse: back to file order.
     return together[torch.tensor(order).argsort()]

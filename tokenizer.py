@@ -6,7 +6,6 @@ pieces (the backend has them), truncation by any rule but longest-first, padding
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, normalizers
 
 from errors import UserError
+from files import write_text
+from json_files import read_record, write_json
 from pretrained import find_pretrained
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+from texts import as_items, check_text
+from tokenizer_files import SPECIAL, Settings, check_ids, plain_errors, read_backend
 
 
 class BatchEncoding(dict[str, Any]):
@@ -49,7 +50,9 @@ class BertTokenizer:
     pad_token, unk_token, cls_token, sep_token, mask_token = SPECIAL
 
     def __init__(self, backend: Tokenizer, model_max_length: int = 512):
-        ids = {token: i for token in SPECIAL if (i := backend.token_to_id(token)) is not None}
+        vocabulary = backend.get_vocab()
+        check_ids(vocabulary)
+        ids = {token: vocabulary[token] for token in SPECIAL if token in vocabulary}
         if len(ids) < len(SPECIAL):
             raise UserError(
                 f"not a BERT vocabulary: it lacks {', '.join(t for t in SPECIAL if t not in ids)}"
@@ -69,6 +72,7 @@ class BertTokenizer:
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=False)
         # Of all that rules the token ids.
         self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        self.check_frame()
 
     @classmethod
     def from_pretrained(
@@ -93,29 +97,45 @@ class BertTokenizer:
             raise UserError(
                 f"{folder}: no tokenizer.json and no vocab.txt in it; fetch the model again"
             )
+        backend = read_backend(path)
+
+        # As in transformers, these settings win over tokenizer.json's.
+        settings = Settings()
+        if os.path.exists(folder / "tokenizer_config.json"):
+            settings = read_record(folder / "tokenizer_config.json", Settings, others_too=True)
+        if settings.do_lower_case is not None:
+            backend.normalizer = normalizers.BertNormalizer(
+                lowercase=settings.do_lower_case,
+                strip_accents=settings.strip_accents,
+                handle_chinese_chars=settings.tokenize_chinese_chars,
+            )
         try:
-            settings = folder / "tokenizer_config.json"
-            config = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
-            if path.suffix == ".json":
-                backend = Tokenizer.from_file(str(path))
-            else:
-                backend = from_vocabulary(path)
-            if not isinstance(backend.model, models.WordPiece):
-                raise UserError(
-                    f"a {type(backend.model).__name__} tokenizer, expected BERT's WordPiece"
-                )
-            if "do_lower_case" in config:  # as in transformers, it wins over tokenizer.json
-                backend.normalizer = normalizers.BertNormalizer(
-                    lowercase=config["do_lower_case"],
-                    strip_accents=config.get("strip_accents"),
-                    handle_chinese_chars=config.get("tokenize_chinese_chars", True),
-                )
-            # null and 1e30 both mean "no limit".
-            return cls(backend, min(config.get("model_max_length") or 512, 512))
-        except Exception as error:  # tokenizers raises plain Exceptions
+            return cls(backend, int(min(settings.model_max_length or 512, 512)))
+        except UserError as error:
+            raise UserError(f"{path}: not usable ({error}); fetch the model again") from None
+
+    def check_frame(self) -> None:
+        """UserError unless texts come as `[CLS] a [SEP]` and pairs as `[CLS] a [SEP] b [SEP]`."""
+        with plain_errors("it encodes no text"):
+            frame = self.backend.encode("", "")
+        expected = [self.cls_token_id, self.sep_token_id, self.sep_token_id]
+        if frame.ids != expected or frame.type_ids != [0, 0, 1]:
+            raise UserError(f"it frames pairs by {frame.tokens}, expected [CLS] [SEP] [SEP]")
+
+    def check_fits(self, size: int, source: str) -> None:
+        """UserError where the vocabulary is not of a model with `size` rows of word embeddings.
+
+        The model may have a few rows more, filled up to a multiple of 8 or 64, say.
+        """
+        pieces = len(self)
+        padded_sizes = [-(-pieces // multiple) * multiple for multiple in (8, 16, 32, 64, 128)]
+        if pieces != size and size in padded_sizes:
+            print(f"{source}: {pieces} pieces in the vocabulary, {size} rows in the model")
+        elif pieces != size:
             raise UserError(
-                f"{path}: not usable ({str(error).strip()}); fetch the model again"
-            ) from None
+                f"{source}: {pieces} pieces in the vocabulary, but vocab_size is {size} in "
+                "config.json; is the vocabulary whole, and this model's?"
+            )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json, vocab.txt for those who read only that, and tokenizer_config.json.
@@ -125,8 +145,10 @@ class BertTokenizer:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / "tokenizer.json"))
-        self.backend.model.save(str(folder))
+        write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
+        vocabulary = self.backend.get_vocab(with_added_tokens=False)
+        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in pieces))
         rules = self.backend.normalizer
         config: dict[str, Any] = {"model_max_length": self.model_max_length}
         if isinstance(rules, normalizers.BertNormalizer):
@@ -141,9 +163,7 @@ class BertTokenizer:
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             }
-        (folder / "tokenizer_config.json").write_text(
-            json.dumps(config, indent=2) + "\n", encoding="utf-8"
-        )
+        write_json(folder / "tokenizer_config.json", config)
 
     def backend_for(self, max_length: int | None) -> Tokenizer:
         """The backend that truncates to max_length, longest-first; None: not at all."""
@@ -163,10 +183,15 @@ class BertTokenizer:
         """[(text,) or (first, second), ...] -> [(token ids, token types), ...], int32, unpadded.
 
         `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, the longer text cut first to at most max_length
-        tokens in all. All cores work at once.
+        tokens in all. All cores work at once. UserError for what is no text.
         """
+        for position, text in enumerate(texts):
+            for part in text:
+                check_text(part, position)
         items = [text if len(text) > 1 else text[0] for text in texts]
-        encodings = self.backend_for(max_length).encode_batch_fast(items)
+        backend = self.backend_for(max_length)
+        with plain_errors("the tokenizer refuses these texts"):
+            encodings = backend.encode_batch_fast(items)
         return [
             (np.array(e.ids, dtype=np.int32), np.array(e.type_ids, dtype=np.int32))
             for e in encodings
@@ -189,7 +214,7 @@ class BertTokenizer:
         Lists of ints, [T] for one text and [B][T] for a list; int64 tensors [B, T] with
         return_tensors="pt". `padding`: to the longest (True) or to max_length ("max_length"), which
         is the model's limit unless given. Raises ValueError for other settings, and for texts of
-        different lengths in one tensor.
+        different lengths in one tensor; UserError for what is no text.
         """
         paddings = (True, False, "longest", "max_length")
         if return_tensors not in (None, "pt") or padding not in paddings:
@@ -198,7 +223,9 @@ class BertTokenizer:
             )
         limit = self.model_max_length if max_length is None else max_length
         backend = self.backend_for(limit if truncation else None)
-        encodings = backend.encode_batch_fast(as_items(text, text_pair))
+        items = as_items(text, text_pair)
+        with plain_errors("the tokenizer refuses these texts"):
+            encodings = backend.encode_batch_fast(items)
 
         # Rows are filled up to the width; longer ones stay as they are.
         lengths = [len(e.ids) for e in encodings]
@@ -231,10 +258,12 @@ class BertTokenizer:
         self, text: str, text_pair: str | None = None, add_special_tokens: bool = True
     ) -> list[int]:
         """A text's or pair's ids, not cut; add_special_tokens puts [CLS] and [SEP] around them."""
+        as_items(text, text_pair)
         return self.backend.encode(text, text_pair, add_special_tokens=add_special_tokens).ids
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text, without [CLS] and [SEP]."""
+        check_text(text, 0)
         return self.backend.encode(text, add_special_tokens=False).tokens
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
@@ -274,35 +303,6 @@ class BertTokenizer:
         return self.backend.get_vocab_size()
 
 
-def as_items(text: str | Sequence[str], text_pair: str | Sequence[str] | None) -> list[Any]:
-    """A call's texts as the backend takes them: [text, ...] or [(first, second), ...].
-
-    Raises ValueError for lists of different lengths.
-    """
-    firsts = [text] if isinstance(text, str) else list(text)
-    if text_pair is None:
-        return firsts
-    seconds = [text_pair] if isinstance(text_pair, str) else list(text_pair)
-    return list(zip(firsts, seconds, strict=True))
-
-
 def padded(row: list[int], width: int, fill: int) -> list[int]:
     """`row` filled up to `width`; a longer row stays as it is."""
     return row + [fill] * (width - len(row))
-
-
-def from_vocabulary(path: Path) -> Tokenizer:
-    """BERT's uncased tokenizer from a vocab.txt: one piece a line, its number the id."""
-    with open(path, encoding="utf-8") as file:
-        vocabulary = {line.rstrip("\n"): i for i, line in enumerate(file)}
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.add_special_tokens([token for token in SPECIAL if token in vocabulary])
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, vocabulary.get(token, 0)) for token in ("[CLS]", "[SEP]")],
-    )
-    return backend

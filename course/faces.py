@@ -35,11 +35,14 @@ def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Tokens:
 
 
 def unpad(input_ids: Tensor, attention_mask: Tensor, limit: int) -> list[Tokens]:
-    """The sentences of a padded batch, unpadded, cut before [SEP] to at most `limit` tokens."""
+    """The sentences of a padded batch, unpadded, cut before [SEP] to at most `limit` tokens.
+
+    A row that is all padding keeps its first token, so that it has an output like any other.
+    """
     sentences = []
     masks = attention_mask.cpu().numpy().astype(bool)
     for row, keep in zip(input_ids.cpu().numpy(), masks, strict=True):
-        ids = row[keep]
+        ids = row[keep] if keep.any() else row[:1]
         if len(ids) > limit:
             ids = np.concatenate([ids[: limit - 1], ids[-1:]])
         sentences.append(Tokens(ids, np.zeros(len(ids), dtype=np.int64)))

@@ -33,6 +33,8 @@ WORDS = [
 ]
 BASE = Options(tasks=("sst", "para", "sts"), precision="fp32")
 ENCODINGS = ("cross", "bi")
+# What is saved of a model whose encoder is frozen.
+ADAPTER_FILES = {"options.json", "base.json", "adapter.safetensors", "manifest.json"}
 
 
 def make(folder: Path, **change: object) -> MultitaskBERT:

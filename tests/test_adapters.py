@@ -19,7 +19,7 @@ from errors import UserError
 from lora import ADAPTER, LoRALinear, adapt
 from multitask_bert import MultitaskBERT
 from options import Options
-from tests.multitask import BASE, batch, logits, make, texts
+from tests.multitask import ADAPTER_FILES, BASE, batch, logits, make, texts
 from tests.test_lora import WithHead, outputs, train
 
 
@@ -202,7 +202,7 @@ def test_load_builds_adapters_too(tiny: Path, tmp_path: Path, monkeypatch: pytes
         folder = tmp_path / next(iter(change))
         folder.mkdir()
         model.save(folder)
-        assert {path.name for path in folder.iterdir()} == {"options.json", "adapter.safetensors"}
+        assert {path.name for path in folder.iterdir()} == ADAPTER_FILES
         loaded = MultitaskBERT.load(folder)
         assert {type(m) for m in loaded.modules()} & {LoRALinear, Scaled, Offset} == kinds
         for task in BASE.tasks:

@@ -246,7 +246,7 @@ def test_a_corrupt_file(folder: Path):
         b"version https://git-lfs.github.com/spec/v1\n",
     ):
         (folder / "model.safetensors").write_bytes(part)
-        refused(folder, "model.safetensors: not a readable weights file", "fetch it again")
+        refused(folder, "model.safetensors: not a readable safetensors file")
     (folder / "model.safetensors").unlink()
     torch.save({"x": torch.zeros(1000)}, folder / "pytorch_model.bin")
     whole = (folder / "pytorch_model.bin").read_bytes()
@@ -278,8 +278,8 @@ def test_config_errors(folder: Path):
     path = folder / "config.json"
     good = json.loads(path.read_text())
     for text, part in [
-        ("{", "not a readable config.json"),
-        ("[]", "not a readable config.json (a list, expected an object)"),
+        ("{", "config.json: not readable JSON"),
+        ("[]", "config.json is [], expected an object"),
         (json.dumps({**good, "model_type": "roberta"}), 'model_type is "roberta", expected "bert"'),
         (json.dumps({**good, "hidden_act": "gelu_new"}), 'hidden_act is "gelu_new"'),
         (
@@ -287,12 +287,12 @@ def test_config_errors(folder: Path):
             "hidden_size 26 is not a multiple of 3 heads",
         ),
         (
-            json.dumps({**good, "num_hidden_layers": 3}),
-            "missing: bert_layers.2.attention_dense.bias, ",
+            json.dumps({**good, "num_hidden_layers": 1}),
+            "unexpected: bert_layers.1.attention_dense.bias, ",
         ),
         (
             json.dumps({**good, "vocab_size": 100}),
-            "word_embedding.weight (101, 26) instead of (100, 26)",
+            "vocab_size is 100 in config.json, 101 in the weights",
         ),
     ]:
         path.write_text(text)

@@ -104,3 +104,20 @@ def test_unpad():
         rows = unpad(ids, (ids > 0).long(), limit)
         assert [row.ids.tolist() for row in rows] == expected
         assert [row.types.tolist() for row in rows] == [[0] * len(x) for x in expected]
+
+
+@pytest.mark.parametrize("pooling,encoding", list(product(POOLINGS, ENCODINGS)))
+def test_a_row_that_is_all_padding(tiny, pooling, encoding):
+    """It has finite outputs, and its neighbours the same as without it."""
+    model = make(tiny, pooling=pooling, pair_encoding=encoding)
+    ids = torch.tensor([[101, 2143, 3185, 102], [0, 0, 0, 0], [101, 2143, 102, 0]])
+    mask = (ids > 0).long()
+    with torch.no_grad():
+        for method, inputs in (
+            (model.predict_sentiment, (ids, mask)),
+            (model.predict_paraphrase, (ids, mask, ids, mask)),
+            (model.predict_similarity, (ids, mask, ids.flip(0), mask.flip(0))),
+        ):
+            out = method(*inputs)
+            assert out.isfinite().all()
+            close(method(*(x[[0, 2]] for x in inputs)), out[[0, 2]])

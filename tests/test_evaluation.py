@@ -114,6 +114,42 @@ def test_file_order(model, task, monkeypatch):
     assert not model.training
 
 
+def test_each_module_goes_back_to_its_own_mode(model, monkeypatch):
+    """A frozen part that stays in eval mode while the rest trains; also after an error."""
+    model.train()
+    model.bert.bert_layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    assert True in modes and False in modes
+    predict_logits(model, split_of(model, "sst"))
+    assert [module.training for module in model.modules()] == modes
+    monkeypatch.setattr(model, "logits", lambda batches: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict_logits(model, split_of(model, "sst"))
+    assert [module.training for module in model.modules()] == modes
+    model.eval()
+
+
+def test_outputs_that_are_not_finite(model):
+    """In training the rate is to blame, in a loaded model its weights."""
+    split = split_of(model, "sst")
+    out = model.pipelines["sst"].head.out
+    before = {name: x.clone() for name, x in out.state_dict().items()}
+    with torch.no_grad():
+        out.bias[0] = float("nan")
+    with pytest.raises(UserError, match="^sst: .* not finite: training diverged; lower --lr"):
+        predict_logits(model.train(), split)
+    with pytest.raises(UserError, match="NaN or infinity in its weights pipelines.sst.head.out.b"):
+        predict_logits(model.eval(), split)
+
+    # Weights can also be too large for their sums.
+    out.load_state_dict(before)
+    with torch.no_grad():
+        out.weight.fill_(3e38)
+    with pytest.raises(UserError, match="its weights are, so they are too large"):
+        predict_logits(model, split)
+    out.load_state_dict(before)
+
+
 def test_evaluate(model):
     splits = {task: split_of(model, task) for task in ("sst", "para", "sts")}
     results = evaluate(model, splits)

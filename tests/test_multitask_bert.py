@@ -23,6 +23,7 @@ from tasks import TASKS
 from tests.multitask import BASE, ENCODINGS, batch, close, logits, make, padded, texts
 from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
+from training.manifest import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -258,27 +259,29 @@ def break_file(folder: Path, name: str, content: str | bytes | None) -> None:
     "change,name,content,message",
     [
         ({}, "options.json", None, "no model in it; expected a run folder with best/"),
-        ({}, "options.json", '{"seed": 1', "options.json is not readable"),
+        ({}, "options.json", '{"seed": 1', "options.json.* not readable"),
         ({}, "options.json", '{"deepness": 1}', "unknown options: deepness"),
         ({}, "options.json", '{"tasks": ["mnli"]}', "--tasks mnli: expected one of"),
+        ({}, "options.json", '{"precision": "fp8"}', "--precision fp8: expected one of"),
+        ({}, "options.json", '{"lora_rank": 3}', "--lora_rank 3 needs --lora"),
         (
             {},
             "options.json",
             '{"tasks": ["cfimdb"]}',
             "model.safetensors: not this model's weights",
         ),
-        ({}, "config.json", None, "config.json: not readable"),
-        ({}, "config.json", "{", "config.json: not readable"),
+        ({}, "config.json", None, "config.json: No such file"),
+        ({}, "config.json", "{", "config.json: not readable JSON"),
         (
             {},
             "config.json",
             '{"hidden_size": 20, "num_attention_heads": 5}',
-            "not this model's weights",
+            "hidden_size is 20 in config.json, 32 in the weights",
         ),
         ({}, "model.safetensors", None, "no model in it"),
-        ({}, "model.safetensors", b"", "not a readable checkpoint"),
-        ({}, "model.safetensors", bytes(1000), "not a readable checkpoint"),
-        ({"lora": True}, "adapter.safetensors", b"torn", "not a readable checkpoint"),
+        ({}, "model.safetensors", b"", "not a readable safetensors file"),
+        ({}, "model.safetensors", bytes(1000), "not a readable safetensors file"),
+        ({"lora": True}, "adapter.safetensors", b"torn", "not a readable safetensors file"),
         ({"lora": True}, "options.json", "rank", "wrong shapes"),
     ],
 )
@@ -287,6 +290,7 @@ def test_loading_errors_are_one_line(tiny, tmp_path, change, name, content, mess
     if content == "rank":
         content = json.dumps({**json.loads(model.options.to_json()), "lora_rank": 3})
     break_file(tmp_path / "run" / "best", name, content)
+    write_manifest(tmp_path / "run" / "best")  # which would find all of these
     for folder in (tmp_path / "run", tmp_path / "run" / "best"):
         with pytest.raises(UserError, match=message) as caught:
             MultitaskBERT.load(folder)
@@ -297,7 +301,8 @@ def test_torn_weights(tiny, tmp_path):
     saved(tiny, tmp_path / "run")
     path = tmp_path / "run" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="not a readable checkpoint"):
+    write_manifest(tmp_path / "run")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
         MultitaskBERT.load(tmp_path / "run")
 
 
