@@ -18,7 +18,8 @@ pytest.importorskip("transformers")
 from base_bert import BertConfig  # noqa: E402
 from benchmarks import common, course_loop, predict_speed, quality, race, reference, train_speed  # noqa: E402
 from bert import BertModel  # noqa: E402
-from datasets import BUILT_IN, Split  # noqa: E402
+from data_files import BUILT_IN  # noqa: E402
+from datasets import Split  # noqa: E402
 from errors import UserError  # noqa: E402
 from optimizer import AdamW  # noqa: E402
 from options import Options  # noqa: E402
