@@ -48,10 +48,13 @@ class TokenTable(Sequence[Tokens]):
     def __getitem__(self, index: Any) -> Any:
         """One sequence, or of a slice the list of them."""
         if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
-        place = range(len(self))[index]
-        begin = self.ends[place - 1] if place else 0
-        end = self.ends[place]
+            return [self.cut(place) for place in range(*index.indices(len(self.ends)))]
+        return self.cut(range(len(self.ends))[index])
+
+    def cut(self, place: int) -> Tokens:
+        """The sequence at a place, 0 to len - 1; the numbers are not copied."""
+        begin = self.ends.item(place - 1) if place else 0
+        end = self.ends.item(place)
         return Tokens(self.ids[begin:end], self.types[begin:end])
 
 
