@@ -23,7 +23,7 @@ from course.datasets import (  # noqa: F401  (the course's scripts import these 
     load_multitask_test_data,
     preprocess_string,
 )
-from errors import UserError
+from errors import UserError, one_line
 from examples import Example, read_examples
 from files import sha256_of
 from leaks import shared
@@ -190,9 +190,9 @@ def say_same_files(task: Task, files: Mapping[str, DataFile]) -> None:
     """Say it loudly where a file stands for two splits."""
     for (first, one), (second, other) in itertools.combinations(files.items(), 2):
         if one.sha256 == other.sha256:
-            line = "=" * 80
+            line, place = "=" * 80, one_line(str(other.path))
             print(
-                f"{line}\n{task.name}: {first} and {second} are THE SAME FILE ({other.path}).\n"
+                f"{line}\n{task.name}: {first} and {second} are THE SAME FILE ({place}).\n"
                 f"Its scores on {second} say nothing.\n{line}"
             )
 

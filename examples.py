@@ -239,7 +239,7 @@ def read_examples(
     if not examples:
         raise UserError(f"{path}: no rows with {'a label' if labelled else 'text'} in it")
     if unlabelled:
-        print(f"{path}: skipped {unlabelled} rows without a label")
+        print(f"{one_line(str(path))}: skipped {unlabelled} rows without a label")
     return examples
 
 
