@@ -181,7 +181,7 @@ def test_a_large_file_takes_little_memory(tmp_path, tiny):
         "from datasets import load_split; from options import Options; from tasks import TASKS\n"
         "tokenizer = BertTokenizer.from_pretrained(sys.argv[1])\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "tokenizer.encode_batch([('a', 'b')] * 4096, 256); before = peak()\n"
+        "tokenizer.encode_batch([('a ' * 30, 'b ' * 30)] * 4096, 256); before = peak()\n"
         "split = load_split(Path('train.csv'), TASKS['para'], 'train', Options(), tokenizer)\n"
         "print((peak() - before) / len(split))\n"
     )
@@ -189,7 +189,7 @@ def test_a_large_file_takes_little_memory(tmp_path, tiny):
     command = [sys.executable, "-c", code, str(tiny)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     unit = 1 if sys.platform == "darwin" else 1024  # bytes
-    assert float(done.stdout) * unit < 1800, done.stderr
+    assert float(done.stdout) * unit < 3000, done.stderr
 
 
 # ---- batches
