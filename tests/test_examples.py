@@ -382,3 +382,15 @@ def test_messages_are_short_and_on_one_line(write):
     ):
         message = refusal(write(content))
         assert len(message) <= 300 and message.isprintable()
+
+
+@pytest.mark.parametrize("call", ["open", "fstat"])
+def test_a_file_that_may_not_be_read(write, monkeypatch, call):
+    path = write(HEADER + "a\tx\t1\n")
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, denied)
+        assert refusal(path) == "some.csv: Permission denied; check the path"
