@@ -7,6 +7,11 @@ pretrained.py finds and reads the weights, weights.py knows their names. Left ou
 architectures.
 """
 
+if __name__ == "__main__":  # before the slow imports
+    from errors import begin_script
+
+    begin_script()
+
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass

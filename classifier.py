@@ -34,7 +34,8 @@ def options_for(task: str, options: Options, flags: dict[str, Any]) -> Options:
         **SETTINGS[task],
     }
     not_given = {name: value for name, value in wanted.items() if name not in flags}
-    changed = replace(options, tasks=(task,), **not_given)
+    files = tuple(given for given in options.files if given[0].startswith(f"{task}_"))
+    changed = replace(options, tasks=(task,), files=files, **not_given)
     return replace(changed, name=f"{task}-{changed.name}")
 
 
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> None:
         )
 
     # What could stop the second run is looked for before the first.
+    options.check_files(SETTINGS)
     runs = [prepared(options_for(task, options, flags)) for task in SETTINGS]
     check_outputs(*runs)
 

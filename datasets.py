@@ -1,15 +1,14 @@
-"""The data: finding its files, token ids (computed once, cached), endless shuffled batches.
+"""The data: files read and tokenised, endless shuffled batches of them.
 
-Rows are read by examples.py. The course's own classes and functions, which its scripts import from
-here, are in course/datasets.py.
+Which files, is data_files.py's to say; rows are read by examples.py, token ids made in
+token_ids.py. The course's own classes and functions, which its scripts import from here, are in
+course/datasets.py.
 """
 
 import hashlib
-import json
-import os
-import tempfile
-import zipfile
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,17 @@ from course.datasets import (  # noqa: F401  (the course's scripts import these 
     load_multitask_test_data,
     preprocess_string,
 )
-from errors import UserError
+from errors import UserError, one_line
 from examples import Example, read_examples
+from files import sha256_of
+from leaks import shared
 from options import Options
 from packing import Batch, Tokens
-from tasks import TASKS, Task
+from tasks import Task
+from token_ids import tokenize
 from tokenizer import BertTokenizer
 
-BUILT_IN = Path(__file__).parent / "data" / "builtin"
-SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
+CACHE = Path(".cache")  # of token ids
 
 
 @dataclass
@@ -46,16 +47,17 @@ class Split:
     # What is read; it stays as it is.
     task: Task
     examples: list[Example]
-    tokens: list[Tokens]  # of all sequences, example after example
-    bounds: list[int]  # example i has the sequences bounds[i] to bounds[i + 1]
+    tokens: Sequence[Tokens]  # of all sequences, example after example
+    bounds: Sequence[int]  # example i has the sequences bounds[i] to bounds[i + 1]
     seed: int = 0
     drawn: int = 0
+    sha256: str = ""  # of the file that it was read from
     _order: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def sequences(self, index: int) -> list[Tokens]:
+    def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""
         return self.tokens[self.bounds[index] : self.bounds[index + 1]]
 
@@ -66,16 +68,17 @@ class Split:
     def batch(self, indices: list[int]) -> Batch:
         """The examples with these indices, in this order."""
         # An example may have several sequences; `owners` says whose each is, by place in the batch.
+        # Labels of tokens are as long as the example's first sequence, so its length goes along.
         tokens: list[Tokens] = []
         owners: list[int] = []
+        lengths: list[int] = []
         for place, index in enumerate(indices):
             own = self.sequences(index)
             tokens += own
             owners += [place] * len(own)
+            lengths.append(len(own[0]))
 
-        # Labels of tokens are as long as the example's first sequence, so its length goes along.
         labels = [self.examples[index].label for index in indices]
-        lengths = [len(self.tokens[self.bounds[index]]) for index in indices]
         values = self.task.labels.tensor(labels, lengths)
         batch = Batch(self.task.name, tokens, torch.tensor(owners), values)
 
@@ -117,92 +120,13 @@ class Split:
 
 
 def make_split(
-    task: Task, examples: list[Example], encoded: list[Tokens], options: Options
+    task: Task, examples: list[Example], encoded: Sequence[Tokens], options: Options
 ) -> Split:
     """A reader of examples whose sequences are `encoded`, one or two an example."""
     # Bi-encoded pairs have two sequences an example, all others one.
     each = 2 if task.is_bi(options) else 1
-    bounds = list(range(0, each * len(examples) + 1, each))
+    bounds = range(0, each * len(examples) + 1, each)
     return Split(task, examples, encoded, bounds, options.seed)
-
-
-def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
-    """The file of every (task, split), and whether they are the built-in corpus.
-
-    The default data folder may hold no task's files: then all are the built-in ones. Some present
-    and some not is an error.
-    """
-    options.check_files(TASKS)
-    folder = Path(options.data_dir)
-    # A path given for one file wins over the folder.
-    paths: dict[tuple[str, str], Path] = {}
-    given = 0
-    for task in options.tasks:
-        for split, suffix in SPLITS.items():
-            named = options.file(f"{task}_{split}")
-            given += named is not None
-            paths[task, split] = Path(named or folder / TASKS[task].files.format(suffix))
-    missing = [path for path in paths.values() if not os.path.exists(path)]
-    if not missing:
-        return paths, False
-
-    # Only where nobody asked for other data, and none is there, does the built-in corpus stand in.
-    usual = folder == Path(Options.data_dir)
-    names = [task.files.format(suffix) for task in TASKS.values() for suffix in SPLITS.values()]
-    there = [name for name in names if os.path.exists(folder / name)]
-    if usual and not given and not there:
-        built_in = {
-            (task, split): BUILT_IN / TASKS[task].files.format(SPLITS[split])
-            for task, split in paths
-        }
-        return built_in, True
-
-    # The message names what is missing and the command that fetches it.
-    absent = ", ".join(map(str, missing))
-    if usual and there and len(missing) == len(paths):  # as if none were there
-        absent += f" ({there[0]} is there, so the built-in corpus is not used)"
-    fetch = "python data/download.py" + ("" if usual else f" --out {options.data_dir}")
-    raise UserError(
-        f"missing {len(missing)} of {len(paths)} data files: {absent}; fetch them: {fetch}"
-    )
-
-
-def tokenize(
-    texts: list[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int, cache: Path
-) -> list[Tokens]:
-    """Token ids and types of sentences or pairs, from the cache where they stand there already."""
-    # The key quotes the texts: none runs into the next.
-    key = json.dumps([tokenizer.backend.to_str(), max_length, texts])
-    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            ids, types, ends = stored["ids"], stored["types"], stored["ends"]
-        if len(ends) != len(texts):
-            raise ValueError("of other texts")
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
-        # Not there, or torn: made anew.
-        sequences = tokenizer.encode_batch(texts, max_length)
-        ids = np.concatenate([own for own, _ in sequences])
-        types = np.concatenate([own for _, own in sequences])
-        ends = np.cumsum([len(own) for own, _ in sequences])
-        ids = ids.astype(np.uint16 if ids.max() < 2**16 else np.int32)
-        save_cache(path, ids=ids, types=types.astype(np.uint8), ends=ends)
-
-    # The sequences lie end to end in one array; cut them apart.
-    starts = np.concatenate([[0], ends[:-1]])
-    return [Tokens(ids[a:b], types[a:b]) for a, b in zip(starts, ends, strict=True)]
-
-
-def save_cache(path: Path, **arrays: np.ndarray) -> None:
-    """Write an .npz whole or not at all; a folder that can't be written costs only time."""
-    try:
-        # Written beside its place and renamed: a reader never sees half a file.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(file.name, path)
-    except OSError as error:
-        print(f"{path.parent}: token ids not cached ({error.strerror})")
 
 
 def texts_to_encode(
@@ -214,15 +138,85 @@ def texts_to_encode(
     return [(sentence,) for text in texts for sentence in text]
 
 
+@dataclass(frozen=True)
+class DataFile:
+    """A file as it was read."""
+
+    path: Path
+    sha256: str  # of the bytes that were read
+    examples: list[Example]
+
+
+def read_file(path: Path, task: Task, split: str) -> DataFile:
+    """Read one file; UserError names the line where something is wrong."""
+    # A task may bring a reader of its own, for files in another format.
+    if task.read:
+        return DataFile(path, sha256_of(path), task.read(path, task, split))
+    digest = hashlib.sha256()
+    examples = read_examples(path, task, split, digest)
+    return DataFile(path, digest.hexdigest(), examples)
+
+
+def encode_file(file: DataFile, task: Task, options: Options, tokenizer: BertTokenizer) -> Split:
+    """Tokenise what was read."""
+    # Token ids depend on how pairs are encoded, so the cache is asked for the texts as encoded.
+    texts = texts_to_encode(task, [example.texts for example in file.examples], options)
+    encoded = tokenize(texts, tokenizer, options.max_length, CACHE)
+    return replace(make_split(task, file.examples, encoded, options), sha256=file.sha256)
+
+
 def load_split(
     path: Path, task: Task, split: str, options: Options, tokenizer: BertTokenizer
 ) -> Split:
     """Read and tokenise one file."""
-    # A task may bring a reader of its own, for files in another format.
-    read = task.read or read_examples
-    examples = read(path, task, split)
+    return encode_file(read_file(path, task, split), task, options, tokenizer)
 
-    # Token ids depend on how pairs are encoded, so the cache is asked for the texts as encoded.
-    texts = texts_to_encode(task, [example.texts for example in examples], options)
-    encoded = tokenize(texts, tokenizer, options.max_length, Path(".cache"))
-    return make_split(task, examples, encoded, options)
+
+def load_task(
+    paths: Mapping[str, Path], task: Task, options: Options, tokenizer: BertTokenizer
+) -> dict[str, Split]:
+    """Read and tokenise a task's files, {split: path}, and say what train shares with the others.
+
+    With `drop_leaks` that is left out of train.
+    """
+    files = {split: read_file(path, task, split) for split, path in paths.items()}
+    say_same_files(task, files)
+    if "train" in files:
+        files["train"] = checked_for_leaks(task, files, options.drop_leaks)
+    return {split: encode_file(file, task, options, tokenizer) for split, file in files.items()}
+
+
+def say_same_files(task: Task, files: Mapping[str, DataFile]) -> None:
+    """Say it loudly where a file stands for two splits."""
+    for (first, one), (second, other) in itertools.combinations(files.items(), 2):
+        if one.sha256 == other.sha256:
+            line, place = "=" * 80, one_line(str(other.path))
+            print(
+                f"{line}\n{task.name}: {first} and {second} are THE SAME FILE ({place}).\n"
+                f"Its scores on {second} say nothing.\n{line}"
+            )
+
+
+def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> DataFile:
+    """The file of train, without what dev or test hold too if `drop`; a line says how much it is.
+
+    UserError where nothing is left.
+    """
+    train = files["train"]
+    others = {split: file.examples for split, file in files.items() if split != "train"}
+    counts, places = shared(train.examples, others)
+    if not places:
+        return train
+    found = " and ".join(f"{n} of {len(others[split])} {split}" for split, n in counts.items())
+    line = f"{task.name}: {found} examples stand in train too"
+    if not drop:
+        print(f"{line}; --drop_leaks leaves them out of train")
+        return train
+
+    print(f"{line}; left out {len(places)} of {len(train.examples)} from train")
+    kept = [example for place, example in enumerate(train.examples) if place not in places]
+    if not kept:
+        raise UserError(
+            f"--drop_leaks leaves nothing of {train.path}: all of it stands in dev or test too"
+        )
+    return replace(train, examples=kept)

@@ -7,18 +7,22 @@ dropped.
 """
 
 import csv
-import io
+import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import UserError
+from errors import UserError, listed, one_line
+from files import LARGEST_TEXT, MEBIBYTE, open_regular, reason_of
 from prediction_files import write_predictions  # noqa: F401  (the course's scripts import it here)
 from tasks import Task
 
+LONGEST_LINE = 16 * MEBIBYTE  # bytes
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One row: its id, its sentence or two, and its label (None in the test split)."""
 
@@ -27,31 +31,44 @@ class Example:
     label: Any  # a number, or what the task's labels are
 
 
-def read_text(path: Path) -> str:
-    """A file's text; UserError where it can't be read or is not UTF-8."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; check the path, or fetch the data: python data/download.py"
-        ) from None
+def read_lines(path: Path, digest: "hashlib._Hash | None" = None) -> Iterator[str]:
+    """A data file's lines with their line breaks; `digest` takes its bytes as they are read.
 
-    # Editors on Windows put a byte order mark first; utf-8-sig drops it.
+    UserError where it is no regular file, can't be read, is too large, not UTF-8 or has a NUL.
+    """
+    number = 0
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        decoded = error.object  # the bytes behind the byte order mark
-        line = decoded.count(b"\n", 0, error.start) + 1
-        byte = decoded[error.start]
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
+                raise UserError(f"{path}: over {LARGEST_TEXT // MEBIBYTE} MiB; split it")
+            while raw := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if digest:
+                    digest.update(raw)
+                yield decoded(raw, path, number)
+    except OSError as error:
+        raise UserError(f"{path}: {reason_of(error)}; check the path") from None
+
+
+def decoded(raw: bytes, path: Path, number: int) -> str:
+    """The text of a line; UserError where it is too long, not UTF-8 or has a NUL."""
+    if len(raw) > LONGEST_LINE:
         raise UserError(
-            f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
+            f"{path}:{number}: a line of over {LONGEST_LINE // MEBIBYTE} MiB; no table?"
+        )
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        raise UserError(
+            f"{path}:{number}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
         ) from None
 
     # NUL is valid UTF-8, but in text it means a damaged or binary file.
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path}:{line}: a NUL character, expected text; is the file damaged?")
-    return text
+        raise UserError(f"{path}:{number}: a NUL character, expected text; is the file damaged?")
+    # Editors on Windows put a byte order mark first; a file saved twice may have two.
+    return text.lstrip("\ufeff") if number == 1 else text
 
 
 def runs_on(cell: str) -> bool:
@@ -60,81 +77,95 @@ def runs_on(cell: str) -> bool:
     A stray quote opened it, and another one rows below closed it, so it has taken in what stands
     between. A text of several lines, or one with tabs, is fine.
     """
-    return "\t" in cell and ("\n" in cell or "\r" in cell)
+    return "\t" in cell and "\n" in cell
 
 
 def check_header(names: list[str], columns: list[str], path: Path, line: int) -> None:
-    """UserError where the header, which ends in `line`, lacks a column or runs on."""
+    """UserError where the header, which ends in `line`, lacks or repeats a column or runs on."""
     if any(runs_on(name) for name in names):
         raise UserError(f"{path}:1: a column's name runs on to line {line}; delete the stray quote")
 
     # Columns may stand in any order, and more than the asked ones may be there.
     lacking = [column for column in columns if column not in names]
     if lacking:
-        found = ", ".join(name for name in names if name) or "nothing"
+        found = listed(name for name in names if name) or "nothing"
         raise UserError(
             f"{path}:1: no column {', '.join(lacking)}; found {found}; "
             f"expected tab-separated {', '.join(columns)}"
         )
 
-
-def keep_apart(names: list[str], columns: list[str]) -> list[str]:
-    """The header with a name of its own for each column that is not asked for.
-
-    Such columns often have no name at all, and under one name a row would keep the last of them
-    only; a stray quote may stand in any.
-    """
-    apart = []
-    for number, name in enumerate(names, start=1):
-        apart.append(name if name in columns else f"column {number}")
-    return apart
-
-
-def check_cells(row: dict[str, str], path: Path, line: int) -> None:
-    """UserError where a cell runs on through other rows; `line` is the one that the row ends in."""
-    for column, cell in row.items():
-        if runs_on(cell):
-            # The reader knows only where a row ends; its line breaks lead back to where it begins.
-            first = line - sum(text.count("\n") for text in row.values())
+    # Of two columns under one name nobody knows which is meant.
+    for column in columns:
+        if names.count(column) > 1:
             raise UserError(
-                f"{path}:{first}: {column} runs on to line {line}, tabs and all; "
-                "delete the stray quote"
+                f"{path}:1: {names.count(column)} columns have the name {column}; "
+                "rename all but the one to read"
             )
 
 
-def read_rows(path: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row's last line and its cells by column; "" for a cell that the row lacks.
+def check_cells(cells: list[str], names: list[str], path: Path, first: int, last: int) -> None:
+    """UserError where a row, in lines `first` to `last`, has not a cell for each of `names`."""
+    # One that runs on through other rows comes first: it is why the others look wrong.
+    for number, cell in enumerate(cells, start=1):
+        if runs_on(cell):
+            name = "".join(names[number - 1 : number]) or f"column {number}"
+            raise UserError(
+                f"{path}:{first}: {name} runs on to line {last}, tabs and all; "
+                "delete the stray quote"
+            )
+    # Columns without a name at the end of the header may be left out.
+    if any(names[len(cells) :]):
+        raise UserError(
+            f"{path}:{last}: {len(cells)} cells, expected {len(names)}; is the row cut off? "
+            "An empty cell needs its tab too"
+        )
+    # Tabs behind the last cell are fine.
+    if any(cells[len(names) :]):
+        raise UserError(
+            f"{path}:{last}: more cells than the first line has; put texts with tabs in quotes"
+        )
+
+
+def read_rows(
+    path: Path, columns: list[str], digest: "hashlib._Hash | None" = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row's last line and its cells in these columns; `digest` takes the file's bytes.
 
     UserError where `columns` are not all there, or the file is no table.
     """
-    # newline="" leaves line breaks to the csv module, which keeps those inside quotes.
-    text = io.StringIO(read_text(path), newline="")
-    reader = csv.DictReader(text, delimiter="\t", restval="", strict=True)
+    # The csv module counts the lines that it gets, and keeps line breaks inside quotes.
+    reader = csv.reader(read_lines(path, digest), delimiter="\t", strict=True)
     line = 0  # the last one that was read well
     try:
-        # The header; DictReader reads it when it is first asked for.
-        names = list(reader.fieldnames or [])
+        names = next(reader, [])
         check_header(names, columns, path, reader.line_num)
-        reader.fieldnames = keep_apart(names, columns)
+        places = {column: names.index(column) for column in columns}
         line = reader.line_num
 
-        # The rows, one at a time.
-        for row in reader:
+        # The rows, one at a time; blank lines between them are fine.
+        for cells in reader:
+            if cells:
+                check_cells(cells, names, path, line + 1, reader.line_num)
+                yield reader.line_num, {column: cells[i] for column, i in places.items()}
             line = reader.line_num
-            # What has no column stands under None; tabs behind the last cell are fine.
-            surplus = row.pop(None, [])
-            if any(surplus):
-                raise UserError(
-                    f"{path}:{line}: more cells than the first line has; "
-                    "put texts with tabs in quotes"
-                )
-            check_cells(row, path, line)
-            yield line, row
-    # The row that failed begins behind the last good one.
     except csv.Error as error:
-        raise UserError(
-            f"{path}:{line + 1}: not tab-separated text, or a quote that does not end ({error})"
-        ) from None
+        # The row that failed begins behind the last good one; where it ends is not known.
+        raise UserError(csv_fault(str(error), path, line + 1, reader.line_num)) from None
+
+
+def csv_fault(reason: str, path: Path, first: int, last: int) -> str:
+    """What a fault of the csv module means, of a row that begins in `first` and fails in `last`."""
+    if reason.startswith("new-line character"):
+        return (
+            f"{path}:{last}: a carriage return inside a row; "
+            "delete it, or save the file with line breaks of Unix or Windows"
+        )
+    if reason.startswith("field larger"):
+        return (
+            f"{path}:{first}: a text of over {csv.field_size_limit():,} characters, or a quote "
+            "that does not end; shorten the text or delete the quote"
+        )
+    return f"{path}:{first}: not tab-separated text, or a quote that does not end ({reason})"
 
 
 def parse_texts(row: dict[str, str], task: Task, where: str) -> tuple[str, tuple[str, ...]]:
@@ -145,6 +176,12 @@ def parse_texts(row: dict[str, str], task: Task, where: str) -> tuple[str, tuple
     for column, text in zip(["id", *task.columns], [identity, *texts], strict=True):
         if not text:
             raise UserError(f"{where}: {column} is empty; fill it in or delete the row")
+    # A prediction file has a line an id, and a comma behind it.
+    if "," in identity or not identity.isprintable():
+        raise UserError(
+            f'{where}: id "{one_line(identity, 60)}" has a comma, a line break or the like, which '
+            "would break the prediction file; rename it"
+        )
     return identity, texts
 
 
@@ -156,11 +193,13 @@ def parse_label(text: str, task: Task, where: str) -> Any:
         raise UserError(f'{where}: {task.label} is "{text}", {error}') from None
 
 
-def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
+def read_examples(
+    path: str | Path, task: Task, split: str, digest: "hashlib._Hash | None" = None
+) -> list[Example]:
     """All examples of a file, in its order; UserError names the line where something is wrong.
 
     `split` "test" asks for no labels and keeps every row; elsewhere a row without a label is
-    skipped and counted.
+    skipped and counted. `digest` takes the file's bytes as they are read, all of them.
     """
     path = Path(path)
     labelled = split != "test"
@@ -172,7 +211,7 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     examples: list[Example] = []
     lines: dict[str, int] = {}  # where each id stands
     unlabelled = 0
-    for line, row in read_rows(path, columns):
+    for line, row in read_rows(path, columns, digest):
         # The course's own files have a few such rows.
         if labelled and not row[task.label].strip():
             unlabelled += 1
@@ -195,5 +234,5 @@ def read_examples(path: str | Path, task: Task, split: str) -> list[Example]:
     if not examples:
         raise UserError(f"{path}: no rows with {'a label' if labelled else 'text'} in it")
     if unlabelled:
-        print(f"{path}: skipped {unlabelled} rows without a label")
+        print(f"{one_line(str(path))}: skipped {unlabelled} rows without a label")
     return examples

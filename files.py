@@ -50,13 +50,20 @@ def check_regular(path: Path) -> os.stat_result:
     return found
 
 
-def read_bytes(path: Path, most: int = LARGEST_SETTINGS) -> bytes:
-    """A regular file's bytes; UserError where there is none, or it has more than `most` bytes."""
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open to be read; UserError where there is none, or it may not be read."""
     check_regular(path)
     try:
         # Whatever stands there by now, opening it does not wait.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except OSError as error:
+        raise UserError(f"{path}: {reason_of(error)}; check the path") from None
+
+
+def read_bytes(path: Path, most: int = LARGEST_SETTINGS) -> bytes:
+    """A regular file's bytes; UserError where there is none, or it has more than `most` bytes."""
+    try:
+        with open_regular(path) as file:
             raw = file.read(most + 1)
     except OSError as error:
         raise UserError(f"{path}: {reason_of(error)}; check the path") from None
@@ -90,10 +97,9 @@ def read_text(path: Path, most: int = LARGEST_SETTINGS) -> str:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a regular file's bytes, in hexadecimal digits."""
-    check_regular(path)
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while block := file.read(MEBIBYTE):
                 digest.update(block)
         return digest.hexdigest()
@@ -188,7 +194,7 @@ def write_text(path: Path, text: str) -> None:
 def clear_unfinished(folder: Path) -> None:
     """Delete what killed processes left of files that they were writing into a folder."""
     for path in folder.glob(UNFINISHED.format("*")):
-        with contextlib.suppress(OSError), open(path, "rb") as file:
+        with contextlib.suppress(OSError, UserError), open_regular(path) as file:
             # A living writer holds the lock; the system releases a dead one's.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()

@@ -22,9 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datasets import SPLITS, Split, find_files, load_split
+from data_files import SPLITS, download_command, find_files
+from datasets import CACHE, Split, load_task
 from errors import UserError, run_main
 from evaluation import evaluate
+from files import clear_unfinished
 from flags import parse
 from losses.extras import add_terms, make_extras
 from multitask_bert import MultitaskBERT, build, peak_rate
@@ -34,12 +36,7 @@ from pretrained import default_pretrained
 from streams import lasting_streams
 from training.checkpoint import replace_folder, seed_everything
 from training.draws import Draw, epoch_steps, micro_batches, one_cycle_a_step
-from training.environment import (
-    checksums,
-    keep_freed_memory,
-    pick_device,
-    pick_dtype,
-)
+from training.environment import display_path, keep_freed_memory, pick_device, pick_dtype
 from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
 from training.optimizers import make_optimizer, set_rates
@@ -249,23 +246,26 @@ def make_plan(options: Options, learner: Learner) -> Plan:
 
 def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
     """All files of all tasks, checked and tokenised, and their facts for run.json."""
+    clear_unfinished(CACHE)
     paths, built_in = find_files(options)
     if built_in:
         line = "=" * 80
-        place = Path(options.data_dir).absolute()
+        place = Path(options.data_dir)
         print(
-            f"{line}\nNo real data in {place}: this run uses the BUILT-IN CORPUS.\n"
+            f"{line}\nNo real data in {place.absolute()}: this run uses the BUILT-IN CORPUS.\n"
             "Its scores say nothing about SST, Quora or STS.\n"
-            f"To fetch the course's data: python data/download.py\n{line}"
+            f"To fetch the course's data: {download_command(place)}\n{line}"
         )
     data: Data = {split: {} for split in SPLITS}
-    for (name, split), path in paths.items():
-        task = model.tasks[name]
-        data[split][name] = load_split(path, task, split, options, model.tokenizer)
+    read: dict[str, dict[str, str]] = {}  # of each file, for run.json
     for name in options.tasks:
+        own = {split: paths[name, split] for split in SPLITS}
+        for split, part in load_task(own, model.tasks[name], options, model.tokenizer).items():
+            data[split][name] = part
+            read[f"{name}_{split}"] = {"path": display_path(own[split]), "sha256": part.sha256}
         counts = ", ".join(f"{len(data[split][name])} {split}" for split in SPLITS)
         print(f"{name}: {counts} examples")
-    return data, {"built_in_corpus": built_in, "data": checksums(paths)}
+    return data, {"built_in_corpus": built_in, "data": read}
 
 
 def prepared(options: Options) -> Options:

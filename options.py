@@ -188,6 +188,9 @@ class DataOptions(Section):
         "data", "where the tasks' files are; the built-in corpus if none of them is there"
     )
     files: Files = declare((), "single files elsewhere")
+    drop_leaks: bool = declare(
+        False, "drop training examples that dev or test hold; a line says how many"
+    )
 
     # Longer sequences than 512 have no position embedding in BERT.
     max_length: int = declare(

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import Split, find_files, load_split
+from data_files import SPLITS, find_files
+from datasets import Split, load_task
 from errors import UserError
 from flags import expand, parse
 from multitask_bert import MultitaskBERT
@@ -53,12 +54,14 @@ def load(
     """{split: {task: examples}} of the main job's files; whether they are the built-in corpus."""
     # The lookup also decides, once for all splits, whether the built-in corpus stands in.
     paths, built_in = find_files(options)
-    data: dict[str, dict[str, Split]] = {}
-    for split in splits:
-        data[split] = {}
-        for name, task in tasks_of(options).items():
-            path = paths[name, split]
-            data[split][name] = load_split(path, task, split, options, tokenizer)
+    data: dict[str, dict[str, Split]] = {split: {} for split in splits}
+    # What is left out of train hangs on dev and test.
+    needed = tuple(SPLITS) if options.drop_leaks else splits
+    for name, task in tasks_of(options).items():
+        own = {split: paths[name, split] for split in needed}
+        loaded = load_task(own, task, options, tokenizer)
+        for split in splits:
+            data[split][name] = loaded[split]
     return data, built_in
 
 

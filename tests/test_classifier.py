@@ -49,6 +49,15 @@ def test_what_stops_the_second_run_stops_the_first(options: Options, tmp_path: P
     with pytest.raises(UserError, match=r"dev.csv: two prediction files would be one"):
         classifier.main([*flags(options), "--predictions", "out/{split}.csv"])
     shutil.copytree(options.data_dir, "only-sst", ignore=shutil.ignore_patterns("*cfimdb*"))
-    with pytest.raises(UserError, match="missing 3 of 3 data files: only-sst/ids-cfimdb-train.csv"):
+    with pytest.raises(UserError, match="missing 3 of 3 data files in only-sst, which holds ids"):
         classifier.main([*flags(replace(options, data_dir="only-sst"))])
     assert not Path("runs").exists() and not list(Path("out").iterdir())
+
+
+def test_files_go_to_their_task_s_run(options: Options) -> None:
+    for task, split in (("sst", "dev"), ("cfimdb", "test_out")):
+        given = replace(options, files={"sst_dev": "a.csv", "cfimdb_test_out": "b.csv"})
+        files = classifier.options_for(task, given, {}).files
+        assert [name for name, _ in files] == [f"{task}_{split}"]
+    with pytest.raises(UserError, match="^files: sts_dev is unknown; expected one of sst, cfimdb"):
+        classifier.main([*flags(options), "--sts_dev", "a.csv"])

@@ -1,23 +1,27 @@
-"""Finding the files, token ids and their cache, batches. Reading rows is in test_examples.py."""
+"""Files read and tokenised, what train shares with dev and test, batches."""
 
+import hashlib
 import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import datasets
-from datasets import BUILT_IN, Split, find_files, load_split, make_split, tokenize
+from data_files import BUILT_IN, SPLITS
+from datasets import Split, load_split, load_task, make_split
 from errors import UserError
 from examples import Example
 from options import Options
 from packing import Tokens
-from tasks import TASKS
+from tasks import TASKS, Task
+from tests.test_token_ids import same
 from tokenizer import BertTokenizer
-
-SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
-TEXTS = [("A fine film .",), ("Dull",), ("naïve 🎬 [SEP] ??",), ("a " * 40,)]
-PAIRS = [("Is it far ?", "How far is it ?"), ("x", "a " * 40)]
 
 
 @pytest.fixture(scope="module")
@@ -25,100 +29,12 @@ def tokenizer(tiny: Path) -> BertTokenizer:
     return BertTokenizer.from_pretrained(tiny)
 
 
-# ---- files
-
-
-def touch(
-    folder: Path, *tasks: str, splits: tuple[str, ...] = tuple(SPLITS)
-) -> dict[tuple[str, str], Path]:
-    paths = {(t, s): folder / TASKS[t].files.format(SPLITS[s]) for t in tasks for s in splits}
-    for path in paths.values():
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    return paths
-
-
-def test_none_there_means_the_built_in_corpus(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    paths, built_in = find_files(Options())
-    assert (
-        built_in
-        and len(paths) == 9
-        and all(path.parent == BUILT_IN and path.exists() for path in paths.values())
-    )
-    assert list(paths)[:3] == [("sst", "train"), ("sst", "dev"), ("sst", "test")]
-    assert paths["sts", "test"].name == "sts-test-student.csv"
-    assert find_files(Options(data_dir="./data/"))[1]
-
-
-def test_any_real_file_there_means_no_built_in_corpus(tmp_path, monkeypatch):
-    """Of a task that is not asked for too: it would be false that no real data is there."""
-    monkeypatch.chdir(tmp_path)
-    touch(tmp_path / "data", "cfimdb", splits=("dev",))
-    with pytest.raises(
-        UserError,
-        match=r"missing 9 of 9 data files: .* \(ids-cfimdb-dev\.csv is there, so .*\); fetch",
-    ):
-        find_files(Options())
-
-
-def test_all_there(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    expected = touch(tmp_path / "data", "sst", "para", "sts")
-    for options in (Options(data_dir=str(tmp_path / "data")), Options()):
-        paths, built_in = find_files(options)
-        assert not built_in and {k: path.resolve() for k, path in paths.items()} == expected
-    assert set(find_files(Options(tasks=("sts",)))[0]) == {("sts", split) for split in SPLITS}
-
-
-def test_some_missing_is_an_error_that_names_them(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    touch(tmp_path / "data", "sst", "para")
-    touch(tmp_path / "data", "sts", splits=("train",))
-    with pytest.raises(UserError) as caught:
-        find_files(Options())
-    assert str(caught.value) == (
-        "missing 2 of 9 data files: data/sts-dev.csv, data/sts-test-student.csv; "
-        "fetch them: python data/download.py"
-    )
-
-
-def test_an_own_folder_is_never_replaced_by_the_built_in_corpus(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError,
-        match="missing 9 of 9 data files: elsewhere/ids-sst-train.csv, .*sts-test-student.csv; ",
-    ):
-        find_files(Options(data_dir="elsewhere"))
-
-
-def test_single_files(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    own = tmp_path / "mine.csv"
-    with pytest.raises(UserError, match=r"missing 9 of 9 data files: .*mine\.csv"):
-        find_files(Options(files={"sst_dev": str(own)}))
-    own.touch()
-    with pytest.raises(
-        UserError, match="missing 8 of 9 data files"
-    ) as caught:  # not quietly the built-in ones beside it
-        find_files(Options(files={"sst_dev": str(own)}))
-    assert "mine.csv" not in str(caught.value)
-    touch(tmp_path / "data", "sst", "para", "sts")
-    assert find_files(Options(files={"sst_dev": str(own)}))[0]["sst", "dev"] == own
-    (tmp_path / "data" / "ids-sst-dev.csv").unlink()
-    assert find_files(Options(files={"sst_dev": str(own)}))[1] is False
-    only = {f"sst_{split}": str(own) for split in SPLITS}
-    assert set(find_files(Options(tasks=("sst",), files=only))[0].values()) == {own}
-
-
-def test_a_file_of_no_task():
-    with pytest.raises(UserError, match="^files: sts_trian is unknown; expected one of sst, para"):
-        find_files(Options(files={"sts_trian": "mine.csv"}))
+# ---- reading files
 
 
 def test_a_folder_for_a_file(tmp_path, tokenizer):
     (tmp_path / "ids-sst-train.csv").mkdir()
-    with pytest.raises(UserError, match="ids-sst-train.csv: Is a directory"):
+    with pytest.raises(UserError, match="ids-sst-train.csv: a folder, expected a file"):
         load_split(tmp_path / "ids-sst-train.csv", TASKS["sst"], "train", Options(), tokenizer)
 
 
@@ -145,7 +61,8 @@ def test_load_split(tmp_path, monkeypatch, tokenizer):
     sts = TASKS["sts"]
     cross = load_split(path, sts, "dev", Options(seed=3), tokenizer)
     bi = load_split(path, sts, "dev", Options(pair_encoding="bi"), tokenizer)
-    assert (cross.task, cross.seed, cross.bounds, bi.bounds) == (sts, 3, [0, 1, 2], [0, 2, 4])
+    assert (cross.task, cross.seed, *cross.bounds, *bi.bounds) == (sts, 3, 0, 1, 2, 0, 2, 4)
+    assert cross.sha256 == bi.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     same(cross.tokens, tokenizer.encode_batch([("One two", "Three"), ("four", "five six")], 256))
     same(
         bi.tokens,
@@ -155,118 +72,124 @@ def test_load_split(tmp_path, monkeypatch, tokenizer):
         batch = split.batch([1, 0, 1])
         np.testing.assert_allclose(batch.labels, [0.0, 4.6, 0.0], rtol=1e-6)
         assert batch.task == "sts"
-        assert [s for i in (1, 0, 1) for s in split.sequences(i)] == batch.tokens
+        same([s for i in (1, 0, 1) for s in split.sequences(i)], batch.tokens)
         each = len(split.tokens) // 2
         assert batch.owners.tolist() == [place for place in range(3) for _ in range(each)]
     short = load_split(path, sts, "test", Options(max_length=4), tokenizer)
     assert len(short.tokens[0]) == 4
 
 
-# ---- the cache of token ids
+# ---- what train shares with dev and test
 
 
-def same(left: list, right: list) -> None:
-    assert [plain(one) for one in left] == [plain(one) for one in right]
+def paths_of(folder: Path, task: str, **rows: list[str]) -> dict[str, Path]:
+    """Files of a task with these rows, behind an id of their own; `split=[...]`."""
+    columns = [*TASKS[task].columns, TASKS[task].label]
+    paths = {}
+    for split, lines in rows.items():
+        paths[split] = folder / f"{split}.csv"
+        text = "\t".join(["id", *columns]) + "\n"
+        text += "".join(f"{split}{i}\t{line}\n" for i, line in enumerate(lines))
+        paths[split].write_text(text, encoding="utf-8")
+    return paths
 
 
-def plain(sequence: Tokens | tuple[np.ndarray, np.ndarray]) -> tuple[list[int], list[int]]:
-    """The ids and types of what tokenize() or the tokenizer gives."""
-    ids, types = (sequence.ids, sequence.types) if isinstance(sequence, Tokens) else sequence
-    return ids.tolist(), types.tolist()
+SHARED = {
+    "sst": {
+        "train": ["Fine film .\t3", "dull\t1", "Great\t4", "dull \t0", "own\t2"],
+        "dev": ["fine FILM .\t3", "unseen\t2", "Fine film\t3"],
+        "test": [" DULL\t", "unseen\t", "dull\t"],
+    },
+    "sts": {
+        "train": ["a\tb\t1", "c\td\t2", "e\tf\t3", "a\ta\t4", "own\town\t4"],
+        "dev": ["B\tA\t1", "a\tc\t2", "b\tb\t5"],
+        "test": ["c\tD\t", "e \tf\t", 'a\t"a b"\t'],
+    },
+}
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many texts each call of the tokenizer got."""
-    calls: list[int] = []
-    encode = BertTokenizer.encode_batch
-
-    def counted(self, texts, max_length):
-        calls.append(len(texts))
-        return encode(self, texts, max_length)
-
-    monkeypatch.setattr(BertTokenizer, "encode_batch", counted)
-    return calls
-
-
-@pytest.mark.parametrize("texts", [TEXTS, PAIRS, TEXTS[:1]])
-def test_the_second_time_nothing_is_tokenised(tmp_path, tokenizer, calls, texts):
-    first = tokenize(texts, tokenizer, 13, tmp_path / "new" / "cache")
-    second = tokenize(texts, tokenizer, 13, tmp_path / "new" / "cache")
-    assert calls == [len(texts)] and len(list((tmp_path / "new" / "cache").iterdir())) == 1
-    same(first, second)
-    same(first, tokenizer.encode_batch(texts, 13))
-
-
-def test_what_the_cache_depends_on(tmp_path, tokenizer, calls, embedded):
-    cased = BertTokenizer.from_pretrained(embedded)
-    cased.backend.normalizer = None
-    for texts, tok, length in [
-        (TEXTS, tokenizer, 13),
-        (TEXTS, tokenizer, 12),
-        (TEXTS, cased, 13),
-        (TEXTS[1:], tokenizer, 13),
-        (TEXTS[::-1], tokenizer, 13),
-        ([("a", "b")], tokenizer, 13),
-        ([("a",), ("b",)], tokenizer, 13),
-        ([("a b",)], tokenizer, 13),
-        ([("a\1b",)], tokenizer, 13),
-        ([("a\0b",)], tokenizer, 13),
-    ]:
-        same(tokenize(texts, tok, length, tmp_path), tok.encode_batch(texts, length))
-    assert len(list(tmp_path.iterdir())) == 10
+@pytest.mark.parametrize(
+    "task,found,left",
+    [
+        ("sst", "1 of 3 dev and 2 of 3 test", ["train2", "train4"]),
+        ("sts", "1 of 3 dev and 2 of 3 test", ["train3", "train4"]),
+    ],
+)
+def test_what_train_shares(tmp_path, monkeypatch, tokenizer, capsys, task, found, left):
+    monkeypatch.chdir(tmp_path)
+    paths = paths_of(tmp_path, task, **SHARED[task])
+    kept = load_task(paths, TASKS[task], Options(), tokenizer)
+    message = f"{task}: {found} examples stand in train too"
+    assert capsys.readouterr().out == f"{message}; --drop_leaks leaves them out of train\n"
+    assert len(kept["train"]) == 5
+    dropped = load_task(paths, TASKS[task], Options(drop_leaks=True), tokenizer)
+    assert capsys.readouterr().out == f"{message}; left out 3 of 5 from train\n"
+    train = dropped["train"]
+    assert [e.id for e in train.examples] == left
+    same(train.tokens, [kept["train"].tokens[int(name[-1])] for name in left])
+    assert train.sha256 == kept["train"].sha256
+    for split in ("dev", "test"):
+        assert dropped[split].examples == kept[split].examples
 
 
-@pytest.mark.parametrize("keep", [0, 3, 100, 0.5, -1])
-def test_a_torn_cache_file_is_made_again(tmp_path, tokenizer, calls, keep):
-    first = tokenize(TEXTS, tokenizer, 13, tmp_path)
-    (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * keep)] if isinstance(keep, float) else whole[:keep])
-    same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
-    assert len(calls) == 2 and path.stat().st_size == len(whole)
+def test_nothing_shared_is_no_line(tmp_path, monkeypatch, tokenizer, capsys):
+    monkeypatch.chdir(tmp_path)
+    paths = paths_of(tmp_path, "sst", train=["a\t1"], dev=["b\t1"], test=["c\t"])
+    for drop in (False, True):
+        loaded = load_task(paths, TASKS["sst"], Options(drop_leaks=drop), tokenizer)
+        assert len(loaded["train"]) == 1 and capsys.readouterr().out == ""
 
 
-def test_a_damaged_cache_file_is_made_again(tmp_path, tokenizer, calls):
-    first = tokenize(TEXTS, tokenizer, 13, tmp_path)
-    (path,) = tmp_path.iterdir()
-    whole = bytearray(path.read_bytes())
-    for content in (
-        b"not an archive",
-        bytes(len(whole)),
-        bytes(b ^ (200 < i < 300) for i, b in enumerate(whole)),
-    ):
-        path.write_bytes(content)
-        same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
-    np.savez(path.open("wb"), other=np.zeros(3))
-    same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
-    ids = np.concatenate([tokens.ids for tokens in first])
-    types = np.concatenate([tokens.types for tokens in first])
-    ends = np.cumsum([len(tokens) for tokens in first])[:-1]  # whole, one too few
-    np.savez(path.open("wb"), ids=ids, types=types, ends=ends)
-    same(tokenize(TEXTS, tokenizer, 13, tmp_path), first)
-    assert len(calls) == 6
+@pytest.mark.parametrize("copy", [False, True])
+def test_one_file_for_two_splits_is_said_loudly(tmp_path, monkeypatch, tokenizer, capsys, copy):
+    monkeypatch.chdir(tmp_path)
+    paths = paths_of(tmp_path, "sst", train=["a\t1", "b\t2"], dev=[], test=["c\t"])
+    paths["dev"] = tmp_path / "mine.csv"
+    if copy:
+        shutil.copyfile(paths["train"], paths["dev"])
+    else:
+        paths["dev"].symlink_to(paths["train"])
+    load_task(paths, TASKS["sst"], Options(), tokenizer)
+    out = capsys.readouterr().out
+    assert f"sst: train and dev are THE SAME FILE ({tmp_path}/mine.csv).\n" in out
+    assert "sst: 2 of 2 dev and 0 of 1 test examples stand in train too" in out
+    with pytest.raises(UserError, match="^--drop_leaks leaves nothing of .*/train.csv: all of it"):
+        load_task(paths, TASKS["sst"], Options(drop_leaks=True), tokenizer)
 
 
-@pytest.mark.parametrize("largest", [2**16 - 1, 2**16])
-def test_the_ids_of_a_large_vocabulary_survive_the_cache(tmp_path, tokenizer, monkeypatch, largest):
-    ids = np.array([101, largest, 102], dtype=np.int32)
-    monkeypatch.setattr(
-        BertTokenizer, "encode_batch", lambda *_: [(ids, np.zeros(3, dtype=np.int32))]
+def test_a_reader_of_a_task_s_own(tmp_path, monkeypatch, tokenizer):
+    """Its file has a checksum too."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "lines.txt"
+    path.write_text("A fine film .\n", encoding="utf-8")
+
+    def read(path: Path, task: Task, split: str) -> list[Example]:
+        return [Example("a", (path.read_text().strip(),), 1.0)]
+
+    split = load_split(path, replace(TASKS["sst"], read=read), "dev", Options(), tokenizer)
+    assert split.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert split.examples[0].texts == ("A fine film .",)
+
+
+def test_a_large_file_takes_little_memory(tmp_path, tiny):
+    """Peak memory of reading and encoding 16,000 pairs; it was 5 KB a pair."""
+    words = "How do I find a good film for a dull evening in a large city of many small towns"
+    rows = "".join(f"{i}\t{words} {i} ?\t{words} {i + 1} ?\t{i % 2}\n" for i in range(16_000))
+    (tmp_path / "train.csv").write_text(f"id\tsentence1\tsentence2\tis_duplicate\n{rows}")
+    code = (
+        "import resource, sys; from pathlib import Path; from tokenizer import BertTokenizer\n"
+        "from datasets import load_split; from options import Options; from tasks import TASKS\n"
+        "tokenizer = BertTokenizer.from_pretrained(sys.argv[1])\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "tokenizer.encode_batch([('a ' * 30, 'b ' * 30)] * 4096, 256); before = peak()\n"
+        "split = load_split(Path('train.csv'), TASKS['para'], 'train', Options(), tokenizer)\n"
+        "print((peak() - before) / len(split))\n"
     )
-    for _ in range(2):
-        same(tokenize([("x",)], tokenizer, 13, tmp_path), tokenizer.encode_batch([("x",)], 13))
-    (path,) = tmp_path.iterdir()
-    assert np.load(path)["ids"].itemsize == (2 if largest < 2**16 else 4)
-
-
-def test_a_cache_that_cannot_be_written_only_warns(tmp_path, tokenizer, calls, capsys):
-    (tmp_path / "file").write_text("in the way")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        same(tokenize(TEXTS, tokenizer, 13, folder), tokenizer.encode_batch(TEXTS, 13))
-        out = capsys.readouterr().out
-        assert out.startswith(f"{folder}: token ids not cached (") and out.count("\n") == 1
-    assert (tmp_path / "file").read_text() == "in the way"
+    environment = {**os.environ, "PYTHONPATH": str(Path(datasets.__file__).parent)}
+    command = [sys.executable, "-c", code, str(tiny)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    assert float(done.stdout) * unit < 3000, done.stderr
 
 
 # ---- batches

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import multitask_classifier
 from errors import UserError
+from files import UNFINISHED, sha256_of
 from flags import TABLES, parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
@@ -79,6 +80,11 @@ def test_a_run_leaves_what_the_readme_promises(
     assert (
         facts["built_in_corpus"] is False
         and len(facts["data"]) == 9
+        and facts["data"]["sts_dev"]
+        == {
+            "path": f"{options.data_dir}/sts-dev.csv",
+            "sha256": sha256_of(Path(options.data_dir) / "sts-dev.csv"),
+        }
         and facts["best"]["epoch"] == 1
     )
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -100,6 +106,13 @@ def test_the_built_in_corpus_is_announced(options: Options, capsys: pytest.Captu
     result = train(replace(options, data_dir="data", tasks=("sst",)))
     assert "BUILT-IN CORPUS" in capsys.readouterr().out
     assert json.loads((Path(result["folder"]) / "run.json").read_text())["built_in_corpus"] is True
+
+
+def test_what_a_kill_left_in_the_cache_is_cleared(options: Options) -> None:
+    Path(".cache").mkdir()
+    Path(".cache", UNFINISHED.format("0123456789abcdef")).write_bytes(b"half")
+    multitask_classifier.load_data(options, multitask_classifier.build(options))
+    assert {path.suffix for path in Path(".cache").iterdir()} == {".safetensors"}
 
 
 def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> None:
@@ -153,6 +166,7 @@ ALIVE: dict[str, list[dict]] = {
     "seed": [{"seed": 7}],
     "precision": [{"precision": "bf16"}],
     "model": [{"model": "other"}],
+    "drop_leaks": [{"drop_leaks": True, "files": {"sst_train": "leaky.csv"}}],
     "files": [
         {"files": {"sst_train": "unequal-sst.csv"}},
         {"files": {"para_train": "unequal.csv"}},
@@ -198,6 +212,8 @@ def test_option_is_alive(
     for stem, out in (("quora", "unequal"), ("ids-sst", "unequal-sst"), ("sts", "unequal-sts")):
         lines = (Path(options.data_dir) / f"{stem}-train.csv").read_text().splitlines(keepends=True)
         Path(f"{out}.csv").write_text("".join(lines[:14]))
+    own, dev = (Path(options.data_dir) / f"ids-sst-{x}.csv" for x in ("train", "dev"))
+    Path("leaky.csv").write_text(own.read_text() + dev.read_text().partition("\n")[2])
     other = multitask_classifier.build(options).bert
     torch.nn.init.normal_(other.pooler_dense.weight)
     torch.nn.init.normal_(other.embed_layer_norm.weight)
@@ -221,7 +237,7 @@ def test_option_is_alive(
     [
         (
             {"files": {"sst_train": "absent.csv"}},
-            "missing 1 of 9 data files: absent.csv; fetch them: python data/download.py --out",
+            "--sst_train absent.csv: not there; check the path",
         ),
         ({"model": "absent/model/folder"}, "absent/model/folder: no such folder, and not a hub id"),
         ({"use_gpu": True}, "--use_gpu: torch sees no CUDA device"),

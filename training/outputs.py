@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import SPLITS, Split, find_files
+from data_files import SPLITS, find_files
+from datasets import Split
 from errors import UserError
 from evaluation import predict
 from files import (

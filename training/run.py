@@ -75,10 +75,10 @@ def new_folder(options: Options) -> Path:
     )
 
 
-def check_same_data(folder: Path, now: dict[str, str]) -> None:
+def check_same_data(folder: Path, now: dict[str, dict[str, str]]) -> None:
     """UserError where a run's data files have changed; they may stand elsewhere."""
-    then = read_json(folder / "run.json")["data"].values()  # in the same order, names of then
-    changed = [path for (path, new), old in zip(now.items(), then, strict=True) if new != old]
+    then = read_json(folder / "run.json")["data"]
+    changed = [new["path"] for name, new in now.items() if new["sha256"] != then[name]["sha256"]]
     if changed:
         raise UserError(
             f"--resume {folder}: the data changed since: {', '.join(changed)}; "

@@ -1,0 +1,148 @@
+"""Which file is which task's and split's, and when the built-in corpus stands in for them.
+
+It does so only where nobody asked for other data and the usual folder holds nothing that looks like
+data. A name looks like data if it ends in .csv, .tsv or .txt or begins as a task's files do, in
+letters of either case; what a download left unfinished (.part) and hidden files do not. A folder
+that can't be looked into is refused: there might be data in it.
+"""
+
+import contextlib
+import difflib
+import os
+import shlex
+from pathlib import Path
+
+from errors import UserError, listed
+from files import check_regular, reason_of
+from options import Options
+from tasks import TASKS
+
+ROOT = Path(__file__).parent
+BUILT_IN = ROOT / "data" / "builtin"
+SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
+ENDINGS = (".csv", ".tsv", ".txt")
+STEMS = tuple(task.files.split("{}")[0].lower() for task in TASKS.values())
+
+
+def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
+    """The file of every (task, split), and whether they are the built-in corpus.
+
+    UserError, which says what was seen, where some are there and some not, or not as they should.
+    """
+    check_names(options)
+    folder = Path(options.data_dir)
+    # A path given for one file wins over the folder.
+    paths: dict[tuple[str, str], Path] = {}
+    given = False
+    for task in options.tasks:
+        for split, suffix in SPLITS.items():
+            named = options.file(f"{task}_{split}")
+            if named:
+                given = True
+                check_given(f"--{task}_{split}", Path(named))
+            paths[task, split] = Path(named or folder / TASKS[task].files.format(suffix))
+    missing = [path for path in paths.values() if fault(path)]
+    if not missing:
+        for path in paths.values():
+            check_regular(path)
+        return paths, False
+
+    # Only where nobody asked for other data, and none is there, does the built-in corpus stand in.
+    seen = data_in(folder)
+    if folder == Path(Options.data_dir) and not given and not seen:
+        built_in = {
+            (task, split): BUILT_IN / TASKS[task].files.format(SPLITS[split])
+            for task, split in paths
+        }
+        return built_in, True
+
+    # What was seen there instead, what is missing, and the command that fetches it.
+    others = [name for name in seen if folder / name not in paths.values()]
+    instead = f", which holds {listed(others, 3)}" if others else ""
+    raise UserError(
+        f"missing {len(missing)} of {len(paths)} data files in {folder}{instead}: "
+        f"{listed(map(with_fault, missing))}; fetch them: {download_command(folder)}"
+    )
+
+
+def check_names(options: Options) -> None:
+    """UserError where a path was given for what is no file, or one of a task that does not run."""
+    options.check_files(TASKS)
+    for name, path in options.files:
+        if name.partition("_")[0] not in options.tasks:
+            raise UserError(
+                f"--{name} {path}: that task does not run; expected files of --tasks "
+                f"{' '.join(options.tasks)}"
+            )
+
+
+def fault(path: Path) -> str:
+    """Why a file can't be had; nothing where it is there."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        if path.is_symlink():
+            return f"a broken link to {os.readlink(path)}"
+        return "not there"
+    except OSError as error:
+        return reason_of(error)
+    except ValueError:
+        return "it has a character that no path can have"
+    return ""
+
+
+def with_fault(path: Path) -> str:
+    """A missing file's name in a message, with the reason where it is not the usual one."""
+    reason = fault(path)
+    return path.name if reason == "not there" else f"{path.name} ({reason})"
+
+
+def check_given(flag: str, path: Path) -> None:
+    """UserError where nothing is at the path that a flag gives, with names there that look like it.
+
+    Data to fetch would not help: another path was meant.
+    """
+    reason = fault(path)
+    if not reason:
+        return
+    names: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        names = {name.lower(): name for name in os.listdir(path.parent)}
+    near = difflib.get_close_matches(path.name.lower(), names, 3, 0.7)
+    advice = "check the path"
+    if near:
+        advice = f"did you mean {listed(path.parent / names[name] for name in near)}?"
+    raise UserError(f"{flag} {path}: {reason}; {advice}")
+
+
+def data_in(folder: Path) -> list[str]:
+    """The names in a folder that look like data; UserError where it can't be looked into."""
+    try:
+        return sorted(name for name in os.listdir(folder) if looks_like_data(name))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not folder.is_symlink():
+            return []
+        reason = fault(folder) or reason_of(error)
+    except ValueError:
+        reason = fault(folder)
+    raise UserError(f"{folder}: {reason}; expected a folder with the tasks' files")
+
+
+def looks_like_data(name: str) -> bool:
+    """Whether a file of this name may have been meant as data; see the top of this file."""
+    lower = name.lower()
+    if lower.startswith(".") or lower.endswith(".part"):
+        return False
+    return lower.endswith(ENDINGS) or lower.startswith(STEMS)
+
+
+def download_command(folder: Path) -> str:
+    """The command that fetches the course's data into a folder, from wherever one stands."""
+    script = ROOT / "data" / "download.py"
+    shown = os.path.relpath(script)
+    if shown.startswith(".."):
+        shown = str(script)
+    command = ["python", shown]
+    if folder.absolute() != script.parent:
+        command += ["--out", str(folder)]
+    return shlex.join(command)

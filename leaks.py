@@ -1,0 +1,35 @@
+"""Examples of dev or test that stand in train too: a model may know them by heart.
+
+The same is what has the same sentences but for upper and lower case, in a pair in either order.
+"""
+
+from collections.abc import Mapping
+
+from examples import Example
+
+Key = tuple[str, ...]
+
+
+def key_of(example: Example) -> Key:
+    """What examples that are the same share."""
+    return tuple(sorted(text.lower() for text in example.texts))
+
+
+def shared(
+    training: list[Example], others: Mapping[str, list[Example]]
+) -> tuple[dict[str, int], set[int]]:
+    """Of how many examples of each other split train holds the same; which of train those are."""
+    # Only the other splits are held: train may have a million examples.
+    held = {key_of(example) for examples in others.values() for example in examples}
+    found: set[Key] = set()
+    places: set[int] = set()
+    for place, example in enumerate(training):
+        key = key_of(example)
+        if key in held:
+            found.add(key)
+            places.add(place)
+    counts = {
+        split: sum(key_of(example) in found for example in examples)
+        for split, examples in others.items()
+    }
+    return counts, places
