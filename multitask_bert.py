@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lora
@@ -28,11 +27,12 @@ from evaluation import predict
 from examples import Example
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
+from json_files import read_json
 from options import Options
 from packing import Batch, Packed, Tokens, pack
 from tasks import Task, tasks_of
+from tensor_files import read_tensors, write_tensors
 from tokenizer import BertTokenizer
-from training.checkpoint import read_json, read_tensors
 from training.environment import pick_device, pick_dtype
 
 # What may change the loaded encoder, from inside, each with the options that ask for it.
@@ -190,8 +190,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
             name = "model.safetensors"
             self.bert.config.save(folder)
             self.tokenizer.save_pretrained(folder)
-        state = {key: x.detach().cpu().contiguous() for key, x in self.own_state().items()}
-        save_file(state, folder / name)
+        write_tensors(folder / name, self.own_state())
 
     @classmethod
     def load(cls, folder: str | Path, use_gpu: bool = False) -> "MultitaskBERT":

@@ -267,7 +267,7 @@ def break_file(folder: Path, name: str, content: str | bytes | None) -> None:
             '{"tasks": ["cfimdb"]}',
             "model.safetensors: not this model's weights",
         ),
-        ({}, "config.json", None, "config.json: not readable"),
+        ({}, "config.json", None, "config.json: No such file"),
         ({}, "config.json", "{", "config.json: not readable"),
         (
             {},
@@ -276,9 +276,9 @@ def break_file(folder: Path, name: str, content: str | bytes | None) -> None:
             "not this model's weights",
         ),
         ({}, "model.safetensors", None, "no model in it"),
-        ({}, "model.safetensors", b"", "not a readable checkpoint"),
-        ({}, "model.safetensors", bytes(1000), "not a readable checkpoint"),
-        ({"lora": True}, "adapter.safetensors", b"torn", "not a readable checkpoint"),
+        ({}, "model.safetensors", b"", "not a readable safetensors file"),
+        ({}, "model.safetensors", bytes(1000), "not a readable safetensors file"),
+        ({"lora": True}, "adapter.safetensors", b"torn", "not a readable safetensors file"),
         ({"lora": True}, "options.json", "rank", "wrong shapes"),
     ],
 )
@@ -297,7 +297,7 @@ def test_torn_weights(tiny, tmp_path):
     saved(tiny, tmp_path / "run")
     path = tmp_path / "run" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="not a readable checkpoint"):
+    with pytest.raises(UserError, match="not a readable safetensors file"):
         MultitaskBERT.load(tmp_path / "run")
 
 

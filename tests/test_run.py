@@ -25,8 +25,8 @@ from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from packing import Batch
 from tasks import LEADERBOARD
+from tensor_files import read_tensors
 from tests.test_train import ROOT, flags, same, weights
-from training.checkpoint import read_tensors
 from training.gradients import Gradients
 from training.hook import Hook
 from training.hooks import HOOKS
@@ -170,7 +170,7 @@ def test_a_missing_piece_is_one_line(
 ) -> None:
     folder = interrupted(further, 2, monkeypatch)
     (folder / "last" / f"{name}.safetensors").unlink()
-    with pytest.raises(UserError, match=f"{name}.safetensors: not a readable") as caught:
+    with pytest.raises(UserError, match=f"{name}.safetensors: No such file") as caught:
         train(replace(Options(), resume=str(folder)))
     assert "\n" not in str(caught.value)
 
@@ -267,7 +267,7 @@ def test_a_torn_checkpoint_is_refused(options: Options) -> None:
     folder = Path(train(options)["folder"])
     path = folder / "last" / "optimizer.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="optimizer.safetensors: not a readable checkpoint"):
+    with pytest.raises(UserError, match="optimizer.safetensors: not a readable safetensors"):
         train(replace(Options(), resume=str(folder)))
 
 

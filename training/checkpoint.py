@@ -12,8 +12,6 @@ A folder is written beside its final name, synced and renamed into place: a kill
 leaves the old or the new one.
 """
 
-import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -23,20 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from errors import UserError
-
-
-def sync(path: Path) -> None:
-    """Force a file or folder to the disk."""
-    # fsync works on descriptors only, and a folder too can be opened for reading.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from files import reason_of, sync
+from json_files import read_json, write_json
+from tensor_files import read_tensors, write_tensors
+from training.manifest import write_manifest
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -63,7 +54,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
         sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error) if isinstance(error, OSError) else error
         raise UserError(f"{folder}: can't be written ({reason})") from None
 
 
@@ -78,39 +69,6 @@ def recover(folder: Path) -> bool:
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     return folder.exists()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    try:
-        # A file can be renamed over in one step, so no old one has to step aside.
-        new.write_text(text, encoding="utf-8")
-        sync(new)
-        os.replace(new, path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror})") from None
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file, or UserError."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({error})") from None
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file, or UserError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable ({error})") from None
 
 
 def seed_everything(seed: int) -> None:
@@ -159,13 +117,12 @@ def save_last(folder: Path, pieces: Mapping[str, Any], progress: dict[str, Any])
 
     def write(new: Path) -> None:
         for name, state in states_of(pieces).items():
-            # safetensors takes contiguous tensors only.
-            tensors = {key: x.detach().contiguous() for key, x in state.items()}
-            save_file(tensors, new / f"{name}.safetensors")
+            write_tensors(new / f"{name}.safetensors", state)
 
         # Beside the pieces' files; progress.json holds whatever is not a tensor.
-        save_file(random_states(), new / "random.safetensors")
+        write_tensors(new / "random.safetensors", random_states())
         write_json(new / "progress.json", progress)
+        write_manifest(new)
 
     replace_folder(folder, write)
 

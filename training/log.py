@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
-from training.checkpoint import write_text
+from files import write_text
 
 
 def kept_lines(path: Path, step: int) -> list[str]:

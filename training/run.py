@@ -16,9 +16,10 @@ from torch import Tensor
 
 from datasets import Split
 from errors import UserError
+from json_files import read_json, write_json
 from multitask_bert import MultitaskBERT
 from options import Options
-from training.checkpoint import load_last, read_json, replace_folder, save_last, write_json
+from training.checkpoint import load_last, replace_folder, save_last
 from training.console import Console
 from training.environment import check_writable, environment
 from training.log import Log

@@ -1,0 +1,58 @@
+"""A folder's manifest: what is read back from a checkpoint or a model is what was written.
+
+manifest.json, in the folder itself, holds the SHA-256 of every other file. So a flipped bit, an
+edited number, a file that is missing and one copied in from another folder are all found before
+anything is loaded.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from errors import UserError, listed
+from files import reason_of, sha256_of
+from json_files import read_record, write_json
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What manifest.json holds."""
+
+    files: dict[str, str]  # name -> SHA-256
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names that a manifest vouches for; hidden files, as of a file manager, are nobody's."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise UserError(f"{folder}: {reason_of(error)}; check the path") from None
+    return {name for name in names if name != NAME and not name.startswith(".")}
+
+
+def write_manifest(folder: Path) -> None:
+    """Write a folder's manifest; its other files are all there by now."""
+    sums = {name: sha256_of(folder / name) for name in sorted(names_in(folder))}
+    write_json(folder / NAME, asdict(Manifest(sums)))
+
+
+def check_manifest(folder: Path) -> None:
+    """UserError, which names the file, where a folder is not what write_manifest() saw.
+
+    That is a file missing, changed or added, or a manifest that is missing or damaged.
+    """
+    # Without a manifest there is nothing to compare with.
+    there = names_in(folder)
+    if not (folder / NAME).exists():
+        raise UserError(f"{folder / NAME}: not there, so the folder can't be checked")
+    manifest = read_record(folder / NAME, Manifest)
+
+    # The names first, the larger part of the work last.
+    if missing := sorted(set(manifest.files) - there):
+        raise UserError(f"{folder}: {listed(missing)} missing")
+    if added := sorted(there - set(manifest.files)):
+        raise UserError(f"{folder}: {listed(added)} added since it was written")
+    for name, was in manifest.files.items():
+        if sha256_of(folder / name) != was:
+            raise UserError(f"{folder / name}: changed since it was written")
