@@ -34,6 +34,7 @@ from tasks import Task, tasks_of
 from tensor_files import read_tensors, write_tensors
 from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
+from training.manifest import write_manifest
 
 # What may change the loaded encoder, from inside, each with the options that ask for it.
 ADAPTERS: dict[str, Adapter] = {
@@ -185,12 +186,12 @@ class MultitaskBERT(CourseFaces, nn.Module):
             path = os.path.relpath(os.path.realpath(options.model), os.path.realpath(folder))
             options = replace(options, model=path)
         (folder / "options.json").write_text(options.to_json() + "\n", encoding="utf-8")
-        name = "adapter.safetensors"
         if self.whole:
-            name = "model.safetensors"
             self.bert.config.save(folder)
             self.tokenizer.save_pretrained(folder)
+        name = "model.safetensors" if self.whole else "adapter.safetensors"
         write_tensors(folder / name, self.own_state())
+        write_manifest(folder)
 
     @classmethod
     def load(cls, folder: str | Path, use_gpu: bool = False) -> "MultitaskBERT":

@@ -40,6 +40,7 @@ from training.environment import (
 )
 from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
+from training.lock import locks_released
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, output_path
 from training.run import Run, resumed
@@ -154,6 +155,7 @@ def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
 # ---- the loop
 
 
+@locks_released()
 def train(options: Options) -> dict[str, Any]:
     """Train, evaluate after every epoch, keep the best model, write its predictions.
 

@@ -71,6 +71,7 @@ def test_a_run_leaves_what_the_readme_promises(
         "log.jsonl",
         "best",
         "last",
+        "lock",
     }
     facts = json.loads((folder / "run.json").read_text())
     assert (

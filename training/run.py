@@ -1,11 +1,12 @@
 """A run: its folder, its progress, what was best, and how it ends; train() holds only training."""
 
 import math
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -16,39 +17,18 @@ from torch import Tensor
 
 from datasets import Split
 from errors import UserError
-from json_files import read_json, write_json
+from files import reason_of, write_text
+from json_files import write_json
 from multitask_bert import MultitaskBERT
 from options import Options
-from training.checkpoint import load_last, replace_folder, save_last
+from training.checkpoint import load_last, recover, replace_folder, save_last, whole_last
 from training.console import Console
 from training.environment import check_writable, environment
+from training.identity import check_same, new_identity, read_facts
+from training.lock import take_lock
 from training.log import Log
-
-
-@dataclass
-class Progress:
-    """All state of the loop that is no tensor: what progress.json holds."""
-
-    step: int = 0  # steps done
-    seconds: float = 0.0
-    stale: int = 0  # evaluations since the best one
-    best: dict[str, Any] = field(default_factory=dict)
-    history: list[tuple[int, float]] = field(default_factory=list)  # (step, overall dev score)
-    drawn: dict[str, int] = field(default_factory=dict)  # task -> examples given out
-    sums: dict[str, Any] = field(default_factory=dict)  # since the last line of the log
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, value: Tensor) -> None:
-        """One more value for the log's next mean; it stays on its device."""
-        self.sums[name] = self.sums.get(name, 0.0) + value
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        """The means since the last call."""
-        found = {name: float(self.sums[name]) / count for name, count in self.counts.items()}
-        self.sums.clear()
-        self.counts.clear()
-        return found
+from training.manifest import check_manifest
+from training.progress import Progress, read_progress
 
 
 def resumed(options: Options) -> Options:
@@ -58,7 +38,10 @@ def resumed(options: Options) -> Options:
         value = getattr(options, option.name)
         if option.name in ("resume", "use_gpu") or value != option.default:
             given[option.name] = value
-    return Options.of_run(Path(options.resume or "")).of_same_run(given)
+    folder = Path(options.resume or "")
+    own = Options.of_run(folder).of_same_run(given).check()
+    read_facts(folder)  # refuses edited options before anything is built from them
+    return own
 
 
 def new_folder(options: Options) -> Path:
@@ -72,20 +55,13 @@ def new_folder(options: Options) -> Path:
             return folder
         except FileExistsError:
             continue
+        except OSError as error:
+            raise UserError(
+                f"{folder}: can't be made ({reason_of(error)}); choose another --name or --runs_dir"
+            ) from None
     raise UserError(
         f"{options.runs_dir}: ten thousand runs of this name today; choose another --name"
     )
-
-
-def check_same_data(folder: Path, now: dict[str, str]) -> None:
-    """UserError where a run's data files have changed; they may stand elsewhere."""
-    then = read_json(folder / "run.json")["data"].values()  # in the same order, names of then
-    changed = [path for (path, new), old in zip(now.items(), then, strict=True) if new != old]
-    if changed:
-        raise UserError(
-            f"--resume {folder}: the data changed since: {', '.join(changed)}; "
-            "put it back, or begin a new run"
-        )
 
 
 class Run:
@@ -109,31 +85,72 @@ class Run:
         self.pieces = pieces
         self.training = training
         self.total = total
-        self.progress = Progress()
         self.interrupted = False
         self.tokens = 0  # since the last line of the log
         self.busy = 0.0  # seconds of training since then
+        text = options.to_json() + "\n"
+        now = {**environment(device), **facts, **new_identity(text, pieces["model"])}
         if options.resume:
             self.folder = Path(options.resume)
-            check_same_data(self.folder, facts["data"])
+            take_lock(self.folder)
+            self.facts = read_facts(self.folder)
+            check_same(self.folder, self.facts, now)
             self.restore()
         else:
             self.folder = new_folder(options)
-            write_json(self.folder / "run.json", {**environment(device), **facts})
+            self.facts = now
+            self.progress = Progress(run=now["run"])
+            self.begin(text)
+
+    def begin(self, options_text: str) -> None:
+        """Fill the new folder; where that fails, nothing of it is left."""
+        try:
+            take_lock(self.folder)
+            write_json(self.folder / "run.json", self.facts)
             # Last: from here on the run can be resumed.
-            write_json(self.folder / "options.json", options.to_dict())
+            write_text(self.folder / "options.json", options_text)
+        except UserError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def restore(self) -> None:
         """Put everything back as the last checkpoint has it; without one the run begins anew."""
-        held = load_last(self.folder / "last", self.pieces)
-        if held is not None:
-            if not isinstance(held, dict) or set(held) != {f.name for f in fields(Progress)}:
-                raise UserError(f"{self.folder}/last/progress.json: not a run's progress; damaged?")
-            self.progress = Progress(**held)
-            self.progress.history = [(step, score) for step, score in held["history"]]
-            for task, drawn in self.progress.drawn.items():
+        run, tasks = self.facts["run"], self.options.tasks
+        held = whole_last(self.folder, lambda path: read_progress(path, run, self.total, tasks))
+        self.progress = held or Progress(run=run)
+        if held:
+            self.check_best()
+            load_last(self.folder / "last", self.pieces)
+            for task, drawn in held.drawn.items():
                 self.training[task].drawn = drawn
         print(f"resuming {self.folder} after step {self.progress.step}")
+
+    def check_best(self) -> None:
+        """See to it that best/ is whole, now rather than at the end of the run.
+
+        Where it is missing, the best of the epochs to come takes its place. UserError where it is
+        damaged, or no epoch is to come.
+        """
+        best, progress = self.folder / "best", self.progress
+        recover(best)
+        damage = f"{best}: missing"
+        if progress.best and best.exists():
+            try:
+                return check_manifest(best)
+            except UserError as error:
+                damage = str(error)
+        if progress.step == self.total:
+            raise UserError(
+                f"{damage}; all steps are done, so nothing replaces it; begin a new run"
+            )
+        if best.exists() and progress.best:
+            raise UserError(
+                f"{damage}; delete {best} and resume: "
+                "the best of the epochs still to come takes its place"
+            )
+        if progress.best:
+            print(f"{damage}; the best of the epochs still to come takes its place")
+            progress.best, progress.stale = {}, 0
 
     # ---- from the first step to the last
 
@@ -256,14 +273,11 @@ class Run:
         self.check_finite()
         self.progress.seconds = time.monotonic() - self.began
         self.progress.drawn = {task: split.drawn for task, split in self.training.items()}
-        held = asdict(self.progress)
-        held["sums"] = {name: float(value) for name, value in held["sums"].items()}
-        save_last(self.folder / "last", self.pieces, held)
+        save_last(self.folder, self.pieces, self.progress.to_dict())
         self.tick = time.monotonic()
 
     def finish(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the results and the time to run.json, and return its contents."""
-        facts = read_json(self.folder / "run.json")
-        facts.update(results, seconds=round(time.monotonic() - self.began, 1))
-        write_json(self.folder / "run.json", facts)
-        return facts
+        self.facts.update(results, seconds=round(time.monotonic() - self.began, 1))
+        write_json(self.folder / "run.json", self.facts)
+        return self.facts
