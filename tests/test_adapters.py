@@ -202,7 +202,11 @@ def test_load_builds_adapters_too(tiny: Path, tmp_path: Path, monkeypatch: pytes
         folder = tmp_path / next(iter(change))
         folder.mkdir()
         model.save(folder)
-        assert {path.name for path in folder.iterdir()} == {"options.json", "adapter.safetensors"}
+        assert {path.name for path in folder.iterdir()} == {
+            "options.json",
+            "adapter.safetensors",
+            "manifest.json",
+        }
         loaded = MultitaskBERT.load(folder)
         assert {type(m) for m in loaded.modules()} & {LoRALinear, Scaled, Offset} == kinds
         for task in BASE.tasks:

@@ -107,7 +107,11 @@ def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> Non
 
 def test_lora_is_saved_small_and_merges(options: Options) -> None:
     plain = Path(train(replace(options, lora=True))["folder"])
-    assert {p.name for p in (plain / "best").iterdir()} == {"options.json", "adapter.safetensors"}
+    assert {p.name for p in (plain / "best").iterdir()} == {
+        "options.json",
+        "adapter.safetensors",
+        "manifest.json",
+    }
     merged = Path(train(replace(options, lora=True, lora_merge=True, name="merged"))["folder"])
     assert (merged / "best" / "model.safetensors").exists()
     texts = [("A lovely film .",), ("It is not good , sadly .",)]
