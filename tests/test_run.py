@@ -306,6 +306,22 @@ def test_a_damaged_best_is_told_at_once_and_may_be_deleted(stopped: Path) -> Non
         train(Options(resume=str(stopped)))
 
 
+def test_a_best_of_another_epoch_is_not_taken_for_the_checkpoint_s(
+    stopped: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As after a kill between the two, or where another run's was copied in: it is whole."""
+    edit(stopped / "best" / "options.json", name="another")
+    write_manifest(stopped / "best")
+    assert train(Options(resume=str(stopped)))["best"]["epoch"] == 2
+    assert "best: not the model of the checkpoint's best epoch; the best" in capsys.readouterr().out
+    write_manifest(stopped / "best")  # the same once more
+    train(Options(resume=str(stopped)))
+    edit(stopped / "best" / "options.json", name="another")
+    write_manifest(stopped / "best")
+    with pytest.raises(UserError, match="not the model of .*; all steps are done"):
+        train(Options(resume=str(stopped)))
+
+
 @pytest.mark.parametrize("values", [{"seed": 5}, {"precision": "fp8"}, {"head": "linear"}])
 def test_edited_options_are_refused(stopped: Path, values: dict[str, object]) -> None:
     edit(stopped / "options.json", **values)

@@ -30,6 +30,7 @@ class Progress:
     seconds: Annotated[float, Between(0, 1e12)] = 0.0
     stale: Count = 0  # evaluations since the best one
     best: dict[str, Any] = field(default_factory=dict)  # see Best; empty before an evaluation
+    best_manifest: str = ""  # SHA-256 of best/manifest.json: which model it is
     history: list[tuple[Count, float]] = field(default_factory=list)  # (step, overall dev score)
     drawn: dict[str, Count] = field(default_factory=dict)  # task -> examples given out
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datasets import Split
 from errors import UserError
-from files import reason_of, write_text
+from files import reason_of, sha256_of, write_text
 from json_files import write_json
 from multitask_bert import MultitaskBERT
 from options import Options
@@ -27,7 +27,7 @@ from training.environment import check_writable, environment
 from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
 from training.log import Log
-from training.manifest import check_manifest
+from training.manifest import NAME, check_manifest
 from training.progress import Progress, read_progress
 
 
@@ -128,29 +128,34 @@ class Run:
     def check_best(self) -> None:
         """See to it that best/ is whole, now rather than at the end of the run.
 
-        Where it is missing, the best of the epochs to come takes its place. UserError where it is
-        damaged, or no epoch is to come.
+        Where it is missing, or newer than the checkpoint, the best of the epochs to come takes its
+        place. UserError where it is damaged, or no epoch is to come.
         """
         best, progress = self.folder / "best", self.progress
         recover(best)
-        damage = f"{best}: missing"
-        if progress.best and best.exists():
+        done = progress.step == self.total
+        if not (progress.best or done):
+            return
+        reason, advice = f"{best}: missing", ""
+        if best.exists():
             try:
-                return check_manifest(best)
+                check_manifest(best)
+                # A finished run's may have been merged since.
+                merged = done and self.pieces["model"].merge_wanted
+                if progress.best and (merged or sha256_of(best / NAME) == progress.best_manifest):
+                    return
+                reason = f"{best}: not the model of the checkpoint's best epoch"
             except UserError as error:
-                damage = str(error)
-        if progress.step == self.total:
+                reason, advice = str(error), f"delete {best} and resume: "
+        if done:
             raise UserError(
-                f"{damage}; all steps are done, so nothing replaces it; begin a new run"
+                f"{reason}; all steps are done, so nothing replaces it; begin a new run"
             )
-        if best.exists() and progress.best:
-            raise UserError(
-                f"{damage}; delete {best} and resume: "
-                "the best of the epochs still to come takes its place"
-            )
-        if progress.best:
-            print(f"{damage}; the best of the epochs still to come takes its place")
-            progress.best, progress.stale = {}, 0
+        coming = "the best of the epochs still to come takes its place"
+        if advice:
+            raise UserError(f"{reason}; {advice}{coming}")
+        print(f"{reason}; {coming}")
+        progress.best, progress.stale = {}, 0
 
     # ---- from the first step to the last
 
@@ -265,6 +270,7 @@ class Run:
                 "scores": of_tasks,
             }
             replace_folder(self.folder / "best", model.save)
+            progress.best_manifest = sha256_of(self.folder / "best" / NAME)
         self.console.score_row(epoch, progress.step, scores, seconds, better)
         self.tick = time.monotonic()  # scoring is not training time
 
