@@ -307,9 +307,13 @@ def test_a_damaged_best_is_told_at_once_and_may_be_deleted(stopped: Path) -> Non
 
 
 def test_a_best_of_another_epoch_is_not_taken_for_the_checkpoint_s(
-    stopped: Path, capsys: pytest.CaptureFixture
+    stopped: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a kill between the two, or where another run's was copied in: it is whole."""
+    """As after a kill between the two, or where another run's was copied in: it is whole. The
+    epochs to come replace it even with a lower score.
+    """
+    low = {**{task: {"score": 0.0} for task in LEADERBOARD}, "overall": 0.0}
+    monkeypatch.setattr(multitask_classifier, "evaluate", lambda *_: low)
     edit(stopped / "best" / "options.json", name="another")
     write_manifest(stopped / "best")
     assert train(Options(resume=str(stopped)))["best"]["epoch"] == 2
