@@ -32,7 +32,7 @@ from training.progress import Progress, read_progress
 
 
 def resumed(options: Options) -> Options:
-    """The options of the run to be resumed; the caller chooses only CUDA or not."""
+    """The options of the run to be resumed; the caller chooses only the device and the files."""
     given = {}
     for option in fields(options):
         value = getattr(options, option.name)
