@@ -39,6 +39,7 @@ from training.draws import Draw, epoch_steps, micro_batches, one_cycle_a_step
 from training.environment import display_path, keep_freed_memory, pick_device, pick_dtype
 from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
+from training.lock import locks_released
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, has_finished, write_outputs
 from training.repeatable import settle_arithmetic
@@ -157,6 +158,7 @@ def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
 
 
 @lasting_streams()
+@locks_released()
 def train(options: Options) -> dict[str, Any]:
     """Train, evaluate after every epoch, keep the best model, write its predictions.
 

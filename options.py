@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from declare import Files, Names, PerTask, Section, check_value, declare, settled
 from errors import UserError
 
+# What may be given anew when a run is resumed; that data is the same is checked by its contents.
+MOVING = ("resume", "use_gpu", "data_dir", "files")
 FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has a file for
 # Where a kind of layer is used instead of the usual one.
 PLACES = ("off", "heads", "encoder", "all")
@@ -295,7 +297,7 @@ class Options(
                 )
 
     def of_same_run(self, given: dict[str, Any]) -> "Options":
-        """These options, of a run that is resumed, with the folder and device of `given`.
+        """These options, of a run that is resumed, with the folder, device and files of `given`.
 
         UserError where more differs.
         """
@@ -304,12 +306,13 @@ class Options(
         wanted = replace(self, **{**given, "files": files}).to_dict()
         for name, was in self.to_dict().items():
             value = wanted[name]
-            # A run may move to another device; anything else would make it another run.
-            if name not in ("resume", "use_gpu") and value != was:
+            # A run and its data may move; anything else would make it another run.
+            if name not in MOVING and value != was:
                 raise UserError(
                     f"--resume goes on with the run's own options; --{name} was {was}, not {value}"
                 )
-        return replace(self, resume=given["resume"], use_gpu=given.get("use_gpu", self.use_gpu))
+        moved = {name: value for name, value in given.items() if name in MOVING}
+        return replace(self, **{**moved, "files": files})
 
     @classmethod
     def of_run(cls, folder: Path) -> "Options":

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import common
 from errors import UserError
-from training.checkpoint import write_json
+from json_files import write_json
 from training.environment import keep_freed_memory
 
 KEEPERS = ("ours", "ours_fp32", "eager_kept")  # sides that keep freed memory, as train() does

@@ -24,7 +24,8 @@ def test_checksums_are_sha256sum_s(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         {("sst", "dev"): tmp_path / "a.csv", ("sst", "test"): Path("b.csv")}
     )
     lines = subprocess.check_output(["sha256sum", "a.csv", "b.csv"], text=True).splitlines()
-    assert [f"{value}  {name}" for name, value in found.items()] == lines
+    assert list(found) == ["sst_dev", "sst_test"]
+    assert [f"{file['sha256']}  {file['path']}" for file in found.values()] == lines
 
 
 def test_paths_as_one_would_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +75,11 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     environment.check_writable(tmp_path / "new" / "folder")
     assert list((tmp_path / "new" / "folder").iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file/below: can't be written .*; choose another folder"):
-        environment.check_writable(tmp_path / "file" / "below")
+    for bad in (tmp_path / "file" / "below", tmp_path / "a\0b"):
+        with pytest.raises(
+            UserError, match=f"{bad.name[0]}.*: can't be written .*; choose another"
+        ):
+            environment.check_writable(bad)
 
 
 def test_without_glibc_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

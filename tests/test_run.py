@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import files
 import multitask_classifier
 from errors import Interrupted, UserError
 from forward import Forward
@@ -25,12 +26,13 @@ from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from packing import Batch
 from tasks import LEADERBOARD
+from tensor_files import read_tensors
 from tests.test_train import ROOT, flags, same, weights
-from training.checkpoint import read_tensors
 from training.gradients import Gradients
 from training.hook import Hook
 from training.hooks import HOOKS
-from training.run import Run
+from training.manifest import check_manifest, write_manifest
+from training.run import Run, new_folder
 from training.surgery import COMBINERS
 
 
@@ -164,17 +166,6 @@ def test_further_pieces_are_resumed(further: Options, monkeypatch: pytest.Monkey
     assert all("loss_far" in line for line in log_lines(whole) if "loss" in line)
 
 
-@pytest.mark.parametrize("name", ["model", "optimizer", "extras", "drifting"])
-def test_a_missing_piece_is_one_line(
-    further: Options, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = interrupted(further, 2, monkeypatch)
-    (folder / "last" / f"{name}.safetensors").unlink()
-    with pytest.raises(UserError, match=f"{name}.safetensors: not a readable") as caught:
-        train(replace(Options(), resume=str(folder)))
-    assert "\n" not in str(caught.value)
-
-
 # ---- killed, refused, stopped
 
 
@@ -230,9 +221,8 @@ def test_resume_takes_the_same_data_from_another_place(options: Options) -> None
     """A checkout that was moved: checksums count, not paths."""
     folder = Path(train(options)["folder"])
     shutil.copytree(options.data_dir, "moved")
-    held = json.loads((folder / "options.json").read_text())
-    (folder / "options.json").write_text(json.dumps({**held, "data_dir": "moved"}))
-    assert same(weights(folder), weights(train(Options(resume=str(folder)))["folder"]))
+    resumed = train(Options(resume=str(folder), data_dir="moved"))
+    assert same(weights(folder), weights(resumed["folder"]))
 
 
 def test_a_lora_run_is_loaded_and_resumed_from_any_folder(
@@ -251,24 +241,154 @@ def test_a_lora_run_is_loaded_and_resumed_from_any_folder(
     assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A lovely film .")]) == before
 
 
-def test_resume_refuses_a_checkpoint_of_another_model(options: Options) -> None:
-    """As after an edit of options.json."""
-    folder = Path(train(options)["folder"])
-    held = json.loads((folder / "options.json").read_text())
-    (folder / "options.json").write_text(json.dumps({**held, "head": "linear"}))
-    with pytest.raises(
-        UserError, match="last: not this model's weights .*Unexpected key"
-    ) as caught:
-        train(Options(resume=str(folder)))
-    assert "\n" not in str(caught.value)
+# ---- what was damaged is refused, or fallen back from
 
 
-def test_a_torn_checkpoint_is_refused(options: Options) -> None:
-    folder = Path(train(options)["folder"])
-    path = folder / "last" / "optimizer.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="optimizer.safetensors: not a readable checkpoint"):
-        train(replace(Options(), resume=str(folder)))
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def edit(path: Path, **values: object) -> None:
+    """Change values of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}, indent=2) + "\n")
+
+
+@pytest.fixture
+def stopped(six_steps: Options, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was stopped after five steps: last/ is of step 5, previous/ of 4."""
+    return interrupted(six_steps, 5, monkeypatch)
+
+
+def test_a_damaged_checkpoint_is_fallen_back_from(six_steps: Options, stopped: Path) -> None:
+    """To the same weights in the end; what can be damaged in which way: test_checkpoint.py."""
+    flip(stopped / "last" / "optimizer.safetensors")
+    pattern = (
+        "last/optimizer.safetensors: changed.*: going on from the checkpoint before it, step 4"
+    )
+    with pytest.warns(UserWarning, match=pattern):
+        train(Options(resume=str(stopped)))
+    whole = train(replace(six_steps, name="whole"))
+    assert same(weights(whole["folder"]), weights(stopped))
+    steps = [line["step"] for line in log_lines(stopped)]
+    assert steps == [line["step"] for line in log_lines(Path(whole["folder"]))]
+    check_manifest(stopped / "previous")
+
+
+def test_the_checkpoint_of_another_run_is_not_taken(stopped: Path) -> None:
+    """Though it is whole."""
+    edit(stopped / "last" / "progress.json", run="another")
+    write_manifest(stopped / "last")
+    with pytest.warns(UserWarning, match="progress.json: of another run.*step 4"):
+        train(Options(resume=str(stopped)))
+
+
+def test_without_a_good_checkpoint_the_message_says_how_to_go_on(stopped: Path) -> None:
+    for name in ("last", "previous"):
+        flip(stopped / name / "model.safetensors")
+    for ending in ("best/ is good: use it with MultitaskBERT.load.*or begin a new run", "either"):
+        with pytest.raises(UserError, match=f"last/model.safetensors: changed.*{ending}"):
+            train(Options(resume=str(stopped)))
+        flip(stopped / "best" / "model.safetensors")
+    assert {"last", "previous", "best"} <= {path.name for path in stopped.iterdir()}
+
+
+def test_a_damaged_best_is_told_at_once_and_may_be_deleted(stopped: Path) -> None:
+    flip(stopped / "best" / "model.safetensors")
+    with pytest.raises(UserError, match="best/model.safetensors: changed.*; delete .*best and res"):
+        train(Options(resume=str(stopped)))
+    shutil.rmtree(stopped / "best")
+    assert train(Options(resume=str(stopped)))["best"]["epoch"] == 2
+    shutil.rmtree(stopped / "best")
+    with pytest.raises(UserError, match="best: missing; all steps are done.*begin a new run"):
+        train(Options(resume=str(stopped)))
+
+
+def test_a_best_of_another_epoch_is_not_taken_for_the_checkpoint_s(
+    stopped: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between the two, or where another run's was copied in: it is whole. The
+    epochs to come replace it even with a lower score.
+    """
+    low = {**{task: {"score": 0.0} for task in LEADERBOARD}, "overall": 0.0}
+    monkeypatch.setattr(multitask_classifier, "evaluate", lambda *_: low)
+    edit(stopped / "best" / "options.json", name="another")
+    write_manifest(stopped / "best")
+    assert train(Options(resume=str(stopped)))["best"]["epoch"] == 2
+    assert "best: not the model of the checkpoint's best epoch; the best" in capsys.readouterr().out
+    write_manifest(stopped / "best")  # the same once more
+    train(Options(resume=str(stopped)))
+    edit(stopped / "best" / "options.json", name="another")
+    write_manifest(stopped / "best")
+    with pytest.raises(UserError, match="not the model of .*; all steps are done"):
+        train(Options(resume=str(stopped)))
+
+
+@pytest.mark.parametrize("values", [{"seed": 5}, {"precision": "fp8"}, {"head": "linear"}])
+def test_edited_options_are_refused(stopped: Path, values: dict[str, object]) -> None:
+    edit(stopped / "options.json", **values)
+    with pytest.raises(UserError, match="options.json was changed since|--precision fp8: expected"):
+        train(Options(resume=str(stopped)))
+
+
+def test_a_run_on_other_weights_or_threads(stopped: Path) -> None:
+    was = json.loads((stopped / "run.json").read_text())["base_weights"]
+    edit(stopped / "run.json", base_weights="other")
+    with pytest.raises(UserError, match="the pretrained weights of --model changed"):
+        train(Options(resume=str(stopped)))
+    edit(stopped / "run.json", base_weights=was, device="a CPU of then, 64 threads")
+    with pytest.warns(UserWarning, match="device was a CPU of then, 64 threads, is .* now"):
+        train(Options(resume=str(stopped)))
+
+
+def test_a_run_that_runs_is_not_resumed(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it harmed; and its lock ends with it."""
+    refused: list[str] = []
+    log = Run.log
+
+    def resume_meanwhile(self: Run, number: int, *rest: object) -> None:
+        log(self, number, *rest)  # type: ignore[arg-type]
+        if number == 1:
+            with pytest.raises(UserError, match=f"process {os.getpid()} on .* is running it"):
+                train(Options(resume=str(self.folder)))
+            refused.append(str(self.folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", resume_meanwhile)
+        folder = train(options)["folder"]
+    assert refused == [folder]
+    train(Options(resume=folder))
+
+
+# ---- folders that can't be made
+
+
+@pytest.mark.parametrize("broken", ["mkdir", "run.json", "options.json"])
+def test_a_run_folder_that_cannot_be_made_is_one_line(
+    options: Options, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves nothing."""
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        if broken == path.name:
+            raise UserError(f"{path}: can't be written (No space left on device)")
+        if broken == "mkdir" and path.parent == Path("runs"):
+            raise OSError(28, "No space left on device")
+        real(path, *_, **__)
+
+    owner, name = (Path, "mkdir") if broken == "mkdir" else (files, "write_bytes")
+    real = getattr(owner, name)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
+        patch.setattr(owner, name, full)
+        train(options)
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_one_line(options: Options) -> None:
+    with pytest.raises(UserError, match="File name too long.*; choose another --name"):
+        new_folder(replace(options, name="n" * 300))
 
 
 def test_patience_stops(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

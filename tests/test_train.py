@@ -75,6 +75,7 @@ def test_a_run_leaves_what_the_readme_promises(
         "best",
         "last",
         "predictions",
+        "lock",
     }
     facts = json.loads((folder / "run.json").read_text())
     assert (

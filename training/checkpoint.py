@@ -1,4 +1,4 @@
-"""Files of a run, written whole or not at all, and checkpoints, resumed bit for bit.
+"""Checkpoints, written whole or not at all, checked when read, resumed bit for bit.
 
     runs/<date>-<name>/
         options.json      the options
@@ -6,16 +6,18 @@
         log.jsonl         a line every --log_every steps and one an evaluation
         last/             what --resume needs: a file for each piece of the run that has a state,
                           random states, and progress.json with all other state of the loop
+        previous/         the checkpoint before it, to fall back to where last/ is damaged
         best/             what MultitaskBERT.load needs: the model of the best evaluation
+        damaged/          a last/ that could not be used; nobody reads it
+        lock              held by the process that trains here
 
 A folder is written beside its final name, synced and renamed into place: a kill at any moment
-leaves the old or the new one.
+leaves the old or the new one. Each has a manifest (manifest.py).
 """
 
-import json
-import os
 import random
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,29 +25,31 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from errors import UserError
+from errors import UserError, listed
+from files import reason_of, sync
+from json_files import write_json
+from tensor_files import read_tensors, write_tensors
+from training.manifest import check_manifest, write_manifest
+from training.progress import Progress
+
+# ---- whole folders
 
 
-def sync(path: Path) -> None:
-    """Force a file or folder to the disk."""
-    # fsync works on descriptors only, and a folder too can be opened for reading.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def replace_folder(
+    folder: Path, write: Callable[[Path], None], previous: Path | None = None
+) -> None:
+    """Let `write` fill a new folder and put it in the place of `folder`.
 
-
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new folder and put it in the place of `folder`."""
+    The one that stood there becomes `previous`, or is deleted. That happens last: up to then three
+    of them take up space, but a disk that fills up while the new one is written leaves both others.
+    """
     # Both are siblings of the folder, since a rename cannot cross file systems.
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
 
     # What an earlier kill left would be in the way.
-    recover(folder)
+    recover(folder, previous)
     try:
         new.mkdir(parents=True)
         write(new)
@@ -61,56 +65,35 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
         # The renames themselves are on the disk only once the parent is; then the old one may go.
         sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{folder}: can't be written ({reason})") from None
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise UserError(
+            f"{folder}: can't be written ({reason}); mend that, then go on with "
+            f"--resume {folder.parent}"
+        ) from None
+    finally:
+        recover(folder, previous)
 
 
-def recover(folder: Path) -> bool:
-    """Clear up after a kill inside replace_folder; whether `folder` is there, whole."""
+def recover(folder: Path, previous: Path | None = None) -> None:
+    """Finish what replace_folder began, or undo it: also what a kill inside it left behind."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    if not folder.exists() and old.exists():
-        # Killed between the two renames: the new one is whole.
-        new.rename(folder)
-
-    # What is left over is half-written or replaced by now.
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder.exists()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    new = path.with_name(path.name + ".new")
     try:
-        # A file can be renamed over in one step, so no old one has to step aside.
-        new.write_text(text, encoding="utf-8")
-        sync(new)
-        os.replace(new, path)
+        if not folder.exists() and old.exists():
+            # Stopped between the two renames: the new one is whole.
+            (new if new.exists() else old).rename(folder)
+        shutil.rmtree(new, ignore_errors=True)
+
+        # The old one was replaced by now.
+        if previous and old.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            old.rename(previous)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror})") from None
+        raise UserError(f"{folder}: can't be renamed ({reason_of(error)})") from None
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file, or UserError."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({error})") from None
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file, or UserError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable ({error})") from None
+# ---- random states
 
 
 def seed_everything(seed: int) -> None:
@@ -139,6 +122,9 @@ def set_random_states(states: dict[str, Tensor]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
+# ---- checkpoints
+
+
 def states_of(pieces: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     """The tensors of each piece of a run that remembers some: what its state_dict() gives."""
     # Pieces without a state, or with an empty one, get no file.
@@ -150,53 +136,110 @@ def states_of(pieces: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     return states
 
 
-def save_last(folder: Path, pieces: Mapping[str, Any], progress: dict[str, Any]) -> None:
-    """Write all that a later process needs to go on.
+def save_last(run: Path, pieces: Mapping[str, Any], progress: dict[str, Any]) -> None:
+    """Write all that a later process needs to go on into a run's folder, as last/.
 
     That is each piece's tensors, the random states, and `progress`, which is JSON (step, positions,
-    best score, ...).
+    best score, ...). The checkpoint before stays as previous/.
     """
 
     def write(new: Path) -> None:
         for name, state in states_of(pieces).items():
-            # safetensors takes contiguous tensors only.
-            tensors = {key: x.detach().contiguous() for key, x in state.items()}
-            save_file(tensors, new / f"{name}.safetensors")
+            write_tensors(new / f"{name}.safetensors", state)
 
         # Beside the pieces' files; progress.json holds whatever is not a tensor.
-        save_file(random_states(), new / "random.safetensors")
+        write_tensors(new / "random.safetensors", random_states())
         write_json(new / "progress.json", progress)
+        write_manifest(new)
 
-    replace_folder(folder, write)
+    replace_folder(run / "last", write, previous=run / "previous")
 
 
-def load_last(folder: Path, pieces: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give each piece its tensors back, set the random states, and return the progress.
+def whole_last(run: Path, read: Callable[[Path], Progress]) -> Progress | None:
+    """See to it that last/ is whole, and give its progress; None where there is no checkpoint yet.
 
-    None where the run had no checkpoint yet. UserError where a file is missing, damaged or of
-    another run.
+    Where last/ is missing or damaged, previous/ takes its place. `read` reads progress.json, and
+    raises UserError where it is not this run's. UserError where neither folder can be used.
     """
-    # A kill may have struck while the checkpoint was written.
-    if not recover(folder):
+    # A kill may have struck while one was written.
+    last, previous = run / "last", run / "previous"
+    recover(last, previous)
+    if not last.exists() and not previous.exists():
         return None
 
+    def checked(folder: Path) -> Progress:
+        check_manifest(folder)
+        return read(folder / "progress.json")
+
+    try:
+        return checked(last)
+    except UserError as error:
+        damage = str(error).removeprefix(f"{run}/")
+    if not previous.exists():
+        raise UserError(f"{run}: {damage}; there is no checkpoint before it; {best_is(run)}")
+    try:
+        progress = checked(previous)
+    except UserError as error:
+        before = str(error).removeprefix(f"{run}/")
+        raise UserError(f"{run}: {damage}, and {before}; {best_is(run)}") from None
+    warnings.warn(
+        f"{run}: {damage}: going on from the checkpoint before it, step {progress.step}",
+        stacklevel=2,
+    )
+
+    # What is damaged steps aside, or the next save would make it previous/.
+    try:
+        if last.exists():
+            shutil.rmtree(run / "damaged", ignore_errors=True)
+            last.rename(run / "damaged")
+        previous.rename(last)
+    except OSError as error:
+        raise UserError(f"{last}: can't be renamed ({reason_of(error)})") from None
+    return progress
+
+
+def best_is(run: Path) -> str:
+    """How to go on where no checkpoint of a run can be used."""
+    try:
+        check_manifest(run / "best")
+    except UserError:
+        return "there is no good best/ either: begin a new run"
+    return f'best/ is good: use it with MultitaskBERT.load("{run}"), or begin a new run'
+
+
+def check_fits(name: str, expected: dict[str, Tensor], held: dict[str, Tensor]) -> None:
+    """UserError where a tensor has another shape or dtype than the piece's own."""
+    for key, tensor in held.items():
+        own = expected.get(key, tensor)  # a piece may have learned more since it was made
+        if tensor.dtype != own.dtype or tensor.shape != own.shape:
+            raise UserError(
+                f"{name}: {key} is {tensor.dtype} {tuple(tensor.shape)}, "
+                f"expected {own.dtype} {tuple(own.shape)}"
+            )
+
+
+def load_last(folder: Path, pieces: Mapping[str, Any]) -> None:
+    """Give each piece its tensors back, and set the random states.
+
+    UserError where a file is missing, damaged or of another run.
+    """
     # One file a piece; the random states are no piece's.
     held = {path.stem for path in folder.glob("*.safetensors")} - {"random"}
-    expected = set(states_of(pieces))  # a piece that remembers nothing yet may have learned since
+    expected = states_of(pieces)  # a piece that remembers nothing yet may have learned since
 
     # A file of no known piece means that the checkpoint is of a run with other options.
-    if unknown := held - set(pieces):
-        raise UserError(f"{folder}: holds {', '.join(sorted(unknown))}, which this run has not")
+    if unknown := sorted(held - set(pieces)):
+        raise UserError(f"{folder}: holds {listed(unknown)}, which this run has not")
 
-    # A piece that should have a file and has none fails here, as a missing file.
-    for name in sorted(held | expected):
-        state = read_tensors(folder / f"{name}.safetensors")
+    # A piece that should have a file and has none fails here, as a missing file. The random states
+    # come last, so that nothing before draws from them once they are set.
+    for name in [*sorted(held | set(expected)), "random"]:
+        path = folder / f"{name}.safetensors"
+        state = read_tensors(path)
+        load = set_random_states if name == "random" else pieces[name].load_state_dict
         try:
-            pieces[name].load_state_dict(state)
-        except RuntimeError as error:
+            check_fits(str(path), expected.get(name, {}), state)
+            load(state)
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())  # torch's message has a line for each name
-            raise UserError(f"{folder}: not this {name}'s weights ({reason})") from None
-
-    # The random states come last, so that nothing above draws from them once they are set.
-    set_random_states(read_tensors(folder / "random.safetensors"))
-    return read_json(folder / "progress.json")
+            raise UserError(f"{folder}: not this {name}'s state ({reason})") from None

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from errors import UserError
+from files import reason_of, sha256_of
 
 PACKAGES = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -73,6 +73,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": name,
+        "kernels": torch.backends.cpu.get_cpu_capability(),  # the instructions that torch uses
     }
 
 
@@ -83,10 +84,11 @@ def display_path(path: str | Path) -> str:
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
 
 
-def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, str]:
-    """The SHA-256 of each data file."""
+def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, dict[str, str]]:
+    """The path and SHA-256 of each (task, split)'s file, under names as "sst_train"."""
     return {
-        display_path(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()
+        f"{task}_{split}": {"path": display_path(path), "sha256": sha256_of(path)}
+        for (task, split), path in paths.items()
     }
 
 
@@ -96,10 +98,9 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise UserError(
-            f"{folder}: can't be written ({error.strerror}); choose another folder"
-        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise UserError(f"{folder}: can't be written ({reason}); choose another folder") from None
 
 
 def keep_freed_memory() -> None:

@@ -1,24 +1,46 @@
 """log.jsonl: one JSON object a line, for each --log_every steps and each evaluation."""
 
 import contextlib
+import errno
 import json
+import os
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from errors import UserError
-from training.checkpoint import write_text
+from files import LARGEST_TEXT, read_bytes, reason_of, write_bytes
+from json_files import Count, parse_json, record
 
 
-def kept_lines(path: Path, step: int) -> list[str]:
-    """The lines of an earlier part of the run, up to a step."""
+@dataclass
+class Line:
+    """What every line has."""
+
+    step: Count
+
+
+def kept_lines(path: Path, step: int) -> bytes:
+    """The lines of an earlier part of the run, up to a step.
+
+    The last one may be torn by a kill. Others that are no such line are dropped with a warning.
+    """
     if not path.exists():
-        return []
-    kept: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # a line torn by a kill
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-    return kept
+        return b""
+    *lines, _ = read_bytes(path, LARGEST_TEXT).split(b"\n")  # behind the last line break: torn
+    kept: list[bytes] = []
+    damaged = 0
+    for line in lines:
+        try:
+            values = parse_json(line.decode("utf-8", errors="replace"), str(path))
+            if record(Line, values, str(path), others_too=True).step <= step:
+                kept.append(line + b"\n")
+        except UserError:
+            damaged += 1
+    if damaged:
+        warnings.warn(f"{path}: {damaged} damaged lines were dropped", stacklevel=2)
+    return b"".join(kept)
 
 
 class Log:
@@ -28,26 +50,44 @@ class Log:
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool):
-        path = folder / "log.jsonl"
-        write_text(path, "".join(line + "\n" for line in kept_lines(path, step)))
-        self.file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (the whole run)
+        self.folder = folder
+        self.path = folder / "log.jsonl"
         self.board = None
-        if tensorboard:
-            try:
+        write_bytes(self.path, kept_lines(self.path, step))
+        try:
+            # Without a buffer a line is in the file or an error, whatever becomes of the process.
+            self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (the whole run)
+            if tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise UserError("--tensorboard needs a package: pip install tensorboard") from None
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+                self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        except ImportError:
+            raise UserError("--tensorboard needs a package: pip install tensorboard") from None
+        except OSError as error:
+            raise self.unwritable(error) from None
+
+    def unwritable(self, error: OSError) -> UserError:
+        """The error for a log that can't be written."""
+        return UserError(
+            f"{self.path}: can't be written ({reason_of(error)}); mend that, then go on with "
+            f"--resume {self.folder}"
+        )
 
     def write(self, record: dict[str, Any]) -> None:
         """One line; its numbers go to TensorBoard under their names."""
-        self.file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if self.board and name != "step" and isinstance(value, int | float):
-                self.board.add_scalar(name, value, record["step"])
+        line = (json.dumps(record) + "\n").encode("utf-8")
+        try:
+            if self.file.write(line) < len(line):  # as much as the disk had room for
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            for name, value in record.items():
+                if self.board and name != "step" and isinstance(value, int | float):
+                    self.board.add_scalar(name, value, record["step"])
+        except OSError as error:
+            raise self.unwritable(error) from None
 
     def close(self) -> None:
         """Close the files."""
         self.file.close()
         if self.board:
-            self.board.close()
+            with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
+                self.board.close()

@@ -1,9 +1,10 @@
 """A run: its folder, its progress, what was best, and how it ends; train() holds only training."""
 
 import math
+import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,50 +14,32 @@ from torch import Tensor
 
 from datasets import Split
 from errors import Interrupted, UserError
-from files import clear_unfinished
+from files import clear_unfinished, reason_of, sha256_of, write_text
+from json_files import write_json
 from multitask_bert import MultitaskBERT
 from options import Options
-from training.checkpoint import load_last, read_json, replace_folder, save_last, write_json
+from training.checkpoint import load_last, recover, replace_folder, save_last, whole_last
 from training.console import Console
 from training.environment import check_writable, environment
+from training.identity import check_same, new_identity, read_facts
+from training.lock import take_lock
 from training.log import Log
+from training.manifest import NAME, check_manifest
+from training.progress import Progress, read_progress
 from training.signals import Signals, interrupted
 
 
-@dataclass
-class Progress:
-    """All state of the loop that is no tensor: what progress.json holds."""
-
-    step: int = 0  # steps done
-    seconds: float = 0.0
-    stale: int = 0  # evaluations since the best one
-    best: dict[str, Any] = field(default_factory=dict)
-    history: list[tuple[int, float]] = field(default_factory=list)  # (step, overall dev score)
-    drawn: dict[str, int] = field(default_factory=dict)  # task -> examples given out
-    sums: dict[str, Any] = field(default_factory=dict)  # since the last line of the log
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, value: Tensor) -> None:
-        """One more value for the log's next mean; it stays on its device."""
-        self.sums[name] = self.sums.get(name, 0.0) + value
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def means(self) -> dict[str, float]:
-        """The means since the last call."""
-        found = {name: float(self.sums[name]) / count for name, count in self.counts.items()}
-        self.sums.clear()
-        self.counts.clear()
-        return found
-
-
 def resumed(options: Options) -> Options:
-    """The options of the run to be resumed; the caller chooses only CUDA or not."""
+    """The options of the run to be resumed; the caller chooses only the device and the files."""
     given = {}
     for option in fields(options):
         value = getattr(options, option.name)
         if option.name in ("resume", "use_gpu") or value != option.default:
             given[option.name] = value
-    return Options.of_run(Path(options.resume or "")).of_same_run(given)
+    folder = Path(options.resume or "")
+    own = Options.of_run(folder).of_same_run(given).check()
+    read_facts(folder)  # refuses edited options before anything is built from them
+    return own
 
 
 def new_folder(options: Options) -> Path:
@@ -70,20 +53,13 @@ def new_folder(options: Options) -> Path:
             return folder
         except FileExistsError:
             continue
+        except OSError as error:
+            raise UserError(
+                f"{folder}: can't be made ({reason_of(error)}); choose another --name or --runs_dir"
+            ) from None
     raise UserError(
         f"{options.runs_dir}: ten thousand runs of this name today; choose another --name"
     )
-
-
-def check_same_data(folder: Path, now: dict[str, dict[str, str]]) -> None:
-    """UserError where a run's data files have changed; they may stand elsewhere."""
-    then = read_json(folder / "run.json")["data"]
-    changed = [new["path"] for name, new in now.items() if new["sha256"] != then[name]["sha256"]]
-    if changed:
-        raise UserError(
-            f"--resume {folder}: the data changed since: {', '.join(changed)}; "
-            "put it back, or begin a new run"
-        )
 
 
 class Run:
@@ -107,31 +83,77 @@ class Run:
         self.pieces = pieces
         self.training = training
         self.total = total
-        self.progress = Progress()
         self.signals = Signals()
         self.tokens = 0  # since the last line of the log
         self.busy = 0.0  # seconds of training since then
+        text = options.to_json() + "\n"
+        now = {**environment(device), **facts, **new_identity(text, pieces["model"])}
         if options.resume:
             self.folder = Path(options.resume)
-            check_same_data(self.folder, facts["data"])
+            take_lock(self.folder)
+            self.facts = read_facts(self.folder)
+            check_same(self.folder, self.facts, now)
             self.restore()
         else:
             self.folder = new_folder(options)
-            write_json(self.folder / "run.json", {**environment(device), **facts})
+            self.facts = now
+            self.progress = Progress(run=now["run"])
+            self.begin(text)
+
+    def begin(self, options_text: str) -> None:
+        """Fill the new folder; where that fails, nothing of it is left."""
+        try:
+            take_lock(self.folder)
+            write_json(self.folder / "run.json", self.facts)
             # Last: from here on the run can be resumed.
-            write_json(self.folder / "options.json", options.to_dict())
+            write_text(self.folder / "options.json", options_text)
+        except UserError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def restore(self) -> None:
         """Put everything back as the last checkpoint has it; without one the run begins anew."""
-        held = load_last(self.folder / "last", self.pieces)
-        if held is not None:
-            if not isinstance(held, dict) or set(held) != {f.name for f in fields(Progress)}:
-                raise UserError(f"{self.folder}/last/progress.json: not a run's progress; damaged?")
-            self.progress = Progress(**held)
-            self.progress.history = [(step, score) for step, score in held["history"]]
-            for task, drawn in self.progress.drawn.items():
+        run, tasks = self.facts["run"], self.options.tasks
+        held = whole_last(self.folder, lambda path: read_progress(path, run, self.total, tasks))
+        self.progress = held or Progress(run=run)
+        if held:
+            self.check_best()
+            load_last(self.folder / "last", self.pieces)
+            for task, drawn in held.drawn.items():
                 self.training[task].drawn = drawn
         print(f"resuming {self.folder} after step {self.progress.step}")
+
+    def check_best(self) -> None:
+        """See to it that best/ is whole, now rather than at the end of the run.
+
+        Where it is missing, or newer than the checkpoint, the best of the epochs to come takes its
+        place. UserError where it is damaged, or no epoch is to come.
+        """
+        best, progress = self.folder / "best", self.progress
+        recover(best)
+        done = progress.step == self.total
+        if not (progress.best or done):
+            return
+        reason, advice = f"{best}: missing", ""
+        if best.exists():
+            try:
+                check_manifest(best)
+                # A finished run's may have been merged since.
+                merged = done and self.pieces["model"].merge_wanted
+                if progress.best and (merged or sha256_of(best / NAME) == progress.best_manifest):
+                    return
+                reason = f"{best}: not the model of the checkpoint's best epoch"
+            except UserError as error:
+                reason, advice = str(error), f"delete {best} and resume: "
+        if done:
+            raise UserError(
+                f"{reason}; all steps are done, so nothing replaces it; begin a new run"
+            )
+        coming = "the best of the epochs still to come takes its place"
+        if advice:
+            raise UserError(f"{reason}; {advice}{coming}")
+        print(f"{reason}; {coming}")
+        progress.best, progress.stale = {}, 0
 
     # ---- from the first step to the last
 
@@ -243,6 +265,7 @@ class Run:
                 "scores": of_tasks,
             }
             replace_folder(self.folder / "best", model.save)
+            progress.best_manifest = sha256_of(self.folder / "best" / NAME)
         self.console.score_row(epoch, progress.step, scores, seconds, better)
         self.tick = time.monotonic()  # scoring is not training time
 
@@ -251,14 +274,11 @@ class Run:
         self.check_finite()
         self.progress.seconds = time.monotonic() - self.began
         self.progress.drawn = {task: split.drawn for task, split in self.training.items()}
-        held = asdict(self.progress)
-        held["sums"] = {name: float(value) for name, value in held["sums"].items()}
-        save_last(self.folder / "last", self.pieces, held)
+        save_last(self.folder, self.pieces, self.progress.to_dict())
         self.tick = time.monotonic()
 
     def finish(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the results and the time to run.json, and return its contents."""
-        facts = read_json(self.folder / "run.json")
-        facts.update(results, seconds=round(time.monotonic() - self.began, 1))
-        write_json(self.folder / "run.json", facts)
-        return facts
+        self.facts.update(results, seconds=round(time.monotonic() - self.began, 1))
+        write_json(self.folder / "run.json", self.facts)
+        return self.facts
