@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import re
 import shlex
+from collections import Counter
 from dataclasses import fields, replace
 from typing import Any
 
@@ -464,3 +466,57 @@ def test_a_damaged_run_is_refused(value, message, tmp_path, monkeypatch):
 def test_a_run_with_a_file_of_an_unknown_task(tmp_path):
     (tmp_path / "options.json").write_text('{"files": {"cola_train": "a"}}', encoding="utf-8")
     assert refusal(f"@{tmp_path}/options.json").startswith("files: cola_train is unknown")
+
+
+# Anything at all
+
+NAMES = [*FIELDS, *file_flags(), *HINTS, *ALIASES]
+PIECES = [
+    *["", "-", "--", "=", "a=b=c", "@", "@.", "@/dev/zero", "@pipe", "@nowhere", "-h", "--help=x"],
+    *["\0", "\udcff", "\ud800", "\x1b[2J", "\n", "%s", "%(prog)s", "{", "{task:>999999999}", "é"],
+    *["0", "-1", "3", "nan", "inf", "1e309", "9" * 400, "9" * 5000, "x" * 300, "null", "[" * 2000],
+    *["sst", "sts=linear", "mlp", "mean", "all", "auto", "fp8", "a/b", "..", "1,2", "true", '"'],
+]
+
+
+def any_words(draw: random.Random) -> list[str]:
+    """A command line of flags, values and rubbish."""
+    words = []
+    for _ in range(draw.randrange(1, 6)):
+        flag = draw.choice(["--", "--no-", "-", ""]) + draw.choice(NAMES)
+        value = draw.choice(PIECES)
+        words.append(draw.choice([flag, value, f"{flag}={value}"]))
+    return words
+
+
+def any_json(draw: random.Random) -> str:
+    """A run's options with values exchanged, or the text damaged."""
+    values = RUN.to_dict()
+    for _ in range(draw.randrange(3)):
+        other = draw.choice([draw.choice(PIECES), None, True, 3, -0.5, float("nan"), [3], {"a": 1}])
+        values[draw.choice(list(values))] = other
+    text = json.dumps(values)
+    place = draw.randrange(len(text))
+    damaged = [text[:place], text[:place] + draw.choice(PIECES) + text[place + 1 :]]
+    return draw.choice([text, text, *damaged])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_but_options_help_or_one_line(seed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    draw = random.Random(seed)
+    endings = Counter()
+    for _ in range(150):
+        (tmp_path / "some.json").write_bytes(any_json(draw).encode("utf-8", "surrogatepass"))
+        for words in (any_words(draw), ["@some.json"], [*any_words(draw), "@some.json"]):
+            try:
+                parse(words, "test").to_json().encode()
+                endings["options"] += 1
+            except UserError as error:
+                assert len(str(error)) <= 300 and str(error).isprintable()
+                endings["error"] += 1
+            except SystemExit as end:
+                assert end.code == 0
+                endings["help"] += 1
+    assert len(endings) == 3 and endings["options"] > 20, endings
