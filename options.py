@@ -334,8 +334,7 @@ class Options(
             # A run may move to another device; anything else would make it another run.
             if name not in ("resume", "use_gpu") and value != was:
                 raise UserError(
-                    f"--resume goes on with the run's own options; --{name} was {shown(was)}, "
-                    f"not {shown(value)}"
+                    f"--resume goes on with the run's own options; --{name} was {was}, not {value}"
                 )
         use_gpu = given.get("use_gpu", self.use_gpu)
         return replace(self, resume=given["resume"], use_gpu=use_gpu).check()

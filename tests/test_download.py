@@ -486,10 +486,11 @@ def test_what_is_no_file_is_not_written(
     assert names(tmp_path) == [name] and server.seen == []
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["", "nowhere", "file:///etc/passwd", "http://", "http://[", "http://a\udcff/", "http://\0"],
-)
+ODD_ADDRESSES = ["", "nowhere", "file:///etc/passwd", "http://", "http://[", "http://\0"]
+ODD_ADDRESSES += ["http://a\udcff/", f"http://{'a' * 70}.b/", "http://user:\udcff@a/"]
+
+
+@pytest.mark.parametrize("url", ODD_ADDRESSES, ids=ascii)
 def test_an_odd_address(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match="check the address$") as failure:
         fetch(f"{url}/a.csv" if url else "", tmp_path / "a.csv", limits=Limits(retries=0))

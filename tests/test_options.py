@@ -541,7 +541,6 @@ def test_the_same_run_is_recognised_however_it_is_typed():
         ({"seed": 4}, "--seed was 11711, not 4"),
         ({"head": "sts=linear"}, "--head was mlp, not mlp sts=linear"),
         ({"files": {"sst_train": "a"}}, "--files was {}, not {'sst_train': 'a'}"),
-        ({"data_dir": "x" * 999}, "xxx"),
     ],
 )
 def test_another_run_is_refused(given, message):
@@ -551,6 +550,11 @@ def test_another_run_is_refused(given, message):
 
 
 # The learning rate
+
+
+def test_a_run_s_folder_is_a_name_too():
+    with pytest.raises(UserError, match="^--resume .udcff: not UTF-8"):
+        Options().of_same_run({"resume": "\udcff"})
 
 
 @pytest.mark.parametrize(
