@@ -52,3 +52,9 @@ def test_what_stops_the_second_run_stops_the_first(options: Options, tmp_path: P
     with pytest.raises(UserError, match="missing 3 of 3 data files: only-sst/ids-cfimdb-train.csv"):
         classifier.main([*flags(replace(options, data_dir="only-sst"))])
     assert not Path("runs").exists() and not list(Path("out").iterdir())
+
+
+def test_a_name_that_gets_too_long_by_the_task_s(options: Options) -> None:
+    with pytest.raises(UserError, match=r"^--name sst-aaa.*: at most 200 bytes, or the run folder"):
+        classifier.main([*flags(options), "--name", "a" * 200])
+    assert not Path("runs").exists()
