@@ -5,14 +5,22 @@ the same for values from the command line, from JSON and from Python.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple, get_args
 
-from errors import UserError
+from errors import UserError, one_line
 
 Names = tuple[str, ...]
 Files = tuple[tuple[str, str], ...]  # ("sts_dev_out", path), ..., sorted
+
+
+def shown(value: Any, words: Callable[[Any], str] = str) -> str:
+    """A value as it stands in a message: 60 characters at most, which leaves room for advice."""
+    try:
+        return one_line(words(value), 60)
+    except (ValueError, RecursionError):  # a number of 5,000 digits, lists nested 1,000 deep
+        return "that long"
 
 
 class PerTask(str):
@@ -34,11 +42,13 @@ class PerTask(str):
                 named[task] = name
             else:
                 raise UserError(
-                    f'"{text}": expected a name, TASK=NAME or both, as in "cls sts=mean"'
+                    f'"{shown(text)}": expected a name, TASK=NAME or both, as in "cls sts=mean"'
                 )
         plain = plain or default
         if not plain:
-            raise UserError(f'"{text}": expected a name for the other tasks, as in "cls sts=mean"')
+            raise UserError(
+                f'"{shown(text)}": expected a name for the other tasks, as in "cls sts=mean"'
+            )
         itself = super().__new__(cls, " ".join([plain, *(f"{t}={n}" for t, n in named.items())]))
         itself.plain, itself.named = plain, named
         return itself
@@ -67,6 +77,8 @@ class Rules(NamedTuple):
 
     def range(self) -> str:
         """The legal numbers, in words; "" where all finite ones are."""
+        if self.most < math.inf and self.above > -math.inf:
+            return f"above {self.above}, at most {self.most}"
         if self.most < math.inf:
             return f"{self.least} to {self.most}"
         if self.below < math.inf:
@@ -112,8 +124,8 @@ class Section:
             other = getattr(self, rules.needs)
             met = other in rules.needs_value if rules.needs_value else other
             if not met:
-                shown = f"--{f.name}" if value is True else f"--{f.name} {value}"
-                raise UserError(f"{shown} needs {rules.requirement()}")
+                typed = f"--{f.name}" if value is True else f"--{f.name} {shown(value)}"
+                raise UserError(f"{typed} needs {rules.requirement()}")
 
 
 def settled(f: "Field[Any]", value: Any) -> Any:
@@ -168,14 +180,37 @@ def check_value(f: "Field[Any]", value: Any) -> None:
     if value is None and kind != f.type:
         return
     if rules.choices and value not in rules.choices:
-        raise UserError(f"--{f.name} {value}: expected one of {', '.join(rules.choices)}")
+        raise UserError(f"--{f.name} {shown(value)}: expected one of {', '.join(rules.choices)}")
     if not has_kind(value, kind):
-        raise UserError(f"--{f.name} {value!r}: expected {EXPECTED[kind]}")
-    if kind not in (int, float):
-        return
+        raise UserError(f"--{f.name} {shown(value, repr)}: expected {EXPECTED[kind]}")
+    if kind is str:
+        check_text(f.name, value)
+    if kind == Files:
+        for name, path in value:
+            check_text(name, path)
+    if kind in (int, float):
+        check_number(f.name, value, rules)
+
+
+def check_number(name: str, value: float, rules: Rules) -> None:
+    """UserError where a number is out of range, or not finite."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(
-            f"--{f.name} {value}: expected a finite number, {rules.range()}".rstrip(", ")
-        )
+        expected = f"a finite number, {rules.range()}".rstrip(", ")
+        raise UserError(f"--{name} {value}: expected {expected}")
     if not (rules.least <= value <= rules.most and rules.above < value < rules.below):
-        raise UserError(f"--{f.name} {value}: expected {rules.range()}")
+        raise UserError(f"--{name} {shown(value)}: expected {rules.range()}")
+
+
+def check_text(name: str, text: str) -> None:
+    """UserError where a text is empty, or can be neither a file's name nor shown.
+
+    The command line hands bytes of a name that are no UTF-8 on as lone surrogates.
+    """
+    if not text:
+        raise UserError(f"--{name} '': expected a text; is a variable of the shell unset?")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"--{name} {shown(text)}: not UTF-8; rename the file or folder") from None
+    if "\0" in text:
+        raise UserError(f"--{name} {shown(text)}: a NUL character, which no name can have")

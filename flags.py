@@ -15,15 +15,16 @@ import difflib
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from declare import Names, PerTask, kind_of, rules_of
+from declare import Names, PerTask, kind_of, rules_of, shown
 from errors import UserError
+from files import MEBIBYTE, check_regular, read_text
 from heads.pipeline import HEADS, POOLINGS
-from options import FILE_KINDS, SECTIONS, Options, read_values
+from options import FILE_KINDS, SECTIONS, DataOptions, Options, read_values
 from tasks import TASKS
 from training.optimizers import OPTIMIZERS
 from training.samplers import SAMPLERS
@@ -31,6 +32,7 @@ from training.schedules import SCHEDULES
 from training.surgery import COMBINERS
 
 WIDTH = 80
+MOST_WORDS = 10_000  # of a command line, with those of its @files
 COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 2024's for 2023's
 
 # Options whose choices are the names in a table of the code.
@@ -88,6 +90,9 @@ HINTS = {
     "output_dir": "runs_dir",
     "checkpoint": "resume",
 }
+
+
+Identity = tuple[int, int]  # a file's device and inode, the same by whatever path
 
 
 class _Parser(argparse.ArgumentParser):
@@ -269,12 +274,21 @@ def spelled(word: str) -> list[str]:
     return [f"--{name}{equals}{value}"]
 
 
-def expand(argv: list[str], reading: tuple[str, ...] = ()) -> list[str]:
+def expand(argv: list[str]) -> list[str]:
     """The words with @files read, aliases replaced and flags in the parser's spelling."""
-    words = []
-    for word in argv:
+    words: list[str] = []
+    # What is still to be looked at, the next one last, each with the files that it was read from.
+    todo: list[tuple[str, tuple[Identity, ...]]] = [(word, ()) for word in reversed(argv)]
+    seen = 0
+    while todo:
+        word, reading = todo.pop()
+        # Files that name others several times could go on for ever.
+        seen += 1
+        if seen > MOST_WORDS:
+            raise UserError(f"{shown(word)}: over {MOST_WORDS} words; no command line is that long")
         if word.startswith("@"):
-            words += words_of_file(word[1:], reading)
+            inner, itself = words_of_file(word[1:], reading)
+            todo += [(one, (*reading, itself)) for one in reversed(inner)]
         elif word.startswith("--"):
             words += spelled(word)
         else:
@@ -282,47 +296,60 @@ def expand(argv: list[str], reading: tuple[str, ...] = ()) -> list[str]:
     return words
 
 
-def words_of_file(path: str, reading: tuple[str, ...]) -> list[str]:
-    """The flags in a file; UserError where there are none to be had.
+def words_of_file(path: str, reading: tuple[Identity, ...]) -> tuple[list[str], Identity]:
+    """The flags in a file, and which file that is; UserError where there are none to be had.
 
     `reading` are the files whose reading led to this one.
     """
-    # Without this a file that names itself would recurse without end.
-    if path in reading:
-        raise UserError(f"@{path}: the file reads itself")
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"@{path}: a file of flags, but not UTF-8 text") from None
-    except OSError as error:
-        raise UserError(f"@{path}: can't be read ({error.strerror}); expected flags") from None
+        found = check_regular(Path(path))
+        text = read_text(Path(path), MEBIBYTE)
+    except UserError as error:
+        raise UserError(f"@ reads flags from a file; {error}") from None
+
+    # Without this a file that names itself, by whatever path, would be read without end.
+    itself = (found.st_dev, found.st_ino)
+    if itself in reading:
+        raise UserError(f"@{shown(path)}: the file reads itself")
 
     # A run's options are JSON; all else is words as in a shell, which may name further files.
     if path.endswith(".json"):
-        return words_of(read_values(text, f"@{path}"))
+        return words_of(read_values(text, f"@{path}")), itself
     try:
-        return expand(shlex.split(text, comments=True), (*reading, path))
+        return shlex.split(text, comments=True), itself
     except ValueError as error:
         raise UserError(f"@{path}: can't be read as flags ({error})") from None
 
 
 def words_of(values: Mapping[str, Any]) -> list[str]:
-    """Options as they would be typed. What is None is left out, and so is which run is resumed."""
+    """Options as they would be typed. What is None is left out, and so is which run is resumed.
+
+    UserError for a name that would be taken for a flag or a file.
+    """
     words = []
     for name, value in values.items():
         # A flag can't say None, and a new run must not go on with the old one's folder.
         if name == "resume" or value is None:
             continue
         if name == "files":
+            DataOptions(files=value).check_files(TASKS)
             words += [f"--{flag}={path}" for flag, path in value]
         elif isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         elif isinstance(value, PerTask):
-            words += [f"--{name}", *value.split()]
+            words += [f"--{name}", *plain_words(name, value.split())]
         elif isinstance(value, tuple):
-            words += [f"--{name}", *value]
+            words += [f"--{name}", *plain_words(name, value)]
         else:
             words.append(f"--{name}={value}")
+    return words
+
+
+def plain_words(name: str, words: Sequence[str]) -> Sequence[str]:
+    """The words of an option's value; UserError where one would be taken for a flag or a file."""
+    for word in words:
+        if word.startswith(("-", "@")):
+            raise UserError(f"--{name} {shown(word)}: expected one of {', '.join(TABLES[name])}")
     return words
 
 

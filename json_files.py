@@ -75,7 +75,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def shown(value: Any) -> str:
     """A value as it stands in a message."""
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:  # words need a little more room than reading did
+        return "nested too deep"
     return text if len(text) <= 40 else text[:37] + "..."
 
 

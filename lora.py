@@ -73,8 +73,8 @@ def adapt(
     Heads train on. Prints the counts.
 
     `targets` is a key of TARGETS (the paper adapts "qv"), `layers` as in choose_layers. Raises
-    UserError for a rank below 1 or unknown targets or layers, ValueError where `model` is adapted
-    already.
+    UserError for a rank below 1 or above the encoder's width and for unknown targets or layers,
+    ValueError where `model` is adapted already.
     """
     # Look for what can't be before anything is changed.
     encoders = [module for module in model.modules() if isinstance(module, BertModel)]
@@ -83,8 +83,10 @@ def adapt(
         raise ValueError("adapt() needs a model with a BertModel in it, and without adapters")
     if targets not in TARGETS:
         raise UserError(f'targets "{targets}": expected one of {", ".join(TARGETS)}')
-    if rank < 1:
-        raise UserError(f"LoRA rank {rank}: expected 1 or more")
+    # A larger rank says no more than the whole matrix would.
+    width = min(encoder.config.hidden_size for encoder in encoders)
+    if not 1 <= rank <= width:
+        raise UserError(f"LoRA rank {rank}: expected 1 to {width}, the width of the encoder")
     chosen = [choose_layers(layers, len(encoder.bert_layers)) for encoder in encoders]
 
     # Freeze the encoders and wrap the chosen linears.

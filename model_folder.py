@@ -51,7 +51,8 @@ def write_options(folder: Path, options: Options) -> None:
 
 def read_options(folder: Path) -> Options:
     """The options of a saved model, checked."""
-    options = Options.from_json(read_text(folder / "options.json")).check()
+    path = folder / "options.json"
+    options = Options.from_json(read_text(path), str(path))
     if os.path.isdir(folder / options.model):
         options = replace(options, model=str((folder / options.model).resolve()))
     return options

@@ -10,20 +10,31 @@ says which table, and whoever uses the table looks the name up with `pick`.
 """
 
 import json
+import os
 import re
+import string
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from declare import Files, Names, PerTask, Section, check_value, declare, settled
-from errors import UserError
+from declare import Files, Names, PerTask, Section, check_value, declare, settled, shown
+from errors import UserError, listed
+from files import read_text
+from json_files import parse_json
 
 # What may be given anew when a run is resumed; that data is the same is checked by its contents.
 MOVING = ("resume", "use_gpu", "data_dir", "files")
 FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has a file for
 # Where a kind of layer is used instead of the usual one.
 PLACES = ("off", "heads", "encoder", "all")
+
+# Bounds that no sensible run meets: a slip of the keyboard beyond them would never end, or take all
+# memory.
+MOST_STEPS = 10_000_000  # an epoch
+MOST_EXAMPLES = 2**20  # a step
+NEVER = 1_000_000_000  # steps or evaluations; more than any run has
+LONGEST_NAME = 200  # bytes; a folder's may have 255, with the date before it and a number behind
 
 
 @dataclass(frozen=True)
@@ -75,8 +86,10 @@ class AdapterOptions(Section):
     )
 
     # The update of one weight.
-    lora_rank: int = declare(8, "r of the update B A", least=1, needs="lora")
-    lora_alpha: float = declare(16.0, "the update is scaled by alpha / r", above=0, needs="lora")
+    lora_rank: int = declare(8, "r of the update B A", least=1, most=4096, needs="lora")
+    lora_alpha: float = declare(
+        16.0, "the update is scaled by alpha / r", above=0, most=100_000, needs="lora"
+    )
     lora_dropout: float = declare(
         0.0, "dropout on the low-rank path", least=0, below=1, needs="lora"
     )
@@ -124,18 +137,24 @@ class SamplingOptions(Section):
 
     # How long.
     epochs: int = declare(
-        3, "passes; one lasts until the sampler has been through one task", least=1
+        3, "passes; one lasts until the sampler has been through one task", least=1, most=10_000
     )
     steps_per_epoch: int = declare(
-        0, "optimizer steps an epoch; 0: until the sampler has been through one task", least=0
+        0,
+        "optimizer steps an epoch; 0: until the sampler has been through one task",
+        least=0,
+        most=MOST_STEPS,
     )
 
     # How large a step is, and how it is cut to fit into memory.
-    batch_size: int = declare(96, "examples a forward pass; of all tasks together", least=1)
+    batch_size: int = declare(
+        96, "examples a forward pass; of all tasks together", least=1, most=65_536
+    )
     accumulation: int = declare(
         1,
         "forward passes a step; its batch of batch_size * accumulation examples is cut into them",
         least=1,
+        most=4096,
     )
 
     # Where its examples come from.
@@ -169,13 +188,18 @@ class OptimizerOptions(Section):
         None,
         "learning rate; 5e-5 for bert-base, 2e-4 for MiniLM, tenfold for --lora, 1e-3 for pretrain",
         above=0,
+        most=1000,
     )
     schedule: str = declare("linear", "how the learning rate falls; after the warm-up")
     warmup: float = declare(0.1, "share of the steps in which the rate rises", least=0, below=1)
 
     # What holds the weights and gradients back.
-    weight_decay: float = declare(0.01, "decoupled weight decay; not on norms and biases", least=0)
-    clip: float = declare(1.0, "largest norm of the gradient; 0: no limit", least=0)
+    weight_decay: float = declare(
+        0.01, "decoupled weight decay; not on norms and biases", least=0, most=1000
+    )
+    clip: float = declare(
+        1.0, "largest norm of the gradient; 0: no limit", least=0, most=1_000_000_000
+    )
 
     # How gradients of several tasks are joined.
     combiner: str = declare("sum", "how the tasks' gradients become one")
@@ -218,8 +242,8 @@ class DataOptions(Section):
         for name, _ in self.files:
             if name not in known:
                 raise UserError(
-                    f"files: {name} is unknown; expected one of {', '.join(tasks)} with one of "
-                    f"{', '.join(f'_{kind}' for kind in FILE_KINDS)}"
+                    f"files: {shown(name)} is unknown; expected one of {', '.join(tasks)} "
+                    f"with one of {', '.join(f'_{kind}' for kind in FILE_KINDS)}"
                 )
 
 
@@ -243,7 +267,10 @@ class RunOptions(Section):
 
     # When it ends before its last epoch.
     patience: int = declare(
-        0, "evaluations to wait for a better overall score; then stop, 0: never", least=0
+        0,
+        "evaluations to wait for a better overall score; then stop, 0: never",
+        least=0,
+        most=NEVER,
     )
 
     # Its folder.
@@ -253,9 +280,12 @@ class RunOptions(Section):
 
     # What is written meanwhile.
     save_every: int = declare(
-        500, "steps between checkpoints; one is also written at every evaluation", least=1
+        500,
+        "steps between checkpoints; one is also written at every evaluation",
+        least=1,
+        most=NEVER,
     )
-    log_every: int = declare(10, "steps between lines of log.jsonl", least=1)
+    log_every: int = declare(10, "steps between lines of log.jsonl", least=1, most=NEVER)
     tensorboard: bool = declare(False, "write the log for TensorBoard too")
 
 
@@ -293,7 +323,7 @@ class Options(
         for task in value.named:
             if task not in self.tasks:
                 raise UserError(
-                    f"--{name} {value}: expected tasks of --tasks {' '.join(self.tasks)}"
+                    f"--{name} {shown(value)}: expected tasks of --tasks {' '.join(self.tasks)}"
                 )
 
     def of_same_run(self, given: dict[str, Any]) -> "Options":
@@ -312,23 +342,19 @@ class Options(
                     f"--resume goes on with the run's own options; --{name} was {was}, not {value}"
                 )
         moved = {name: value for name, value in given.items() if name in MOVING}
-        return replace(self, **{**moved, "files": files})
+        return replace(self, **{**moved, "files": files}).check()
 
     @classmethod
     def of_run(cls, folder: Path) -> "Options":
-        """The options that a run folder holds."""
+        """The options that a run folder holds, checked as those of a new run are."""
         # A wrong folder is the usual mistake, so the message shows what one looks like.
         path = folder / "options.json"
-        if not path.exists():
+        if not os.path.exists(path):
             raise UserError(
-                f"--resume {folder}: no options.json in it; expected a run folder, such as "
+                f"--resume {shown(folder)}: no options.json in it; expected a run folder, such as "
                 "runs/<date>-<name>"
             )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{path} is not UTF-8 text") from None
-        return cls(**read_values(text, str(path)))
+        return cls.from_json(read_text(path), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Section by section, under the options' names, with `files` as a dict."""
@@ -340,9 +366,16 @@ class Options(
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> "Options":
-        """From a run folder's file; UserError where it is damaged, or holds what is no option."""
-        return cls(**read_values(text, "options.json"))
+    def from_json(cls, text: str, source: str = "options.json") -> "Options":
+        """From the text of a run folder's file, checked as those of a new run are.
+
+        UserError, which names the source, where they can't work, or it is damaged.
+        """
+        options = cls(**read_values(text, source))
+        try:
+            return options.check()
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
 
 
 # By the name that --help takes, in the order of the help.
@@ -363,6 +396,19 @@ class Conflict(NamedTuple):
 
     found: Callable[[Options], bool]
     message: str  # an option's name in braces stands for its value
+
+
+def is_template(text: str) -> bool:
+    """Whether nothing but {task} and {split} stands in a text's braces.
+
+    A width as in {task:>99} could ask for any amount of memory, {task.x} for anything's inside.
+    """
+    try:
+        fields_of_text = list(string.Formatter().parse(text))
+    except ValueError:  # a brace alone
+        return False
+    plain = (None, "task", "split")  # None: the text ends without one
+    return all(name in plain and not (way or form) for _, name, form, way in fields_of_text)
 
 
 PLAIN_HEADS = {"linear"}  # heads that have neither norm nor activation
@@ -401,29 +447,39 @@ CONFLICTS = (
         "--batch_size {batch_size} is below the number of tasks",
     ),
     Conflict(
+        lambda o: o.batch_size * o.accumulation > MOST_EXAMPLES,
+        "--batch_size {batch_size} times --accumulation {accumulation}: expected at most "
+        f"{MOST_EXAMPLES} examples a step",
+    ),
+    Conflict(
+        lambda o: not is_template(o.predictions),
+        "--predictions {predictions}: only {{task}} and {{split}} may stand in braces",
+    ),
+    Conflict(
         lambda o: not re.fullmatch(r"[\w.-]+", o.name),
         "--name {name}: letters, digits, dot, dash and underscore only",
+    ),
+    Conflict(
+        lambda o: len(o.name.encode("utf-8")) > LONGEST_NAME,
+        f"--name {{name}}: at most {LONGEST_NAME} bytes, or the run folder's name gets too long",
     ),
 )
 
 
 def read_values(text: str, source: str) -> dict[str, Any]:
-    """The options that a JSON text holds, checked one by one.
+    """The options that a JSON text holds, checked one by one but not with one another.
 
     UserError, which names the source, where it is damaged or holds what is no option.
     """
     # The text as a whole.
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{source} is not readable ({error})") from None
+    values = parse_json(text, source)
     if not isinstance(values, dict):
-        raise UserError(f"{source} is not readable (expected an object)")
+        raise UserError(f"{source}: expected an object of options and their values")
 
     # Its names, all unknown ones at once.
     known = {f.name: f for f in fields(Options)}
     if unknown := sorted(set(values) - set(known)):
-        raise UserError(f"{source} holds unknown options: {', '.join(unknown)}")
+        raise UserError(f"{source} holds unknown options: {listed(unknown)}")
 
     # Its values; lists become tuples and the like before they are checked.
     try:
@@ -438,5 +494,5 @@ def read_values(text: str, source: str) -> dict[str, Any]:
 def pick(table: Mapping[str, Any], key: str, flag: str) -> Any:
     """table[key], or UserError that names the flag and the choices."""
     if key not in table:
-        raise UserError(f"{flag} {key}: expected one of {', '.join(table)}")
+        raise UserError(f"{flag} {shown(key)}: expected one of {', '.join(table)}")
     return table[key]

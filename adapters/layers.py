@@ -26,7 +26,7 @@ def choose_layers(layers: str, count: int) -> list[int]:
         return everything
     if layers in begins:
         return everything[begins[layers] :][:4]
-    if not re.fullmatch(r"[0-9]+( *, *[0-9]+)*", layers):
+    if not re.fullmatch(r"[0-9]{1,9}( *, *[0-9]{1,9})*", layers):
         raise UserError(
             f'layers "{layers}": expected all, first4, middle4, last4 or numbers such as 0,2,5'
         )

@@ -2,24 +2,22 @@
 
     python data/download.py [--out data] [--base-url URL] [--only NAME ...] [--force]
 
-A download lands in `NAME.part` and is moved into place when it is whole and right, so `NAME` is
-never a torn file. A dropped connection is taken up where it broke (HTTP Range with If-Range); where
-the server does not offer that, or the file changed meanwhile, the download starts anew. A server
-must say where a file ends (by its length or in chunks), or a cut file would look whole, and must
-send it as it is, not compressed. Checksums are those of the text with LF line ends, because copies
-of the course's files exist with both. Where no checksum could be known beforehand, the one first
-seen is kept in `checksums.json` and holds from then on. `fetch` serves other downloads too.
+fetch.py brings a file whole or not at all. Here its contents are checked: the header and the
+checksum, which is that of the text with LF line ends, because copies of the course's files exist
+with both. Where no checksum could be known beforehand, the one first seen is kept in
+`checksums.json` and holds from then on.
 """
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
-import json
 import os
+import re
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,17 +26,12 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
-import requests
-from requests.exceptions import ChunkedEncodingError
-from tqdm import tqdm
-from urllib3.exceptions import MaxRetryError
-
-from errors import UserError, run_main
+from data.fetch import LARGEST, Limits, NoConnection, fetch
+from errors import UserError, one_line, run_main
+from files import check_regular, clear_unfinished, read_bytes, reason_of
+from json_files import checked, read_json, write_json
 
 BASE_URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/main/data"
-CHUNK = 1 << 14  # bytes; a broken connection loses less than this
-LONGEST_WAIT = 30.0  # seconds between two attempts
-BUSY = {408, 425, 429}  # statuses below 500 that another attempt may get past
 
 
 class CourseFile(NamedTuple):
@@ -87,214 +80,9 @@ FILES: dict[str, CourseFile] = {
 }
 
 
-class NoConnection(UserError):
-    """The server was not reached at all; the next file would fare no better."""
-
-
-class Interrupted(Exception):
-    """This attempt failed, another may succeed; `wait` is what the server asked for, in seconds."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-# After these another attempt may succeed.
-PASSING = (Interrupted, requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
-
-
-def raw_sha256(path: Path) -> str:
-    """SHA-256 of the bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def text_sha256(path: Path) -> str:
     """SHA-256 of the text with LF line ends."""
-    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
-
-
-def whole_size(url: str, response: requests.Response) -> int | None:
-    """The whole file's size in bytes; None where its last chunk marks the end.
-
-    UserError where a file that was cut could not be told from a whole one.
-    """
-    encoding = response.headers.get("Content-Encoding", "")
-    if encoding not in ("", "identity"):
-        raise UserError(
-            f"{url}: the server sent it compressed ({encoding}), which was not asked for; "
-            "give --base-url"
-        )
-    if "Transfer-Encoding" in response.headers:
-        return None
-    # A part's header ends in `/size`, a whole file's is just the size.
-    header = "Content-Range" if response.status_code == 206 else "Content-Length"
-    size = response.headers.get(header, "").rpartition("/")[2]
-    if not size.isdecimal():
-        raise UserError(
-            f"{url}: the server does not say where the file ends, so it may be cut; give --base-url"
-        )
-    return int(size)
-
-
-def check_status(url: str, response: requests.Response) -> None:
-    """Interrupted where the server is busy, UserError where it does not have the file."""
-    status = response.status_code
-    if status >= 500 or status in BUSY:
-        asked = response.headers.get("Retry-After", "")
-        wait = float(asked) if asked.isdecimal() else 0.0
-        raise Interrupted(f"the server answers {status}", wait)
-    if status not in (200, 206, 416):
-        raise UserError(f"{url}: the server answers {status}; check the address or give --base-url")
-
-
-def goes_on(response: requests.Response, have: int, etag: str, mark: Path) -> bool:
-    """Whether the answer goes on behind the `have` bytes of the file `etag`, or is a whole file.
-
-    Interrupted where it is neither; the mark is gone then, so that the next attempt starts anew.
-    """
-    if response.status_code == 200:
-        return False
-    useless = ""
-    if response.status_code == 416:
-        useless = "the server holds less than what is here already"
-    elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-        useless = "the server sent another part than asked for"
-    elif response.headers.get("ETag") != etag:  # some servers pass over If-Range
-        useless = "the server sent a part of another file"
-    if useless:
-        mark.unlink(missing_ok=True)
-        raise Interrupted(useless)
-    return True
-
-
-def start_anew(part: Path, mark: Path, etag: str) -> None:
-    """Empty `part`, and mark whose bytes it will hold where the ETag is a strong one."""
-    # The old mark must not outlive the old bytes.
-    mark.unlink(missing_ok=True)
-    part.write_bytes(b"")
-    if etag.startswith('"'):
-        mark.write_text(etag, encoding="utf-8")
-
-
-def receive(response: requests.Response, part: Path, start: int, total: int | None) -> None:
-    """Append what the server sends to `part`, with a progress bar that begins at `start`."""
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
-    with part.open("ab") as file, bar:
-        for block in response.iter_content(CHUNK):
-            file.write(block)
-            bar.update(len(block))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def attempt(url: str, part: Path, mark: Path, timeout: float) -> bool:
-    """One request that fills `part`, from where it ends if the server agrees; True if it did.
-
-    `mark` holds the ETag of what is in `part`. Without a strong ETag nothing proves that the rest
-    is of the same file.
-    """
-    etag = mark.read_text(encoding="utf-8") if mark.exists() else ""
-    have = part.stat().st_size if etag and part.exists() else 0
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": etag}
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        check_status(url, response)
-        resumed = goes_on(response, have, etag, mark)
-        total = whole_size(url, response)
-        if not resumed:
-            start_anew(part, mark, response.headers.get("ETag", ""))
-        receive(response, part, have if resumed else 0, total)
-    size = part.stat().st_size
-    if total is not None and size != total:
-        raise Interrupted(f"the connection ended after {size} of {total} bytes")
-    return resumed
-
-
-def check_whole(
-    url: str, part: Path, sha256: str | None, check: Callable[[Path], None] | None
-) -> None:
-    """Delete a finished download that is not what it should be, and raise UserError."""
-    try:
-        check_bytes(url, part, sha256)
-        if check is not None:
-            check(part)
-    except UserError:
-        part.unlink()
-        raise
-
-
-def check_bytes(url: str, path: Path, sha256: str | None) -> None:
-    """UserError where a checksum is given and the file has another."""
-    if sha256 is None:
-        return
-    seen = raw_sha256(path)
-    if seen != sha256:
-        raise UserError(f"{url}: checksum is {seen}, expected {sha256}; nothing was saved")
-
-
-def fetch(
-    url: str,
-    path: Path,
-    sha256: str | None = None,
-    retries: int = 5,
-    timeout: float = 30.0,
-    backoff: float = 1.0,
-    check: Callable[[Path], None] | None = None,
-) -> None:
-    """Download `url` to `path`, whole and checked, or raise UserError and leave `path` as it was.
-
-    `sha256` is that of the bytes; `check` may look at the finished file and raise UserError. After
-    a failed attempt it waits `backoff` seconds, then twice as long each time, and gives up after
-    `retries` further attempts. What arrived of an unfinished download stays in `path.part` for the
-    next call; what arrived whole but wrong is deleted.
-    """
-    part = path.with_name(path.name + ".part")
-    mark = path.with_name(path.name + ".part.etag")
-    left = retries
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            resumed = attempt(url, part, mark, timeout)
-            mark.unlink(missing_ok=True)
-            try:
-                check_whole(url, part, sha256, check)
-            except UserError:
-                if resumed and left > 0:
-                    raise Interrupted("the pieces do not fit together") from None
-                raise
-            os.replace(part, path)
-            return
-        except PASSING as error:
-            if left <= 0:
-                raise given_up(url, error, retries + 1) from error
-            asked = error.wait if isinstance(error, Interrupted) else 0.0
-            wait = max(backoff * 2 ** (retries - left), asked)
-            time.sleep(min(wait, LONGEST_WAIT))
-            left -= 1
-        except requests.RequestException as error:
-            raise UserError(f"{url}: {' '.join(str(error).split())}") from error
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def given_up(url: str, error: Exception, attempts: int) -> UserError:
-    """The error after the last attempt; a NoConnection where the server was not reached at all."""
-    kind = UserError
-    if isinstance(error, Interrupted):
-        why = str(error)
-    elif error.args and isinstance(error.args[0], MaxRetryError):
-        kind = NoConnection
-        why = "no connection"
-    elif "timed out" in str(error).lower():
-        why = "the server fell silent"
-    else:
-        why = "the connection broke"
-    return kind(f"{url}: {why}; gave up after {attempts} attempts, run it again to go on")
+    return hashlib.sha256(read_bytes(path, LARGEST).replace(b"\r\n", b"\n")).hexdigest()
 
 
 def first_line(path: Path) -> str:
@@ -324,26 +112,16 @@ def fault(path: Path, name: str, recorded: dict[str, str]) -> str | None:
 
 def read_recorded(path: Path) -> dict[str, str]:
     """The checksums of earlier downloads, by file name; none where there is no such file."""
+    if not os.path.lexists(path):
+        return {}
     try:
-        if not path.exists():
-            return {}
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as JSON ({error}); delete it to start anew"
-        ) from error
-    if not isinstance(recorded, dict):
-        raise UserError(
-            f"{path}: expected an object of file names and checksums; delete it to start anew"
-        )
+        recorded = checked(read_json(path), dict[str, str], str(path))
+        for name, sha256 in recorded.items():
+            if not re.fullmatch("[0-9a-f]{64}", sha256):
+                raise UserError(f"{path}: {name} has {sha256}, expected a checksum of 64 digits")
+    except UserError as error:
+        raise UserError(f"{error}; delete it to start anew") from None
     return recorded
-
-
-def write_recorded(path: Path, recorded: dict[str, str]) -> None:
-    """Write the checksums, whole or not at all."""
-    fresh = path.with_suffix(".json.part")
-    fresh.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
 
 
 def get(
@@ -351,9 +129,7 @@ def get(
     folder: Path,
     base_url: str,
     force: bool,
-    retries: int,
-    timeout: float,
-    backoff: float,
+    limits: Limits,
 ) -> str:
     """Bring one course file into `folder` unless it is there; a word on what was done."""
     path = folder / name
@@ -361,7 +137,8 @@ def get(
     url = f"{base_url.rstrip('/')}/{name}"
     # --force is also how a new version of a file is accepted.
     recorded = {} if force else read_recorded(record)
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
+        check_regular(path)
         wrong = fault(path, name, recorded)
         if wrong is None:
             return "was there already"
@@ -372,30 +149,67 @@ def get(
         if wrong is not None:
             raise UserError(f"{url}: the server sent {wrong}; nothing was saved")
 
-    fetch(url, path, retries=retries, timeout=timeout, backoff=backoff, check=check)
+    fetch(url, path, limits=limits, check=check)
     if FILES[name].sha256 is None:
-        write_recorded(record, read_recorded(record) | {name: text_sha256(path)})
+        everything = read_recorded(record) | {name: text_sha256(path)}
+        write_json(record, dict(sorted(everything.items())))
     return "downloaded"
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Make and lock a folder for the block; UserError where another process has locked it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({reason_of(error)}); check --out") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(f"{folder}: another download into it is under way; wait for it") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but every error is one line."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message}; --help lists the flags")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The flags, their numbers in range."""
-    parser = argparse.ArgumentParser(description="Fetch the course's data files.")
+    parser = Parser(description="Fetch the course's data files.")
     here = Path(__file__).resolve().parent
     parser.add_argument("--out", type=Path, default=here, help="folder for the files")
     parser.add_argument("--base-url", default=BASE_URL, help="folder on the web that holds them")
     only_help = "these files only"
     parser.add_argument("--only", nargs="+", choices=list(FILES), metavar="NAME", help=only_help)
     parser.add_argument("--force", action="store_true", help="replace files that are there")
-    parser.add_argument("--retries", type=int, default=5, help="further attempts a file")
+
+    # How patient to be.
+    usual = Limits()
+    parser.add_argument(
+        "--retries", type=int, default=usual.retries, help="further attempts a file"
+    )
     timeout_help = "seconds without a byte before an attempt counts as failed"
-    parser.add_argument("--timeout", type=float, default=30.0, help=timeout_help)
+    parser.add_argument("--timeout", type=float, default=usual.timeout, help=timeout_help)
     backoff_help = "seconds before the second attempt, doubled each time"
-    parser.add_argument("--backoff", type=float, default=1.0, help=backoff_help)
+    parser.add_argument("--backoff", type=float, default=usual.backoff, help=backoff_help)
+    deadline_help = "seconds that a file may take, all attempts together"
+    parser.add_argument("--deadline", type=float, default=usual.deadline, help=deadline_help)
     args = parser.parse_args(argv)
     check_number("retries", args.retries, 0, 1000)
     check_number("timeout", args.timeout, 0.001, 86400)
     check_number("backoff", args.backoff, 0, 86400)
+    check_number("deadline", args.deadline, 0.001, 86400)
     return args
 
 
@@ -405,23 +219,14 @@ def check_number(flag: str, value: float, low: float, high: float) -> None:
         raise UserError(f"--{flag} {value}: expected {low:g} to {high:g}")
 
 
-def main(argv: list[str]) -> None:
-    """The command line: fetch what is missing, then say which files are there."""
-    args = parse(argv)
-
-    # One file's failure does not keep the others away, unless the server can't be reached at all.
+def get_all(args: argparse.Namespace) -> list[str]:
+    """Bring all files that are asked for, and return what went wrong, a line each."""
+    limits = Limits(args.retries, args.timeout, args.backoff, args.deadline)
     failures = []
     for name in args.only or FILES:
+        # One file's failure does not keep the others away, unless the server can't be reached.
         try:
-            done = get(
-                name,
-                args.out,
-                args.base_url,
-                args.force,
-                retries=args.retries,
-                timeout=args.timeout,
-                backoff=args.backoff,
-            )
+            done = get(name, args.out, args.base_url, args.force, limits)
             print(f"{name}: {done}", flush=True)
         except NoConnection as error:
             failures.append(str(error))
@@ -429,12 +234,21 @@ def main(argv: list[str]) -> None:
         except UserError as error:
             failures.append(str(error))
         except OSError as error:
-            failures.append(f"{error.filename or args.out}: {error.strerror or error}")
+            failures.append(f"{error.filename or args.out}: {reason_of(error)}")
+    return failures
 
-    # What is there, and all that went wrong in one line.
+
+def main(argv: list[str]) -> None:
+    """The command line: fetch what is missing, then say which files are there."""
+    args = parse(argv)
+    with sole_writer(args.out):
+        clear_unfinished(args.out)
+        failures = get_all(args)
+
+    # What is there, and how much went wrong, in a line each.
     there = [name for name in FILES if os.path.exists(args.out / name)]
-    listed = ", ".join(there) or "none"
-    print(f"{len(there)} of {len(FILES)} course files in {args.out}: {listed}", flush=True)
+    counts = f"{len(there)} of {len(FILES)} course files in {one_line(str(args.out))}"
+    print(f"{counts}: {', '.join(there) or 'none'}", flush=True)
     if len(failures) > 1:
         more = " | ".join(failures[1:])
         raise UserError(f"{failures[0]} (and {len(failures) - 1} more: {more})")

@@ -61,3 +61,9 @@ def test_files_go_to_their_task_s_run(options: Options) -> None:
         assert [name for name, _ in files] == [f"{task}_{split}"]
     with pytest.raises(UserError, match="^files: sts_dev is unknown; expected one of sst, cfimdb"):
         classifier.main([*flags(options), "--sts_dev", "a.csv"])
+
+
+def test_a_name_that_gets_too_long_by_the_task_s(options: Options) -> None:
+    with pytest.raises(UserError, match=r"^--name sst-aaa.*: at most 200 bytes, or the run folder"):
+        classifier.main([*flags(options), "--name", "a" * 200])
+    assert not Path("runs").exists()

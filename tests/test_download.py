@@ -1,25 +1,33 @@
 """data/download.py against a server on this machine that drops, lies and is busy. No network."""
 
+import contextlib
 import gzip
 import hashlib
 import json
+import os
 import re
+import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data import download
-from data.download import fetch, main
+from data import fetch as fetching
+from data.download import main
+from data.fetch import Limits, fetch
 from errors import UserError
 
 HEADER = b"\tid\tsentence1\tsentence2\tis_duplicate\n"
 ROW = b"%d\t%024x\tWhat is %d?\tHow much is %d?\t0.0\n"
 BODY = HEADER + b"".join(ROW % (n, n, n, n) for n in range(4000))
 NAME = "quora-train.csv"
+ODD = 1000  # bytes that a lying server leaves out
 QUICK = ["--backoff", "0.001", "--retries", "1"]
 
 
@@ -59,6 +67,10 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0.5)
         elif act == "hang up":
             self.connection.close()
+        elif act.startswith("announce "):
+            self.announce(act.removeprefix("announce "))
+        elif act in ("flood", "drip", "drip headers"):
+            self.never_end(act)
         else:
             self.answer_with_the_file(act)
 
@@ -71,6 +83,30 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"busy")
 
+    def announce(self, size: str) -> None:
+        """A size, and a few bytes."""
+        self.send_response(200)
+        self.send_header("Content-Length", size)
+        self.end_headers()
+        self.wfile.write(b"x" * 100)
+
+    def never_end(self, act: str) -> None:
+        """Chunks as fast as they go, or a byte now and then, until nobody listens."""
+        self.send_response(200)
+        if act == "flood":
+            self.send_header("ETag", '"first"')
+        if act != "drip headers":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+        self.flush_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                block = {"flood": chunk(b"x" * 9999), "drip": chunk(b"x"), "drip headers": b"x"}
+                self.wfile.write(block[act])
+                self.wfile.flush()
+                if "drip" in act:
+                    time.sleep(0.02)
+
     def answer_with_the_file(self, act: str) -> None:
         """The file or the part asked for, as the plan spoils it."""
         server = self.server
@@ -78,6 +114,8 @@ class Handler(BaseHTTPRequestHandler):
             server.body = server.body.replace(b"How much", b"How wide")
             server.etag = '"second"'
         rest = server.body[self.begin(act) :]
+        if "smaller" in act and "Range" in self.headers:
+            rest = rest[:-ODD]
         if server.etag:
             self.send_header("ETag", server.etag)
         if "compressed" in act:
@@ -104,13 +142,22 @@ class Handler(BaseHTTPRequestHandler):
         size = len(self.server.body)
         asked = self.headers.get("Range")
         same = self.headers.get("If-Range") in (None, self.server.etag)
+        if act == "unasked part":
+            asked = f"bytes={size // 2}-"
         if not asked or act == "no range" or not (same or "careless" in act):
             self.send_response(200)
             return 0
         start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if act == "whole file as part":
+            start = 0
         shown = start + 1 if act == "wrong part" else start
+        last = size + 4 if act == "beyond the end" else size - 1
+        total = "*" if act == "total not said" else str(size)
+        if "smaller" in act:  # all agrees but with what was said before
+            last, total = last - ODD, str(size - ODD)
         self.send_response(206)
-        self.send_header("Content-Range", f"bytes {shown}-{size - 1}/{size}")
+        if act != "part not said":
+            self.send_header("Content-Range", f"bytes {shown}-{last}/{total}")
         return start
 
 
@@ -133,9 +180,9 @@ def server() -> Iterator[Server]:
     web.server_close()
 
 
-def get(web: Server, path: Path, **how: object) -> None:
-    quick = {"backoff": 0.001, "timeout": 5.0, "retries": 3}
-    fetch(f"{web.url}/{path.name}", path, **(quick | how))  # type: ignore[arg-type]
+def get(web: Server, path: Path, sha256: str | None = None, **how: float) -> None:
+    quick: dict[str, Any] = {"backoff": 0.001, "timeout": 5.0, "retries": 3}
+    fetch(f"{web.url}/{path.name}", path, sha256, Limits(**(quick | how)))
 
 
 def offset(headers: dict[str, str]) -> int:
@@ -161,9 +208,9 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(server: Server, tmp_pat
     assert first == 0
     # The block that was under way is lost, no more.
     broke_at = len(BODY) // 2
-    assert 0 <= broke_at - second < download.CHUNK
+    assert 0 <= broke_at - second < fetching.CHUNK
     broke_at = second + (len(BODY) - second) // 2
-    assert 0 <= broke_at - third < download.CHUNK
+    assert 0 <= broke_at - third < fetching.CHUNK
     assert names(tmp_path) == ["a.csv"]
 
 
@@ -172,8 +219,10 @@ def test_the_next_run_goes_on_where_the_last_gave_up(server: Server, tmp_path: P
     with pytest.raises(UserError, match="gave up after 1 attempts"):
         get(server, tmp_path / "a.csv", retries=0)
     assert names(tmp_path) == ["a.csv.part", "a.csv.part.etag"]
+    mark = json.loads((tmp_path / "a.csv.part.etag").read_text())
+    assert mark == {"etag": '"first"', "total": len(BODY)}
     get(server, tmp_path / "a.csv", retries=0)
-    assert 0 <= len(BODY) // 2 - offset(server.seen[-1]) < download.CHUNK
+    assert 0 <= len(BODY) // 2 - offset(server.seen[-1]) < fetching.CHUNK
     assert (tmp_path / "a.csv").read_bytes() == BODY
 
 
@@ -241,7 +290,18 @@ def test_a_compressed_file_is_refused(server: Server, tmp_path: Path) -> None:
     assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize("plan", [["drop", "wrong part"], ["drop", "416"]])
+USELESS = [
+    "wrong part",
+    "beyond the end",
+    "part not said",
+    "total not said",
+    "smaller",
+    "whole file as part",
+    "416",
+]
+
+
+@pytest.mark.parametrize("plan", [["drop", act] for act in USELESS])
 def test_a_useless_answer_to_a_range_starts_anew(
     server: Server, tmp_path: Path, plan: list[str]
 ) -> None:
@@ -249,6 +309,14 @@ def test_a_useless_answer_to_a_range_starts_anew(
     get(server, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == BODY
     assert "Range" not in server.seen[2]
+
+
+def test_a_part_that_was_not_asked_for_is_not_the_file(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "a.csv.part").write_bytes(BODY[: len(BODY) // 2])  # whose, nobody knows
+    server.plan = ["unasked part"]
+    get(server, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == BODY
+    assert len(server.seen) == 2
 
 
 @pytest.mark.parametrize("plan", [["503", "500"], ["429"], ["hang up", "hang up", "hang up"]])
@@ -263,7 +331,7 @@ def test_the_attempts_are_counted_and_the_waits_double(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(download.time, "sleep", waits.append)
+    monkeypatch.setattr(fetching.time, "sleep", waits.append)
     server.plan = ["503"] * 9
     with pytest.raises(UserError, match="the server answers 503; gave up after 4 attempts"):
         get(server, tmp_path / "a.csv", backoff=0.5)
@@ -279,7 +347,7 @@ def test_the_server_may_ask_for_a_longer_wait(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, wait: float
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(download.time, "sleep", waits.append)
+    monkeypatch.setattr(fetching.time, "sleep", waits.append)
     server.plan = [f"503 after {asked}"]
     get(server, tmp_path / "a.csv", backoff=0.5)
     assert waits == [wait]
@@ -310,7 +378,8 @@ def test_wrong_bytes_are_refused_and_the_old_file_stays(server: Server, tmp_path
 
 def test_a_damaged_part_is_fetched_anew(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a.csv.part").write_bytes(b"x" * 1000)
-    (tmp_path / "a.csv.part.etag").write_text('"first"')
+    mark = {"etag": '"first"', "total": len(BODY)}
+    (tmp_path / "a.csv.part.etag").write_text(json.dumps(mark))
     get(server, tmp_path / "a.csv", sha256=hashlib.sha256(BODY).hexdigest())
     assert (tmp_path / "a.csv").read_bytes() == BODY
     assert [headers.get("Range") for headers in server.seen] == ["bytes=1000-", None]
@@ -318,8 +387,114 @@ def test_a_damaged_part_is_fetched_anew(server: Server, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"a.csv: can't be written \(Not a directory\)"):
         get(server, tmp_path / "file" / "a.csv")
+
+
+BAD_MARKS = [b"", b'"first"', b"{", b'{"etag": 3, "total": 3}', b"\xff", b'{"etag": "\\n"}']
+BAD_MARKS += [b'{"etag": "%s", "total": 3}' % etag for etag in (b'\\"\\u20ac\\"', b"W/x", b"\\n")]
+
+
+@pytest.mark.parametrize("mark", BAD_MARKS)
+def test_a_damaged_mark_is_none(server: Server, tmp_path: Path, mark: bytes) -> None:
+    (tmp_path / "a.csv.part").write_bytes(b"x" * 1000)
+    (tmp_path / "a.csv.part.etag").write_bytes(mark)
+    get(server, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == BODY
+    assert "Range" not in server.seen[0] and names(tmp_path) == ["a.csv"]
+
+
+# Too much, too slow, no room
+
+
+@pytest.mark.parametrize("size", [str(2**20 + 1), "9" * 20, "9" * 6000])
+def test_an_announced_size_beyond_the_largest(server: Server, tmp_path: Path, size: str) -> None:
+    server.plan = [f"announce {size}"]
+    with pytest.raises(UserError, match=r"announces [0-9]+ bytes, over 1 MiB; no such file"):
+        get(server, tmp_path / "a.csv", largest=2**20)
+    assert names(tmp_path) == [] and len(server.seen) == 1
+
+
+@pytest.mark.parametrize("size", ["-5", "1e3", "0x10", "\u00b2"])
+def test_a_size_that_is_none(server: Server, tmp_path: Path, size: str) -> None:
+    server.plan = [f"announce {size}"] * 9
+    with pytest.raises(UserError, match="a.csv: "):
+        get(server, tmp_path / "a.csv", retries=0)
+    assert names(tmp_path) == []
+
+
+def test_a_stream_beyond_the_largest_is_cut_off(server: Server, tmp_path: Path) -> None:
+    server.plan = ["flood"]
+    with pytest.raises(UserError, match="over 1 MiB came; no such file was expected"):
+        get(server, tmp_path / "a.csv", largest=2**20)
+    assert names(tmp_path) == [] and len(server.seen) == 1
+
+
+@pytest.mark.parametrize("act", ["drip", "drip headers"])
+def test_a_server_that_drips_is_not_waited_for(server: Server, tmp_path: Path, act: str) -> None:
+    server.plan = [act]
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"not whole after 0.3 s; run it again to go on, or with"):
+        get(server, tmp_path / "a.csv", deadline=0.3)
+    assert time.monotonic() - began < 3
+    get(server, tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == BODY
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_the_deadline_is_for_all_attempts_together(server: Server, tmp_path: Path) -> None:
+    server.plan = ["503"] * 99
+    with pytest.raises(UserError, match="not whole after 0.3 s"):
+        get(server, tmp_path / "a.csv", deadline=0.3, backoff=0.1, retries=50)
+    assert len(server.seen) <= 3
+
+
+def test_a_file_that_the_disk_has_no_room_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, len(BODY) - 1)
+    )
+    with pytest.raises(UserError, match=r"0 MiB free, .*/a.csv takes 1; make room"):
+        get(server, tmp_path / "a.csv")
+    assert names(tmp_path) == []
+    # What is here already needs no room.
+    monkeypatch.undo()
+    server.plan = ["drop"]
+    with pytest.raises(UserError):
+        get(server, tmp_path / "a.csv", retries=0)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, len(BODY) - 1)
+    )
+    get(server, tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a device"])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.part", "a.csv.part.etag"])
+def test_what_is_no_file_is_not_written(
+    server: Server, tmp_path: Path, name: str, kind: str
+) -> None:
+    place = tmp_path / name
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/null")
+    with pytest.raises(UserError, match=rf"{name}: a (folder|device)"):
+        get(server, tmp_path / "a.csv")
+    assert names(tmp_path) == [name] and server.seen == []
+
+
+ODD_ADDRESSES = ["", "nowhere", "file:///etc/passwd", "http://", "http://[", "http://\0"]
+ODD_ADDRESSES += ["http://a\udcff/", f"http://{'a' * 70}.b/", "http://user:\udcff@a/"]
+
+
+@pytest.mark.parametrize("url", ODD_ADDRESSES, ids=ascii)
+def test_an_odd_address(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="check the address$") as failure:
+        fetch(f"{url}/a.csv" if url else "", tmp_path / "a.csv", limits=Limits(retries=0))
+    assert len(str(failure.value)) <= 300 and names(tmp_path) == []
 
 
 # The command
@@ -418,6 +593,7 @@ def test_no_server_ends_after_one_file(tmp_path: Path, capsys: pytest.CaptureFix
         ("--retries", ["-1", "2000"], "0 to 1000"),
         ("--timeout", ["0", "-1", "nan", "inf"], "0.001 to 86400"),
         ("--backoff", ["-1", "nan"], "0 to 86400"),
+        ("--deadline", ["0", "-1", "nan", "inf"], "0.001 to 86400"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(
@@ -438,7 +614,46 @@ def test_a_folder_that_cannot_be_looked_into(server: Server, tmp_path: Path) -> 
     assert "\n" not in str(failure.value)
 
 
-def test_a_broken_record_is_named(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "checksums.json").write_text("{")
-    with pytest.raises(UserError, match="checksums.json: cannot be read as JSON"):
+RECORDS = ["{", "[]", "", "\0", '{"a": 3}', '{"a": "b"}', '{"a": "%s"}' % ("F" * 64), "[" * 10**5]
+RECORDS += [json.dumps({"a": "0" * 64})[:-1] + ', "a": ""}']
+
+
+@pytest.mark.parametrize("text", RECORDS, ids=lambda text: text[:20])
+def test_a_broken_record_is_named(server: Server, tmp_path: Path, text: str) -> None:
+    (tmp_path / "checksums.json").write_text(text)
+    with pytest.raises(UserError, match="checksums.json.*; delete it to start anew$"):
         command(server, tmp_path)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("name", [NAME, "checksums.json"])
+def test_a_pipe_in_the_folder_is_not_waited_for(server: Server, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: a pipe or a device"):
+        command(server, tmp_path)
+
+
+def test_two_downloads_into_one_folder(server: Server, tmp_path: Path) -> None:
+    with download.sole_writer(tmp_path), pytest.raises(UserError, match="another download into"):
+        command(server, tmp_path)
+    assert server.seen == [] and names(tmp_path) == []
+    command(server, tmp_path)
+
+
+def test_what_a_kill_left_is_cleared(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".minbert-0123.new").write_text("half")
+    command(server, tmp_path)
+    assert names(tmp_path) == ["checksums.json", NAME]
+
+
+@pytest.mark.parametrize("words", ["--only some.csv", "--retries x", "--nonesuch", "stray"])
+def test_a_wrong_flag_is_one_line(words: str) -> None:
+    with pytest.raises(UserError, match="; --help lists the flags$"):
+        main(words.split())
+
+
+def test_a_folder_s_name_that_is_no_utf_8(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(server, tmp_path / "\udcff")
+    assert r"/\udcff: quora-train.csv" in capsys.readouterr().out

@@ -1,8 +1,11 @@
 """The command line: spellings, aliases, hints, help, files of flags, replayed runs."""
 
 import json
+import os
+import random
 import re
 import shlex
+from collections import Counter
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 import flags
 from declare import Names, PerTask, kind_of, rules_of
+from declare import shown as shown_value
 from errors import UserError
 from flags import ALIASES, COURSE_MODES, HINTS, TABLES, file_flags, overview, parse
 from options import FILE_KINDS, SECTIONS, Options
@@ -227,9 +231,23 @@ def test_a_hint_names_a_flag_and_is_none(name):
         ("--tasks", "argument --tasks: expected at least one argument"),
         ("--fine-tune-mode all", "argument --fine_tune_mode: invalid choice: 'all'"),
         ("--lr", "argument --lr: expected one argument"),
-        ("--batch_size 0", "--batch_size 0: expected at least 1"),
+        ("--batch_size 0", "--batch_size 0: expected 1 to 65536"),
         ("--lora_rank 4", "--lora_rank 4 needs --lora"),
+        ("--model ''", "--model '': expected a text; is a variable of the shell unset?"),
+        ("--name=", "--name '': expected a text; is a variable of the shell unset?"),
+        ("--resume ''", "--resume .: no options.json in it; expected a run folder"),
+        ("--sst_train ''", "--sst_train '': expected a text; is a variable of the shell unset?"),
+        ("--tasks ''", "argument --tasks: invalid choice: ''"),
+        ("--model -x", "argument --model: expected one argument"),
+        ("--data_dir \0", "--data_dir \\x00: a NUL character, which no name can have"),
+        ("--sts_dev \udcff", "--sts_dev \\udcff: not UTF-8; rename the file or folder"),
+        ("\0", "\\x00: no flag, and no flag's value"),
+        ("--\udcff", "--\\udcff: no such flag"),
+        ("--epochs " + "9" * 9999, "argument --epochs: invalid int value: '999"),
+        ("''", ": no flag, and no flag's value"),
+        ("-", "-: no such flag"),
     ],
+    ids=lambda x: shown_value(x),
 )
 def test_what_is_refused(line, message):
     assert refusal(line).startswith(message)
@@ -276,7 +294,7 @@ def test_a_section_s_help_is_whole(section, capsys):
 
 
 def test_a_section_s_help_says_ranges_needs_and_choices(capsys):
-    assert "at least 1; needs --lora [8]" in shown("--help adapter", capsys)
+    assert "1 to 4096; needs --lora [8]" in shown("--help adapter", capsys)
     assert "needs --sampler mixed [0.5]" in " ".join(shown("--help=sampling", capsys).split())
     assert "names: cls, mean [cls]" in " ".join(shown("--help head", capsys).split())
     assert "--precision {auto,fp32,bf16}" in shown("--help run", capsys)
@@ -324,24 +342,73 @@ def test_a_file_of_flags_in_another(tmp_path):
     assert typed(f"@{tmp_path}/outer") == Options(seed=1, epochs=4)
 
 
+READS = "@ reads flags from a file; "
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"\xff\xfe\x00", "a file of flags, but not UTF-8 text"),
-        (b"--name 'a", r"can't be read as flags \(No closing quotation\)"),
-        (b"@flags", "the file reads itself"),
+        (b"\xff\xfe\x00", READS + r"flags:1: not UTF-8 \(byte 0xff\); save the file as UTF-8"),
+        (b"--seed 1\n--name \0", READS + r"flags:2: a NUL character, expected text; .*"),
+        (b"--name 'a", r"@flags: can't be read as flags \(No closing quotation\)"),
+        (b"@flags", "@flags: the file reads itself"),
+        (b"--lora @./other/../flags", "@./other/../flags: the file reads itself"),
+        (b"@other/link", "@other/link: the file reads itself"),
+        (b"@other/hard", "@other/hard: the file reads itself"),
+        (b"@other/back", "@flags: the file reads itself"),
+        (b"--seed " + b"1" * 2**20, READS + r"flags: over 1 MiB; not such a file\?"),
+        (b"@other/empty\n" * 10_000, "@other/empty: over 10000 words; no command line is .*"),
+        (b"@twice.0", "--lora: over 10000 words; no command line is that long"),
     ],
+    ids=lambda x: shown_value(x),
 )
 def test_a_bad_file_of_flags(content, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flags").write_bytes(content)
-    assert re.fullmatch(f"@flags: {message}", refusal("@flags"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/link").symlink_to(tmp_path / "flags")
+    os.link(tmp_path / "flags", tmp_path / "other/hard")
+    (tmp_path / "other/back").write_text("@flags")
+    (tmp_path / "other/empty").write_text("")
+    # Each names the next one twice: 2 to the 40th words.
+    for n in range(40):
+        (tmp_path / f"twice.{n}").write_text(f"@twice.{n + 1} " * 2)
+    (tmp_path / "twice.40").write_text("--lora")
+    assert re.fullmatch(message, refusal("@flags"))
 
 
-@pytest.mark.parametrize("name", ["nowhere.txt", "nowhere.json", "."])
-def test_no_file_of_flags(name, tmp_path, monkeypatch):
+def test_a_long_chain_of_files_of_flags(tmp_path, monkeypatch):
+    """Longer than Python's stack is deep."""
     monkeypatch.chdir(tmp_path)
-    assert re.fullmatch(rf"@{re.escape(name)}: can't be read \(.*\); .*", refusal(f"@{name}"))
+    for n in range(1500):
+        (tmp_path / f"{n}").write_text(f"@{n + 1}")
+    (tmp_path / "1500").write_text("--seed 3")
+    assert typed("@0") == Options(seed=3)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nowhere.txt", "nowhere.txt: No such file or directory; check the path"),
+        ("nowhere.json", "nowhere.json: No such file or directory; check the path"),
+        ("", ".: a folder, expected a file"),
+        (".", ".: a folder, expected a file"),
+        ("/dev/zero", "/dev/zero: a pipe or a device, .*"),
+        ("pipe", "pipe: a pipe or a device, .*"),
+        ("pipe.json", "pipe.json: a pipe or a device, .*"),
+        ("a\0b", r"a\\x00b: no path; .*"),
+        ("\ud800", r"\\ud800: no path; .*"),
+        ("x" * 300, "x* ... x*: File name too long; check the path"),
+    ],
+    ids=lambda x: shown_value(x),
+)
+def test_no_file_of_flags(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UserError) as caught:
+        parse([f"@{name}"], "")
+    assert re.fullmatch(READS + message, str(caught.value))
 
 
 # Replaying a run
@@ -383,15 +450,73 @@ def test_what_a_replayed_run_does_not_say_is_left_alone(tmp_path):
     [
         ({"epochs": "three"}, ": --epochs 'three': expected a whole number"),
         ({"epoch": 3}, " holds unknown options: epoch"),
-        ([], " is not readable (expected an object)"),
+        ([], ": expected an object of options and their values"),
+        ({"tasks": ["sst", "--lora"]}, "--tasks --lora: expected one of sst, para, sts, cfimdb"),
+        ({"head": "mlp --pooling=mean"}, "--head --pooling=mean: expected one of mlp, linear"),
+        ({"tasks": ["@flags"]}, "--tasks @flags: expected one of sst, para, sts, cfimdb"),
+        ({"files": {"seed": "5"}}, "files: seed is unknown; expected one of sst, para, .*"),
     ],
 )
 def test_a_damaged_run_is_refused(value, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "options.json").write_text(json.dumps(value), encoding="utf-8")
-    assert refusal("@options.json") == f"@options.json{message}"
+    assert re.fullmatch(rf"(@options\.json)?{message}", refusal("@options.json"))
 
 
 def test_a_run_with_a_file_of_an_unknown_task(tmp_path):
     (tmp_path / "options.json").write_text('{"files": {"cola_train": "a"}}', encoding="utf-8")
-    assert refusal(f"@{tmp_path}/options.json").startswith("--cola_train: no such flag")
+    assert refusal(f"@{tmp_path}/options.json").startswith("files: cola_train is unknown")
+
+
+# Anything at all
+
+NAMES = [*FIELDS, *file_flags(), *HINTS, *ALIASES]
+PIECES = [
+    *["", "-", "--", "=", "a=b=c", "@", "@.", "@/dev/zero", "@pipe", "@nowhere", "-h", "--help=x"],
+    *["\0", "\udcff", "\ud800", "\x1b[2J", "\n", "%s", "%(prog)s", "{", "{task:>999999999}", "é"],
+    *["0", "-1", "3", "nan", "inf", "1e309", "9" * 400, "9" * 5000, "x" * 300, "null", "[" * 2000],
+    *["sst", "sts=linear", "mlp", "mean", "all", "auto", "fp8", "a/b", "..", "1,2", "true", '"'],
+]
+
+
+def any_words(draw: random.Random) -> list[str]:
+    """A command line of flags, values and rubbish."""
+    words = []
+    for _ in range(draw.randrange(1, 6)):
+        flag = draw.choice(["--", "--no-", "-", ""]) + draw.choice(NAMES)
+        value = draw.choice(PIECES)
+        words.append(draw.choice([flag, value, f"{flag}={value}"]))
+    return words
+
+
+def any_json(draw: random.Random) -> str:
+    """A run's options with values exchanged, or the text damaged."""
+    values = RUN.to_dict()
+    for _ in range(draw.randrange(3)):
+        other = draw.choice([draw.choice(PIECES), None, True, 3, -0.5, float("nan"), [3], {"a": 1}])
+        values[draw.choice(list(values))] = other
+    text = json.dumps(values)
+    place = draw.randrange(len(text))
+    damaged = [text[:place], text[:place] + draw.choice(PIECES) + text[place + 1 :]]
+    return draw.choice([text, text, *damaged])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_but_options_help_or_one_line(seed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    draw = random.Random(seed)
+    endings = Counter()
+    for _ in range(150):
+        (tmp_path / "some.json").write_bytes(any_json(draw).encode("utf-8", "surrogatepass"))
+        for words in (any_words(draw), ["@some.json"], [*any_words(draw), "@some.json"]):
+            try:
+                parse(words, "test").to_json().encode()
+                endings["options"] += 1
+            except UserError as error:
+                assert len(str(error)) <= 300 and str(error).isprintable()
+                endings["error"] += 1
+            except SystemExit as end:
+                assert end.code == 0
+                endings["help"] += 1
+    assert len(endings) == 3 and endings["options"] > 20, endings

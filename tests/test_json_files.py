@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import pytest
 
 from errors import UserError
-from json_files import Between, Count, parse_json, read_json, read_record, record, write_json
+from json_files import (
+    Between,
+    Count,
+    checked,
+    parse_json,
+    read_json,
+    read_record,
+    record,
+    write_json,
+)
 
 
 @dataclass
@@ -108,3 +117,10 @@ def test_bytes_that_are_no_text_are_one_line(tmp_path: Path, raw: bytes) -> None
     (tmp_path / "a.json").write_bytes(raw)
     with pytest.raises(UserError, match="not UTF-8|a NUL character"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("depth", range(850, 1000))
+def test_no_depth_of_nesting_is_too_much(depth: int) -> None:
+    """Where it is just not too deep for the reader, it may be for what words the message."""
+    with pytest.raises(UserError):
+        checked(parse_json("[" * depth + "]" * depth, "x.json"), int, "x.json")

@@ -259,7 +259,7 @@ def break_file(folder: Path, name: str, content: str | bytes | None) -> None:
     "change,name,content,message",
     [
         ({}, "options.json", None, "no model in it; expected a run folder with best/"),
-        ({}, "options.json", '{"seed": 1', "options.json.* not readable"),
+        ({}, "options.json", '{"seed": 1', "options.json: not readable"),
         ({}, "options.json", '{"deepness": 1}', "unknown options: deepness"),
         ({}, "options.json", '{"tasks": ["mnli"]}', "--tasks mnli: expected one of"),
         ({}, "options.json", '{"precision": "fp8"}', "--precision fp8: expected one of"),

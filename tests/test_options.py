@@ -1,6 +1,7 @@
 """The options: sections, values by task, files, JSON, and what is refused."""
 
 import json
+import os
 import pickle
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from declare import EXPECTED, PerTask, kind_of, rules_of
+from declare import EXPECTED, PerTask, kind_of, rules_of, shown
 from errors import UserError
 from lora import TARGETS
-from multitask_bert import peak_rate
+from multitask_bert import ADAPTERS, build, peak_rate
 from options import CONFLICTS, SECTIONS, AdapterOptions, HeadOptions, Options, pick
 
 FIELDS = {f.name: f for f in fields(Options)}
@@ -70,7 +71,7 @@ def test_a_section_stands_alone():
 
 
 def test_a_section_is_checked_alone():
-    with pytest.raises(UserError, match="^--lora_rank 0: expected at least 1$"):
+    with pytest.raises(UserError, match="^--lora_rank 0: expected 1 to 4096$"):
         AdapterOptions(lora=True, lora_rank=0).check_values()
     with pytest.raises(UserError, match="^--lora_rank 3 needs --lora$"):
         AdapterOptions(lora_rank=3).check_needs()
@@ -203,16 +204,20 @@ def test_a_wrong_choice_is_refused(name):
 NAN, INF = float("nan"), float("inf")
 RANGES: dict[str, tuple[str, list]] = {
     **{
-        name: ("at least 1", [0, -1])
-        for name in ("epochs", "batch_size", "accumulation", "lora_rank", "save_every", "log_every")
-    },
-    **{
         name: ("from 0 to below 1", [1, -0.1])
         for name in ("hidden_dropout_prob", "attention_dropout_prob", "lora_dropout", "warmup")
     },
-    **{name: ("at least 0", [-1]) for name in ("patience", "steps_per_epoch")},
-    **{name: ("at least 0", [-0.1]) for name in ("clip", "weight_decay")},
-    **{name: ("above 0", [0, -1]) for name in ("lr", "lora_alpha")},
+    **{name: ("1 to 1000000000", [0, 2**31, 10**400]) for name in ("save_every", "log_every")},
+    "epochs": ("1 to 10000", [0, -1, 10_001, 2**31]),
+    "steps_per_epoch": ("0 to 10000000", [-1, 10_000_001, 2**31]),
+    "batch_size": ("1 to 65536", [0, 65_537, 2**31]),
+    "accumulation": ("1 to 4096", [0, 4097, 2**31]),
+    "patience": ("0 to 1000000000", [-1, 2**31]),
+    "lora_rank": ("1 to 4096", [0, 4097, 2**31]),
+    "lora_alpha": ("above 0, at most 100000", [0, -1, 1e300]),
+    "lr": ("above 0, at most 1000", [0, -1, 1e30]),
+    "weight_decay": ("0 to 1000", [-0.1, 1e300]),
+    "clip": ("0 to 1000000000", [-0.1, 1e300]),
     "max_length": ("3 to 512", [2, 513]),
     "sampling_exponent": ("-10 to 10", [-10.1, 11]),
     "seed": ("0 to 4294967295", [-1, 2**32, 10**400]),
@@ -222,9 +227,15 @@ RANGES: dict[str, tuple[str, list]] = {
 @pytest.mark.parametrize(
     "name, expected, value",
     [(n, words, v) for n, (words, values) in RANGES.items() for v in values],
+    ids=lambda x: shown(x),
 )
 def test_out_of_range(name, expected, value):
-    assert refusal(**{name: value}) == f"--{name} {value}: expected {expected}"
+    assert refusal(**{name: value}) == f"--{name} {shown(value)}: expected {expected}"
+
+
+def test_a_number_too_long_for_words():
+    """Python itself refuses to write one of over 4,300 digits."""
+    assert refusal(epochs=10**5000) == "--epochs that long: expected 1 to 10000"
 
 
 def test_every_number_is_tried():
@@ -300,8 +311,19 @@ PAIRS: list[tuple[dict, str]] = [
     ({"tasks": ()}, "--tasks: expected at least one task"),
     ({"tasks": ("sst", "sts", "sst")}, "--tasks names a task twice"),
     ({"batch_size": 2}, "--batch_size 2 is below the number of tasks"),
+    (
+        {"batch_size": 1025, "accumulation": 1024},
+        "--batch_size 1025 times --accumulation 1024: expected at most 1048576 examples a step",
+    ),
+    (
+        {"predictions": "{task:>999999999}"},
+        "--predictions {task:>999999999}: only {task} and {split} may stand in braces",
+    ),
     ({"name": "a/b"}, "--name a/b: letters, digits, dot, dash and underscore only"),
-    ({"name": ""}, "--name : letters, digits, dot, dash and underscore only"),
+    (
+        {"name": "é" * 101},
+        f"--name {'é' * 101}: at most 200 bytes, or the run folder's name gets too long",
+    ),
 ]
 
 
@@ -330,10 +352,51 @@ def test_every_conflict_is_tried():
         {"head": "mlp sts=linear", "rmsnorm": "heads", "swiglu": "heads"},
         {"lora": True, "rmsnorm": "all", "swiglu": "all"},
         {"tasks": ("sst", "sts"), "head": "mlp sts=linear"},
+        {"batch_size": 1024, "accumulation": 1024},
+        {"name": "a" * 200},
+        {"predictions": "out/{{x}}-{task}{split}{task}.csv"},
+        {"data_dir": "Jürgen\n", "files": {"sst_train": "\U0001f600.csv"}},
     ],
 )
 def test_allowed(given):
     assert Options(**given).check() == Options(**given)
+
+
+# Texts
+
+TEXTS = ["model", "lora_layers", "data_dir", "predictions", "name", "runs_dir", "resume"]
+BAD_TEXTS = {
+    "": "'': expected a text; is a variable of the shell unset?",
+    "a\0b": "a\\x00b: a NUL character, which no name can have",
+    "a\udcffb": "a\\udcffb: not UTF-8; rename the file or folder",
+    "\ud800": "\\ud800: not UTF-8; rename the file or folder",
+}
+
+
+@pytest.mark.parametrize("text", BAD_TEXTS, ids=ascii)
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_that_is_no_name_is_refused(name, text):
+    given = {"lora": True} if name == "lora_layers" else {}
+    assert refusal(**given, **{name: text}) == f"--{name} {BAD_TEXTS[text]}"
+
+
+@pytest.mark.parametrize("text", BAD_TEXTS, ids=ascii)
+def test_a_file_that_has_no_name_is_refused(text):
+    assert refusal(files={"sst_train": "a", "sts_dev": text}) == f"--sts_dev {BAD_TEXTS[text]}"
+
+
+def test_a_long_value_leaves_the_advice():
+    assert refusal(precision="x" * 10**6).endswith("xxx: expected one of auto, fp32, bf16")
+    assert refusal(tasks=["sst"], head="x " * 10**6).endswith('as in "cls sts=mean"')
+
+
+TEMPLATES = "{ } {} {0} {x} {task!r} {task.x} {task[0]} {task:9} {task:{split}} {task:{x!r}}"
+
+
+@pytest.mark.parametrize("template", TEMPLATES.split())
+def test_a_template_of_more_than_names_is_refused(template):
+    expected = f"--predictions a{template}b: only {{task}} and {{split}} may stand in braces"
+    assert refusal(predictions=f"a{template}b") == expected
 
 
 def test_pick():
@@ -362,8 +425,12 @@ def test_json_of_a_version_with_fewer_options():
     "text, message",
     [
         ('{"sede": 3, "lrr": 1}', "options.json holds unknown options: lrr, sede"),
-        ('{"seed": ', "options.json is not readable (Expecting value"),
-        ("[1]", "options.json is not readable (expected an object)"),
+        (json.dumps({f"x{n}": 0 for n in range(9)}), "options.json holds unknown options: x0, x1,"),
+        ('{"seed": ', "options.json: not readable JSON (Expecting value"),
+        ("[1]", "options.json: expected an object of options and their values"),
+        ('{"seed": 1, "seed": 2}', "options.json: not readable JSON (seed stands twice"),
+        ('{"seed": %s}' % ("9" * 5000), "options.json: not readable JSON (Exceeds the limit"),
+        ("[" * 10**5, "options.json: not readable JSON (nested too deep)"),
         ('{"epochs": "three"}', "options.json: --epochs 'three': expected a whole number"),
         ('{"lora": null}', "options.json: --lora None: expected True or False"),
         ('{"warmup": 2}', "options.json: --warmup 2: expected from 0 to below 1"),
@@ -372,7 +439,17 @@ def test_json_of_a_version_with_fewer_options():
         ('{"pooling": "a b"}', 'options.json: --pooling "a b": expected a name, TASK=NAME or both'),
         ('{"tasks": [1]}', "options.json: --tasks (1,): expected names"),
         ('{"files": [["a"]]}', "options.json: --files [['a']]: expected a dict as"),
+        ('{"data_dir": "a\\u0000"}', "options.json: --data_dir a\\x00: a NUL character"),
+        ('{"runs_dir": "\\udc80"}', "options.json: --runs_dir \\udc80: not UTF-8"),
+        # Each legal alone.
+        ('{"precision": "fp8"}', "options.json: --precision fp8: expected one of auto, fp32"),
+        ('{"lora_rank": 4}', "options.json: --lora_rank 4 needs --lora"),
+        ('{"lora": true, "option": "pretrain"}', "options.json: --lora trains the encoder"),
+        ('{"head": "mlp cfimdb=linear"}', "options.json: --head mlp cfimdb=linear: expected tasks"),
+        ('{"tasks": []}', "options.json: --tasks: expected at least one task"),
+        ('{"predictions": "{task:>999999999}"}', "options.json: --predictions {task:>99"),
     ],
+    ids=lambda x: shown(x),
 )
 def test_bad_json(text, message):
     with pytest.raises(UserError) as caught:
@@ -380,15 +457,48 @@ def test_bad_json(text, message):
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
-def test_a_model_that_was_merged_is_read():
-    """It keeps the rank that it was trained with, and is no LoRA any more."""
-    text = replace(Options(lora=True, lora_rank=4), lora=False).to_json()
-    assert Options.from_json(text).lora_rank == 4
+@pytest.mark.parametrize("depth", range(850, 1000))
+@pytest.mark.parametrize("name", ["tasks", "seed"])
+def test_no_depth_of_nesting_is_too_much(name, depth):
+    """Where it is just not too deep for the reader, it may be for what words the message."""
+    with pytest.raises(UserError):
+        Options.from_json(json.dumps({name: 0}).replace("0", "[" * depth + "]" * depth))
+
+
+ADAPTED = {
+    "plain": {},
+    "pretrain": {"option": "pretrain"},
+    "lora": {
+        "lora": True,
+        "lora_rank": 3,
+        "lora_alpha": 5.0,
+        "lora_dropout": 0.1,
+        "lora_targets": "qk",
+        "lora_layers": "0",
+    },
+    "merged": {"lora": True, "lora_rank": 3, "lora_merge": True, "swiglu": "encoder"},
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTED)
+def test_what_a_model_saves_is_legal(kind, options, tmp_path, capsys):
+    """Merging writes other options than the run had."""
+    model = build(replace(options, **ADAPTED[kind]).check())
+    if kind == "merged":
+        model.merge()
+    model.save(tmp_path)
+    assert model.load(tmp_path).options.check().lora == (kind == "lora")
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_no_option_of_an_adapter_stays_without_it(kind):
+    changed = Options(lora=True, lora_rank=4, lora_merge=True, lora_targets="qk")
+    ADAPTERS[kind].without(changed).check()
 
 
 def test_options_of_a_run_that_are_no_text(tmp_path):
     (tmp_path / "options.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"options\.json is not UTF-8 text"):
+    with pytest.raises(UserError, match=r"options\.json:1: not UTF-8"):
         Options.of_run(tmp_path)
 
 
@@ -397,6 +507,18 @@ def test_damaged_options_of_a_run_are_named(tmp_path):
     with pytest.raises(UserError) as caught:
         Options.of_run(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'options.json'}: --epochs 'three': expected")
+
+
+def test_a_pipe_instead_of_a_run_s_options_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "options.json")
+    with pytest.raises(UserError, match=r"options\.json: a pipe or a device"):
+        Options.of_run(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "", "a\0b", "\udcff", "\ud800", "x" * 5000])
+def test_no_run(folder):
+    with pytest.raises(UserError, match=r"^--resume .*: no options\.json in it; expected a run"):
+        Options.of_run(Path(folder))
 
 
 # Resuming
@@ -431,6 +553,11 @@ def test_another_run_is_refused(given, message):
 
 
 # The learning rate
+
+
+def test_a_run_s_folder_is_a_name_too():
+    with pytest.raises(UserError, match="^--resume .udcff: not UTF-8"):
+        Options().of_same_run({"resume": "\udcff"})
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_what_can_not_work_is_one_line_before_the_first_step(
 def test_the_command_line_ends_with_one_line_and_a_code(options: Options) -> None:
     command = [sys.executable, str(ROOT / "multitask_classifier.py"), "--batch_size", "0"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "error: --batch_size 0: expected at least 1\n")
+    assert (done.returncode, done.stderr) == (2, "error: --batch_size 0: expected 1 to 65536\n")
 
 
 def test_main_takes_the_course_flags(options: Options) -> None:

@@ -43,12 +43,7 @@ def output_path(options: Options, task: str, split: str) -> Path:
     given = options.file(f"{task}_{split}_out")
     if given:
         return Path(given)
-    try:
-        return Path(options.predictions.format(task=task, split=split))
-    except (LookupError, ValueError, AttributeError):
-        raise UserError(
-            f"--predictions {options.predictions}: only {{task}} and {{split}} may stand in braces"
-        ) from None
+    return Path(options.predictions.format(task=task, split=split))
 
 
 def outputs_of(options: Options) -> list[Output]:

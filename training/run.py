@@ -37,7 +37,7 @@ def resumed(options: Options) -> Options:
         if option.name in ("resume", "use_gpu") or value != option.default:
             given[option.name] = value
     folder = Path(options.resume or "")
-    own = Options.of_run(folder).of_same_run(given).check()
+    own = Options.of_run(folder).of_same_run(given)
     read_facts(folder)  # refuses edited options before anything is built from them
     return own
 
