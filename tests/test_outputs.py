@@ -143,8 +143,8 @@ def test_the_folder_of_the_resumed_run_is_left_alone(options: Options) -> None:
         ("folder", "folder: a folder, expected a file"),
         ("x" * 300, r"can't be written \(File name too long\)"),
         ("x" * 300 + "/out.csv", r"can't be written \(File name too long\)"),
-        ("a\0b", "a character that no file's name can have"),
-        ("a\ud800b", "a character that no file's name can have"),
+        ("a\0b", "a NUL character, which no name can have"),
+        ("a\ud800b", "not UTF-8; rename the file"),
         ("loop", r"loop: can't be written \(Too many levels"),
         ("locked.csv/out.csv", r"out.csv: can't be written \(Not a directory\)"),
         ("predictions", "predictions: a folder, expected a file"),  # that the other five make

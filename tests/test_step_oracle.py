@@ -240,7 +240,7 @@ def test_train_is_the_plain_loop(
         "clip": 0.0,
         "hidden_dropout_prob": 0.0,
         "attention_dropout_prob": 0.0,
-        "files": {f"{task}_train": f"{task}.csv" for task in ROWS},
+        "files": {f"{task}_train": f"{task}.csv" for task in change.get("tasks", ROWS)},
     }
     options = replace(options, **{**same_for_all, **change})
     drawn = record_draws(monkeypatch)
