@@ -1,0 +1,166 @@
+"""Kills, interrupts and disk errors at every file operation of a run, and two runs on one folder.
+
+    python -m tests.faults --all             every operation with every fault, 50 tries of two runs
+    python -m tests.faults --only kills      one sweep of: kills, two, runs, models
+    python -m tests.faults --seed 3          another sample
+
+Each case is a child process (faults_child.py) in an empty folder. After a fault the run is resumed,
+or begun anew where nothing was saved, and must then hold the bytes of a run that nothing disturbed:
+weights, optimizer, predictions; without a file more, and without a traceback on the way. What
+damaged files do says faults_damage.py.
+"""
+
+import argparse
+import random
+import re
+import shutil
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from tests import faults_damage
+from tests.faults_bench import Bench, Case, run_folders
+from tests.faults_child import EXPECTED, KINDS, TORN, Operations, command, run, scratch, start
+
+# What differs from case to case in a message.
+RANDOM = r"(?<=tmp)[a-z0-9_]{8}|(?<=minbert-)\w+|(?<=case-)\d+|0x[0-9a-f]+|(?<=\.tmp)\w+"
+
+# ---- the sweep over operations
+
+
+def faulted(bench: Bench, number: int, kind: str) -> list[str]:
+    """The problems of one fault at one operation, and of going on after it."""
+    folder = bench.folder()
+
+    def work() -> None:
+        Operations(number, kind).install()
+        command(*bench.argv())()
+
+    ending = run(work, folder)
+    problems = [ending.problem(*EXPECTED[kind])]
+    after = bench.resume(folder)
+    problems.append(f"resumed: {problem}" if (problem := after.problem(0)) else "")
+    if not problem:
+        problems += bench.differences(folder)
+    shutil.rmtree(folder)
+    return [problem for problem in problems if problem]
+
+
+def worth_a_fault(operations: list[str]) -> list[int]:
+    """The operations' numbers without the inner ones of many writes, one after the other."""
+    numbers = []
+    for number in range(1, len(operations) + 1):
+        inner = operations[number - 2 : number + 1] == ["file.write"] * 3
+        if not (inner and number % 10):
+            numbers.append(number)
+    return numbers
+
+
+def fault_cases(bench: Bench, seed: int, everything: bool) -> Iterator[Case]:
+    """Every operation with every fault that fits it; or with one of them, in turn."""
+    kinds = list(KINDS)
+    random.Random(seed).shuffle(kinds)
+    for number in worth_a_fault(bench.operations):
+        operation = bench.operations[number - 1]
+        writes = operation.split()[0] in ("write", "file.write", "save_file")
+        fitting = [kind for kind in kinds if kind != TORN or writes]
+        for kind in fitting if everything else [fitting[number % len(fitting)]]:
+            yield f"{kind} at {number} ({operation})", partial(faulted, bench, number, kind)
+
+
+# ---- two processes on one folder
+
+
+def two_at_once(bench: Bench, number: int) -> list[str]:
+    """The problems of resuming a run that waits in another process, at an operation."""
+    folder = bench.folder()
+    here, there = socket.socketpair()
+
+    def work() -> None:
+        here.close()
+        Operations(number, there).install()
+        command(*bench.argv())()
+
+    first = start(work, folder)
+    there.close()
+    waits = here.recv(1)
+    problems = []
+    if run_folders(folder):
+        second = bench.resume(folder)
+        problems.append(f"second: {second.problem(2)}")
+        if "is running it" not in second.errors:
+            problems.append(f"second: not refused ({second.last_line[:120]})")
+    if waits:
+        here.send(b"go on")
+    problem = first.wait().problem(0)
+    here.close()
+    problems += [f"first: {problem}"] if problem else bench.differences(folder)
+    shutil.rmtree(folder)
+    return [problem for problem in problems if not problem.endswith(": ")]
+
+
+def two_cases(bench: Bench, seed: int, everything: bool) -> Iterator[Case]:
+    """Tries at operations spread over the run, from the moment that it can be resumed."""
+    first = 1 + next(
+        number for number, name in enumerate(bench.operations) if name.endswith("options.json")
+    )
+    numbers = range(first + 1, len(bench.operations) + 1)
+    for number in sorted(random.Random(seed).sample(numbers, 50 if everything else 5)):
+        name = f"at {number} ({bench.operations[number - 1]})"
+        yield name, partial(two_at_once, bench, number)
+
+
+# ---- all of them
+
+
+def sweep(title: str, cases: Iterable[Case], verbose: bool) -> int:
+    """Run cases, print a line for each with a problem and a line in the end; how many had one."""
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    for name, find in cases:
+        problems = find()
+        counts["cases"] += 1
+        counts["bad"] += bool(problems)
+        for problem in problems:
+            counts[re.sub(RANDOM, "*", problem)] += 1
+        if problems and (verbose or counts["bad"] <= 20):
+            print(f"  {title}: {name}: {'; '.join(problems)}", flush=True)
+    bad = counts.pop("bad", 0)
+    seconds = time.monotonic() - began
+    print(f"{title}: {counts.pop('cases')} cases, {bad} bad, {seconds:.0f} s", flush=True)
+    for problem, count in counts.most_common(40):
+        print(f"  {count:>5}  {problem}")
+    return bad
+
+
+def main() -> None:
+    """The command line; exit status 1 where a case went wrong."""
+    sweeps = {
+        "kills": fault_cases,
+        "two": two_cases,
+        "runs": faults_damage.run_cases,
+        "models": faults_damage.model_cases,
+    }
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--all", action="store_true", help="every case, not a sample")
+    parser.add_argument("--only", choices=list(sweeps), nargs="+", default=list(sweeps))
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument("--verbose", action="store_true", help="every case with a problem")
+    given = parser.parse_args()
+    root = scratch()
+    try:
+        bench = Bench(root)
+        bad = 0
+        for name in given.only:
+            cases = sweeps[name](bench, given.seed, given.all)
+            bad += sweep(name, cases, given.verbose)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    sys.exit(int(bad > 0))
+
+
+if __name__ == "__main__":
+    main()
