@@ -25,9 +25,6 @@ from tests import faults_damage
 from tests.faults_bench import Bench, Case, run_folders
 from tests.faults_child import EXPECTED, KINDS, TORN, Operations, command, run, scratch, start
 
-# What differs from case to case in a message.
-RANDOM = r"(?<=tmp)[a-z0-9_]{8}|(?<=minbert-)\w+|(?<=case-)\d+|0x[0-9a-f]+|(?<=\.tmp)\w+"
-
 # ---- the sweep over operations
 
 
@@ -44,17 +41,19 @@ def faulted(bench: Bench, number: int, kind: str) -> list[str]:
     after = bench.resume(folder)
     problems.append(f"resumed: {problem}" if (problem := after.problem(0)) else "")
     if not problem:
-        problems += bench.differences(folder)
+        problems += bench.differences(folder) + bench.lost(folder, number)
     shutil.rmtree(folder)
     return [problem for problem in problems if problem]
 
 
-def worth_a_fault(operations: list[str]) -> list[int]:
-    """The operations' numbers without the inner ones of many writes, one after the other."""
+def worth_a_fault(operations: list[str], every: int) -> list[int]:
+    """The operations' numbers, but of many writes one after the other only one in `every`, the
+    first and the last.
+    """
     numbers = []
     for number in range(1, len(operations) + 1):
         inner = operations[number - 2 : number + 1] == ["file.write"] * 3
-        if not (inner and number % 10):
+        if not inner or number % every == 0:
             numbers.append(number)
     return numbers
 
@@ -63,7 +62,7 @@ def fault_cases(bench: Bench, seed: int, everything: bool) -> Iterator[Case]:
     """Every operation with every fault that fits it; or with one of them, in turn."""
     kinds = list(KINDS)
     random.Random(seed).shuffle(kinds)
-    for number in worth_a_fault(bench.operations):
+    for number in worth_a_fault(bench.operations, 5 if everything else 20):
         operation = bench.operations[number - 1]
         writes = operation.split()[0] in ("write", "file.write", "save_file")
         fitting = [kind for kind in kinds if kind != TORN or writes]
@@ -116,6 +115,13 @@ def two_cases(bench: Bench, seed: int, everything: bool) -> Iterator[Case]:
 # ---- all of them
 
 
+def kind_of(problem: str) -> str:
+    """A problem without what differs from case to case: random names, a traceback's message."""
+    problem = re.sub(r"(traceback \S+ [\w.]+).*", r"\1", problem)
+    problem = re.sub(r"\S*(tmp|minbert-)\w+\S*(, )?", "*", problem)
+    return re.sub(r"(?<!:)\b\d{3,}", "N", problem)
+
+
 def sweep(title: str, cases: Iterable[Case], verbose: bool) -> int:
     """Run cases, print a line for each with a problem and a line in the end; how many had one."""
     counts: Counter[str] = Counter()
@@ -125,7 +131,7 @@ def sweep(title: str, cases: Iterable[Case], verbose: bool) -> int:
         counts["cases"] += 1
         counts["bad"] += bool(problems)
         for problem in problems:
-            counts[re.sub(RANDOM, "*", problem)] += 1
+            counts[kind_of(problem)] += 1
         if problems and (verbose or counts["bad"] <= 20):
             print(f"  {title}: {name}: {'; '.join(problems)}", flush=True)
     bad = counts.pop("bad", 0)

@@ -3,10 +3,12 @@ disturbed.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +21,7 @@ Case = tuple[str, Callable[[], list[str]]]  # a name, and what finds its problem
 
 STEPS = 4
 EPOCHS = 2
+SAVED = (2, 3, 4)  # the steps after which a checkpoint is written
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!'`-$%():;&/"
 
 
@@ -75,6 +78,8 @@ class Bench:
         self.undisturbed = self.folder()
         operations = Operations()
         self.operations = self.counted(operations)
+        self.saves = [n for n, name in enumerate(self.operations, 1) if is_save(name)]
+        assert len(self.saves) == len(SAVED), self.saves
         self.wanted = results(self.undisturbed)
         assert len(self.wanted) > 6, self.wanted
         self.paths = paths_below(self.undisturbed)
@@ -115,7 +120,27 @@ class Bench:
         """Go on with the run in a case's folder, or begin anew where there is none."""
         begun = run_folders(folder)
         argv = ("--resume", str(begun[-1].relative_to(folder))) if begun else self.argv()
-        return run(command(*argv), folder)
+        return self.run_counted(folder, *argv)
+
+    def run_counted(self, folder: Path, *argv: str) -> Ending:
+        """Run a command line; `steps` says then how many steps it made."""
+        count = self.root / "steps"
+        count.write_bytes(b"")
+
+        def work() -> None:
+            at_each_step(lambda number: count.write_bytes(b"." * number))
+            command(*argv)()
+
+        ending = run(work, folder)
+        self.steps = count.stat().st_size
+        return ending
+
+    def lost(self, folder: Path, operation: int) -> list[str]:
+        """Whether run_counted() made steps anew that were saved before an operation."""
+        saved = [step for number, step in zip(self.saves, SAVED, strict=True) if number < operation]
+        if saved and self.steps > STEPS - saved[-1]:
+            return [f"lost: {self.steps} steps anew, though {saved[-1]} of {STEPS} were saved"]
+        return []
 
     def differences(self, folder: Path) -> list[str]:
         """What is not as in the undisturbed run: results, the log's steps, files left over."""
@@ -130,6 +155,23 @@ class Bench:
         if left:
             found.append(f"left over: {', '.join(left[:4])}")
         return found
+
+
+def is_save(operation: str) -> bool:
+    """Whether an operation puts a new last/ in its place."""
+    return operation.startswith(("rename ", "replace ")) and operation.endswith("/last")
+
+
+def at_each_step(tell: Callable[[int], object]) -> None:
+    """Call `tell` with 1, 2, ... at each optimizer step of this process."""
+    clip = torch.nn.utils.clip_grad_norm_
+    numbers = itertools.count(1)
+
+    def telling(*args: Any, **more: Any) -> Any:
+        tell(next(numbers))
+        return clip(*args, **more)
+
+    torch.nn.utils.clip_grad_norm_ = telling
 
 
 def run_folders(folder: Path) -> list[Path]:

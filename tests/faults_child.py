@@ -165,8 +165,10 @@ INTERRUPTS = ("interrupt before", "interrupt after")
 ERRORS = ("ENOSPC", "EIO")  # the operation fails, once
 FULL = "full"  # from here on no file can grow: the system's own errors, in Rust's writers too
 TORN = "torn"  # half of the bytes are written, then a kill
-KINDS = (*KILLS, *INTERRUPTS, *ERRORS, FULL, TORN)
+SIGNALS = {"hang-up": signal.SIGHUP, "terminate": signal.SIGTERM}
+KINDS = (*KILLS, *INTERRUPTS, *ERRORS, FULL, TORN, *SIGNALS)
 EXPECTED = {
+    **{name: (0, -number, 128 + number, 130) for name, number in SIGNALS.items()},
     **dict.fromkeys((*KILLS, TORN), (-signal.SIGKILL,)),
     **dict.fromkeys(INTERRUPTS, (0, 130)),
     **dict.fromkeys((*ERRORS, FULL), (0, 2)),
@@ -220,6 +222,8 @@ class Operations:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kind == "interrupt before":
             os.kill(os.getpid(), signal.SIGINT)
+        if self.kind in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[self.kind])
         if self.kind == FULL:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         if self.kind in ERRORS and name == "save_file":

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from errors import UserError
 from multitask_bert import MultitaskBERT
-from tests.faults_bench import Bench, Case, results
+from tests.faults_bench import STEPS, Bench, Case, at_each_step, results
 from tests.faults_child import Ending, command, run
 
 RUN = "runs/x"  # in a case's folder
@@ -153,17 +153,13 @@ def verdict(ending: Ending, *codes: int) -> list[str]:
 def stopped_run(bench: Bench, *more: str) -> Path:
     """A case with a run that Ctrl-C stopped in its third step."""
     case = bench.folder()
-    clip = torch.nn.utils.clip_grad_norm_
-    steps = []
 
-    def interrupting(*args: Any, **more: Any) -> Any:
-        steps.append(1)
-        if len(steps) == 3:
+    def interrupt(step: int) -> None:
+        if step == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return clip(*args, **more)
 
     def work() -> None:
-        torch.nn.utils.clip_grad_norm_ = interrupting
+        at_each_step(interrupt)
         command(*bench.argv(*more))()
 
     ending = run(work, case)
@@ -191,15 +187,17 @@ def damaged_run(
     """The problems of resuming (or loading) a run of which one file is damaged."""
     case = bench.folder()
     shutil.copytree(source / "runs", case / "runs")
-    work = (lambda: loaded(RUN)) if load else command("--resume", RUN)
-    undamaged = run(lambda: loaded(RUN), case).errors if load else ""
+    read = partial(loaded, RUN)
+    undamaged = run(read, case).errors if load else ""
     damage(case / RUN / name, random.Random(seed))
-    ending = run(work, case)
+    ending = run(read, case) if load else bench.run_counted(case, "--resume", RUN)
     problems = verdict(ending, 0, 2)
     if ending.code == 0 and load and ending.errors != undamaged:
         problems.append("loaded another model")
     if ending.code == 0 and not load and results(case) != bench.wanted:
         problems.append("resumed to other results")
+    if ending.code == 0 and not load and bench.steps == STEPS:
+        problems.append("began anew, though checkpoints are there")
     shutil.rmtree(case)
     return problems
 

@@ -277,7 +277,8 @@ def fuzz(seed: int, cases: int, seconds: float) -> Counter[str]:
                 done = last + 1
             for number, problem in found:
                 target = list(TARGETS)[int(number) % len(TARGETS)]
-                words = f"{target}: {re.sub(r'[0-9]{4,}', 'N', problem)}"
+                place = re.sub(r"(:[0-9]+ [A-Za-z_.]+).*", r"\1", problem)
+                words = f"{target}: {place}"
                 if words not in problems:
                     print(f"  --seed {seed} --case {number}: {target}: {problem}", flush=True)
                 problems[words] += 1
