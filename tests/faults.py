@@ -7,7 +7,7 @@
 Each case is a child process (faults_child.py) in an empty folder. After a fault the run is resumed,
 or begun anew where nothing was saved, and must then hold the bytes of a run that nothing disturbed:
 weights, optimizer, predictions; without a file more, and without a traceback on the way. What
-damaged files do says faults_damage.py.
+damaged files do say faults_runs.py and faults_models.py.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from tests import faults_damage
+from tests import faults_models, faults_runs
 from tests.faults_bench import Bench, Case, run_folders
 from tests.faults_child import EXPECTED, KINDS, TORN, Operations, command, run, scratch, start
 
@@ -147,8 +147,8 @@ def main() -> None:
     sweeps = {
         "kills": fault_cases,
         "two": two_cases,
-        "runs": faults_damage.run_cases,
-        "models": faults_damage.model_cases,
+        "runs": faults_runs.run_cases,
+        "models": faults_models.model_cases,
     }
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--all", action="store_true", help="every case, not a sample")
