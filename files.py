@@ -52,17 +52,16 @@ def check_regular(path: Path) -> os.stat_result:
 
 def read_bytes(path: Path, most: int = LARGEST_SETTINGS) -> bytes:
     """A regular file's bytes; UserError where there is none, or it has more than `most` bytes."""
-    check_regular(path)
+    if check_regular(path).st_size > most:
+        raise UserError(f"{path}: over {most // MEBIBYTE} MiB; not such a file?")
     try:
-        # Whatever stands there by now, opening it does not wait.
+        # Whatever stands there by now, opening it does not wait. No size is given: a read of so
+        # many bytes takes the memory for them, however few there are.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
-            raw = file.read(most + 1)
+            return file.read()
     except OSError as error:
         raise UserError(f"{path}: {reason_of(error)}; check the path") from None
-    if len(raw) > most:
-        raise UserError(f"{path}: over {most // MEBIBYTE} MiB; not such a file?")
-    return raw
 
 
 def read_text(path: Path, most: int = LARGEST_SETTINGS) -> str:
