@@ -127,8 +127,9 @@ def start(work: Callable[[], object], folder: Path) -> Child:
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor, source in enumerate((nothing, nothing, writing)):
             os.dup2(source, descriptor)
-        for name in ("stdout", "stderr"):  # pytest, say, has put others in their places
-            setattr(sys, name, getattr(sys, f"__{name}__"))
+        for name, number in (("stdout", 1), ("stderr", 2)):  # new ones: the parent's know its files
+            raw = io.FileIO(number, "w")
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True))
         os.chdir(folder)
         limit_memory()
         torch.set_num_threads(1)
