@@ -181,7 +181,7 @@ def run_folders(folder: Path) -> list[Path]:
 
 def results(folder: Path) -> dict[str, str]:
     """The checksum of every file that a case's run must have right in the end."""
-    paths = {f"predictions of {path.name}": path for path in folder.rglob("*-output.csv")}
+    paths = {plain_name(path, folder): path for path in folder.rglob("*-output.csv")}
     for begun in run_folders(folder)[-1:]:
         for kept in ("best", "last"):
             for path in (begun / kept).glob("*.safetensors"):
@@ -199,14 +199,16 @@ def logged_steps(folder: Path) -> list[int]:
 
 
 def paths_below(folder: Path) -> set[str]:
-    """Every file and folder of a case, whatever its run folder is called."""
-    found = set()
-    for path in folder.rglob("*"):
-        parts = path.relative_to(folder).parts
-        if parts[0] == "runs" and len(parts) > 1:
-            parts = ("runs", "RUN", *parts[2:])
-        found.add("/".join(parts))
-    return found
+    """Every file and folder of a case."""
+    return {plain_name(path, folder) for path in folder.rglob("*")}
+
+
+def plain_name(path: Path, folder: Path) -> str:
+    """Where a path is in a case's folder, whatever its run folder is called."""
+    parts = path.relative_to(folder).parts
+    if parts[0] == "runs" and len(parts) > 1:
+        parts = ("runs", "RUN", *parts[2:])
+    return "/".join(parts)
 
 
 def is_kept(path: str) -> bool:

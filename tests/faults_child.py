@@ -130,6 +130,7 @@ def start(work: Callable[[], object], folder: Path) -> Child:
         for name, number in (("stdout", 1), ("stderr", 2)):  # new ones: the parent's know its files
             raw = io.FileIO(number, "w")
             setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True))
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # no threads for a few short texts
         os.chdir(folder)
         limit_memory()
         torch.set_num_threads(1)
