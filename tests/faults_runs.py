@@ -57,7 +57,7 @@ def damaged_run(
 ) -> list[str]:
     """The problems of resuming (or loading) a run of which one file is damaged."""
     case = bench.folder()
-    shutil.copytree(source / "runs", case / "runs")
+    shutil.copytree(source, case, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache"))
     read = partial(loaded, RUN)
     undamaged = run(read, case).errors if load else ""
     damage(case / RUN / name, random.Random(seed))
@@ -87,7 +87,8 @@ def take_all(theirs: Path, path: Path, rng: random.Random) -> None:
 def run_cases(bench: Bench, seed: int, everything: bool) -> list[Case]:
     """Every damage to every file of a stopped run, of a finished run, of its model and cache."""
     stopped, finished = stopped_run(bench), bench.folder()
-    shutil.copytree(next((bench.undisturbed / "runs").iterdir()), finished / RUN)
+    shutil.copytree(bench.undisturbed, finished, dirs_exist_ok=True)
+    next((finished / "runs").iterdir()).rename(finished / RUN)
     other = stopped_run(bench, "--seed", "12")
 
     cases: list[Case] = []
