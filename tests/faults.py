@@ -1,7 +1,7 @@
 """Kills, interrupts and disk errors at every file operation of a run, and two runs on one folder.
 
     python -m tests.faults --all             every operation with every fault, 50 tries of two runs
-    python -m tests.faults --only kills      one sweep of: kills, two, runs, models
+    python -m tests.faults --only kills      one sweep of: kills, two, runs, vouched, models
     python -m tests.faults --seed 3          another sample
 
 Each case is a child process (faults_child.py) in an empty folder. After a fault the run is resumed,
@@ -154,6 +154,7 @@ def main() -> None:
         "kills": fault_cases,
         "two": two_cases,
         "runs": faults_runs.run_cases,
+        "vouched": faults_runs.vouched_cases,
         "models": faults_models.model_cases,
     }
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])

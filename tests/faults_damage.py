@@ -70,6 +70,8 @@ DAMAGES: dict[str, Damage] = {
     "a dangling link": dangle,
 }
 
+GONE = ("deleted", "a pipe", "a folder", "a dangling link")  # damages that leave no file
+
 WRONG: tuple[Any, ...] = (
     *(None, True, -1, 0, 0.5, 10**9, 2**70, float("inf"), float("nan")),
     *("", "x", "\x1b[31m\n", [], ["x"], {}, {"x": 1}, [[1, 2, 3]]),

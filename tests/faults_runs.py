@@ -4,6 +4,8 @@ A damaged run may go on from an older checkpoint, but must then end with the byt
 nothing disturbed; a damaged model is refused by MultitaskBERT.load.
 """
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -16,7 +18,7 @@ from errors import UserError
 from multitask_bert import MultitaskBERT
 from tests.faults_bench import STEPS, Bench, Case, at_each_step, results
 from tests.faults_child import command, run
-from tests.faults_damage import DAMAGES, Damage, damages_of, sampled, verdict
+from tests.faults_damage import DAMAGES, GONE, Damage, damages_of, sampled, verdict
 
 RUN = "runs/x"  # in a case's folder
 
@@ -117,6 +119,60 @@ def run_cases(bench: Bench, seed: int, everything: bool) -> list[Case]:
                 add(kind, source, name, "deleted", lambda path, rng: shutil.rmtree(path))
                 add(kind, source, name, "another run's", partial(take_all, other / RUN / name))
     return sampled(cases + file_cases(bench, seed), seed, everything)
+
+
+# ---- what a manifest vouches for
+
+
+def vouch(run_folder: Path, name: str) -> None:
+    """Make the checksum of a file, wherever it is recorded, that of the file as it is now."""
+    path = run_folder / name
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    record, keys = path.with_name("manifest.json"), ("files", path.name)
+    if path == run_folder / "options.json":
+        record, keys = run_folder / "run.json", ("options",)
+    if record.exists():
+        held = json.loads(record.read_text())
+        inner = held if len(keys) == 1 else held[keys[0]]
+        inner[keys[-1]] = digest
+        record.write_text(json.dumps(held))
+
+
+def vouched_run(
+    bench: Bench, source: Path, name: str, damage: Damage, seed: str, load: bool
+) -> list[str]:
+    """The problems where a file is wrong and its checksum says that it is right."""
+    case = bench.folder()
+    shutil.copytree(source, case, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache"))
+    damage(case / RUN / name, random.Random(seed))
+    vouch(case / RUN, name)
+    ending = run(partial(loaded, RUN) if load else command("--resume", RUN), case)
+    shutil.rmtree(case)
+    return verdict(ending, 0, 2)
+
+
+def vouched_cases(bench: Bench, seed: int, everything: bool) -> list[Case]:
+    """Wrong contents that no checksum tells: they may be taken, but never end in a traceback."""
+    stopped = stopped_run(bench)
+    cases: list[Case] = []
+    names = [
+        ("options.json", False),
+        ("last/progress.json", False),
+        ("last/random.safetensors", False),
+    ]
+    names += [("last/model.safetensors", False), ("last/optimizer.safetensors", False)]
+    names += [(f"best/{path.name}", True) for path in sorted((stopped / RUN / "best").iterdir())]
+    for name, load in names:
+        for words, damage in damages_of(stopped / RUN / name):
+            if words in GONE or name.endswith("manifest.json"):
+                continue
+            label = f"{name} {words}"
+            arguments = (bench, stopped, name, damage, f"{seed} {label}", load)
+            cases.append((label, partial(vouched_run, *arguments)))
+    return sampled(cases, seed, everything)
+
+
+# ---- other files
 
 
 def damaged_file(bench: Bench, name: str, damage: Damage, seed: str) -> list[str]:

@@ -19,7 +19,7 @@ from tests.faults_child import ROOT, Ending, Operations
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kills", "two", "runs", "models"])
+@pytest.mark.parametrize("name", ["kills", "two", "runs", "vouched", "models"])
 def test_sweep(name: str) -> None:
     line = [sys.executable, "-m", "tests.faults", "--only", name, "--seed", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
