@@ -128,14 +128,14 @@ def vouch(run_folder: Path, name: str) -> None:
     """Make the checksum of a file, wherever it is recorded, that of the file as it is now."""
     path = run_folder / name
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    record, keys = path.with_name("manifest.json"), ("files", path.name)
-    if path == run_folder / "options.json":
-        record, keys = run_folder / "run.json", ("options",)
-    if record.exists():
-        held = json.loads(record.read_text())
-        inner = held if len(keys) == 1 else held[keys[0]]
-        inner[keys[-1]] = digest
-        record.write_text(json.dumps(held))
+    of_run = path == run_folder / "options.json"
+    record = run_folder / "run.json" if of_run else path.with_name("manifest.json")
+    held = json.loads(record.read_text())
+    if of_run:
+        held["options"] = digest
+    else:
+        held["files"][path.name] = digest
+    record.write_text(json.dumps(held))
 
 
 def vouched_run(
