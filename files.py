@@ -64,12 +64,13 @@ def read_bytes(path: Path, most: int = LARGEST_SETTINGS) -> bytes:
     """A regular file's bytes; UserError where there is none, or it has more than `most` bytes."""
     try:
         with open_regular(path) as file:
-            raw = file.read(most + 1)
+            if os.fstat(file.fileno()).st_size > most:
+                raise UserError(f"{path}: over {most // MEBIBYTE} MiB; not such a file?")
+            # No size is given: a read of so many bytes takes the memory for them, however few there
+            # are.
+            return file.read()
     except OSError as error:
         raise UserError(f"{path}: {reason_of(error)}; check the path") from None
-    if len(raw) > most:
-        raise UserError(f"{path}: over {most // MEBIBYTE} MiB; not such a file?")
-    return raw
 
 
 def read_text(path: Path, most: int = LARGEST_SETTINGS) -> str:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,6 +62,17 @@ def test_a_size_is_not_exceeded(tmp_path: Path) -> None:
     assert read_bytes(tmp_path / "a", 11) == b"x" * 11
     with pytest.raises(UserError, match="a: over 0 MiB"):
         read_bytes(tmp_path / "a", 10)
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    """However large a file may be."""
+    (tmp_path / "a").write_bytes(b"x" * 11)
+    tracemalloc.start()
+    try:
+        read_bytes(tmp_path / "a", files.LARGEST_TEXT)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 # ---- writing

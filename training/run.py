@@ -1,6 +1,7 @@
 """A run: its folder, its progress, what was best, and how it ends; train() holds only training."""
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -45,6 +46,11 @@ def resumed(options: Options) -> Options:
 def new_folder(options: Options) -> Path:
     """runs/<date>-<name>, with a number behind it if that exists."""
     check_writable(Path(options.runs_dir))
+    # What kills left of runs that never began; nobody resumes those.
+    for folder in Path(options.runs_dir).iterdir():
+        if not os.path.exists(folder / "options.json"):
+            clear_unfinished(folder)
+
     for number in range(1, 10_000):
         suffix = "" if number == 1 else f"-{number}"
         folder = Path(options.runs_dir) / f"{datetime.now():%Y-%m-%d}-{options.name}{suffix}"
