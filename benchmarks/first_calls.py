@@ -4,6 +4,9 @@
 
 Forks processes, eight at a time, each with several threads, which compute a function twice; both
 must be equal to the last bit. training/repeatable.py says why they may not be, and settles it.
+
+On processors that are not Intel's MKL takes other kernels, without this fault. A library that says
+`int mkl_serv_intel_cpu_true(void) { return 1; }`, named in LD_PRELOAD, has MKL take those of Intel.
 """
 
 import argparse
