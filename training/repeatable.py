@@ -3,9 +3,9 @@
 torch hands some functions of fp32 tensors to Intel's MKL, piece by piece from several threads. Each
 such function chooses its kernel when it is first called. In the MKL of torch 2.10 to 2.13 (oneMKL
 2024.2) a first call from several threads at once may run a low-accuracy kernel for one thread's
-piece, on a loaded machine in some percent of the processes (pytorch/pytorch#188792). In training
-that was the square root in AdamW's first step, and the weights of about one run in twenty differed.
-A first call from one thread settles the choice.
+piece, on a loaded machine in up to some percent of the processes (pytorch/pytorch#188792;
+benchmarks/first_calls.py counts them). AdamW's square root is such a function: of 16 pairs of equal
+runs under load 2 had differed. A first call from one thread settles the choice.
 """
 
 import torch
