@@ -122,13 +122,28 @@ def test_the_outputs_of_one_run_are_not_the_inputs_of_the_next(own_data: Options
         check_outputs(second, first)
 
 
-def test_the_folder_of_the_resumed_run_is_left_alone(options: Options) -> None:
+@pytest.mark.parametrize("path", ["best/model.safetensors", "options.json", "last/x", "new.csv"])
+@pytest.mark.parametrize("resume", [None, "runs/one", "runs/two"])
+def test_the_folder_of_any_run_is_left_alone(
+    options: Options, path: str, resume: str | None
+) -> None:
+    """Of the one resumed, and of others."""
     run = Path("runs/one")
     run.mkdir(parents=True)
-    resumed = replace(options, resume="runs/one", predictions="runs/one/../one/{task}-{split}.json")
-    with pytest.raises(UserError, match="lies in the run's own folder runs/one"):
-        check_outputs(resumed)
-    check_outputs(replace(resumed, predictions="runs/other/{task}-{split}.json"))
+    (run / "run.json").touch()
+    given = {"sst_dev_out": f"runs/one/../one/{path}"}
+    with pytest.raises(UserError, match="lies in runs/one, the folder of a run or a model"):
+        check_outputs(replace(options, resume=resume, files=given))
+    check_outputs(replace(options, resume=resume, files={"sst_dev_out": f"runs/other/{path}"}))
+
+
+def test_the_folder_of_a_copied_model_is_left_alone(options: Options) -> None:
+    Path("kept").mkdir()
+    Path("kept/manifest.json").touch()
+    Path("alias").symlink_to("kept")
+    given = {"sst_dev_out": "alias/model.safetensors"}
+    with pytest.raises(UserError, match="lies in kept, the folder of a run or a model"):
+        check_outputs(replace(options, files=given))
 
 
 # ---- outputs that can't be written

@@ -24,8 +24,11 @@ from options import Options
 from prediction_files import write_predictions
 from pretrained import TOKENIZER_FILES, find_pretrained
 from tasks import TASKS, tasks_of
-from training.environment import check_writable
+from training.environment import check_writable, display_path
+from training.manifest import NAME as MANIFEST
 
+# Where one of these stands, a run or a model was saved.
+SIGNS = ["run.json", MANIFEST]
 MODEL_FILES = ["config.json", "model.safetensors", "pytorch_model.bin", *TOKENIZER_FILES]
 
 
@@ -83,7 +86,7 @@ def inputs_of(options: Options) -> list[Path]:
 def check_outputs(*runs: Options) -> None:
     """UserError where predictions can't be written, or would replace what these runs need.
 
-    That is what they read, another one's predictions, and the rest of a resumed run's folder. Else
+    That is what they read, another one's predictions, and whatever a run's folder holds. Else
     the folders are there, cleared of what killed runs left.
     """
     # What is there already is looked at before anything is made.
@@ -91,9 +94,7 @@ def check_outputs(*runs: Options) -> None:
     for path in outputs:
         check_replaceable(path)
     check_apart(outputs, [path for options in runs for path in inputs_of(options)])
-    for options in runs:
-        if options.resume:
-            check_outside(outputs, Path(options.resume))
+    check_outside(outputs)
 
     # Once the folders are made, one of them may stand where another prediction file should.
     folders = folders_of(outputs)
@@ -125,15 +126,15 @@ def check_apart(outputs: list[Path], inputs: list[Path]) -> None:
         written[own] = path
 
 
-def check_outside(outputs: list[Path], folder: Path) -> None:
-    """UserError where an output lies in the folder of a run."""
-    inside = os.path.realpath(folder)
+def check_outside(outputs: list[Path]) -> None:
+    """UserError where an output lies in the folder of a run, this one or another, or of a model."""
     for path in outputs:
-        if os.path.commonpath([inside, os.path.realpath(path)]) == inside:
-            raise UserError(
-                f"{path}: lies in the run's own folder {folder}, which has its predictions anyway; "
-                "name another file"
-            )
+        for folder in Path(os.path.realpath(path)).parents:
+            if any((folder / name).exists() for name in SIGNS):
+                raise UserError(
+                    f"{path}: lies in {display_path(folder)}, the folder of a run or a model; "
+                    "name another file"
+                )
 
 
 def has_finished(folder: Path) -> bool:
