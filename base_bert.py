@@ -8,7 +8,7 @@ architectures.
 """
 
 if __name__ == "__main__":  # before the slow imports
-    from errors import begin_script
+    from startup import begin_script
 
     begin_script()
 

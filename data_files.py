@@ -1,9 +1,10 @@
 """Which file is which task's and split's, and when the built-in corpus stands in for them.
 
 It does so only where nobody asked for other data and the usual folder holds nothing that looks like
-data. A name looks like data if it ends in .csv, .tsv or .txt or begins as a task's files do, in
-letters of either case; what a download left unfinished (.part) and hidden files do not. A folder
-that can't be looked into is refused: there might be data in it.
+data. A name looks like data if it ends as tables and archives do (.csv, .zip) or begins as a task's
+files do, in letters of either case; what a download left unfinished (.part) and hidden files do
+not. Folders in it are looked into too, as an archive may have brought one. A folder that can't be
+looked into is refused: there might be data in it.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from tasks import TASKS
 ROOT = Path(__file__).parent
 BUILT_IN = ROOT / "data" / "builtin"
 SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
-ENDINGS = (".csv", ".tsv", ".txt")
+ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx", ".zip", ".tar", ".tgz", ".gz")
 STEMS = tuple(task.files.split("{}")[0].lower() for task in TASKS.values())
 
 
@@ -118,7 +119,12 @@ def check_given(flag: str, path: Path) -> None:
 def data_in(folder: Path) -> list[str]:
     """The names in a folder that look like data; UserError where it can't be looked into."""
     try:
-        return sorted(name for name in os.listdir(folder) if looks_like_data(name))
+        names = os.listdir(folder)
+        for name in names.copy():
+            below = folder / name
+            if os.path.isdir(below) and name != BUILT_IN.name:
+                names += [f"{name}/{one}" for one in os.listdir(below)]
+        return sorted(name for name in names if looks_like_data(name))
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not folder.is_symlink():
             return []
@@ -130,7 +136,7 @@ def data_in(folder: Path) -> list[str]:
 
 def looks_like_data(name: str) -> bool:
     """Whether a file of this name may have been meant as data; see the top of this file."""
-    lower = name.lower()
+    lower = name.lower().rpartition("/")[2]
     if lower.startswith(".") or lower.endswith(".part"):
         return False
     return lower.endswith(ENDINGS) or lower.startswith(STEMS)

@@ -1,17 +1,15 @@
 """What the user can mend is one exception, turned in one place into a line and an exit code.
 
-A script calls begin_script() before its slow imports, and run_main() at its end.
+A script calls startup.begin_script() before its slow imports, and run_main() at its end.
 """
 
-import contextlib
-import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from types import FrameType
 
-from streams import lasting_streams, open_closed_descriptors
+from startup import end_at_once
+from streams import lasting_streams
 
 LONGEST_MESSAGE = 300  # characters
 LONGEST_ENDING = 110  # characters that a message keeps behind its cut: what to do stands there
@@ -64,20 +62,6 @@ class Interrupted(Exception):
     def __init__(self, message: str, code: int = 128 + signal.SIGINT):
         super().__init__(message)
         self.code = code
-
-
-def end_at_once(number: int, frame: FrameType | None) -> None:
-    """A handler of Ctrl-C where nothing is to be saved or cleaned up: a word, no traceback."""
-    with contextlib.suppress(OSError):
-        os.write(2, b"interrupted\n")
-    os._exit(128 + number)
-
-
-def begin_script() -> None:
-    """What a script calls before its slow imports, in which Ctrl-C would be a traceback."""
-    open_closed_descriptors()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored stays ignored
-        signal.signal(signal.SIGINT, end_at_once)
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:

@@ -144,7 +144,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
 
     def task_named(self, name: str) -> Task:
         """One of the model's tasks, or UserError."""
-        if name not in self.tasks:
+        if not isinstance(name, str) or name not in self.tasks:
             raise UserError(
                 f"{name}: this model has no head for it, only for {', '.join(self.tasks)}"
             )

@@ -9,7 +9,7 @@ is an optimizer step, train() the loop around it.
 """
 
 if __name__ == "__main__":  # before the slow imports
-    from errors import begin_script
+    from startup import begin_script
 
     begin_script()
 

@@ -63,16 +63,3 @@ def lasting_streams() -> Iterator[None]:
         for stream in inside:
             stream.flush()
         sys.stdout, sys.stderr = before
-
-
-def open_closed_descriptors() -> None:
-    """Lead standard descriptors that were closed (`2>&-`) to nowhere.
-
-    Otherwise the next file to be opened gets the number 2, and what a library writes to standard
-    error lands in it.
-    """
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one

@@ -71,8 +71,10 @@ class Labels:
 
     def parse(self, text: str) -> float:
         """A label; ValueError, which says what was expected, where it is none."""
+        # Python would read 0_3 as 3, and the digits of other scripts.
+        plain = text.isascii() and "_" not in text
         try:
-            label = float(text)
+            label = float(text) if plain else math.nan
         except ValueError:
             label = math.nan
         legal = self.low <= label <= self.high

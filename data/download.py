@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before the slow imports
-    from errors import begin_script
+    from startup import begin_script
 
     begin_script()
 

@@ -131,11 +131,13 @@ def refusal(options: Options) -> str:
         "mine.csv",
         "MINE.TXT",
         "x\n.csv",
+        "data.zip",
+        "data/ids-sst-train.csv",
     ],
 )
 def test_what_looks_like_data_is_never_passed_over(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).parent.mkdir(parents=True)
     (tmp_path / "data" / name).touch()
     shown = name.replace("\n", "\\n")
     message = refusal(Options())

@@ -205,6 +205,8 @@ def test_no_rows(write):
         ("NaN", STS, "a number from 0 to 5"),
         ("4,6", STS, "a number from 0 to 5"),
         ("2", CFIMDB, "a whole number from 0 to 1"),
+        ("0_3", STS, "a number from 0 to 5"),
+        ("\u0663", STS, "a number from 0 to 5"),
     ],
 )
 def test_labels(write, text, task, kind):

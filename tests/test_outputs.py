@@ -117,9 +117,22 @@ def test_the_outputs_of_one_run_are_not_the_inputs_of_the_next(own_data: Options
     files = {"cfimdb_train": "mine/ids-cfimdb-train.csv", "cfimdb_dev": "film.csv"}
     second = replace(own_data, tasks=("cfimdb",), files=files)
     shutil.copy("mine/ids-cfimdb-dev.csv", "film.csv")
-    check_outputs(first), check_outputs(second)
+    check_outputs(second)
     with pytest.raises(UserError, match=r"^film.csv: predictions would replace film.csv, which"):
         check_outputs(second, first)
+
+
+def test_only_prediction_files_are_replaced(options: Options) -> None:
+    """As @opts.txt, or whatever else the user has under that name."""
+    one = replace(options, files={"sst_dev_out": "opts.txt"})
+    for text in ("--epochs 3", "id\tsentence\n1\ta\n", "thesis"):
+        Path("opts.txt").write_text(text)
+        with pytest.raises(UserError, match="^opts.txt: is there, but is no prediction file"):
+            check_outputs(one)
+        assert Path("opts.txt").read_text() == text
+    for text in ("", "id \t Predicted_Sentiment \n1 , 2 \n"):
+        Path("opts.txt").write_text(text)
+        check_outputs(one)
 
 
 @pytest.mark.parametrize("path", ["best/model.safetensors", "options.json", "last/x", "new.csv"])

@@ -89,7 +89,8 @@ def test_a_run_outlives_its_console(
 SCRIPT = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from errors import UserError, begin_script, run_main
+from errors import UserError, run_main
+from startup import begin_script
 begin_script()
 
 def main(argv):

@@ -15,6 +15,7 @@ from files import (
     LARGEST_TEXT,
     check_replaceable,
     clear_unfinished,
+    open_regular,
     read_bytes,
     write_bytes,
 )
@@ -95,6 +96,8 @@ def check_outputs(*runs: Options) -> None:
         check_replaceable(path)
     check_apart(outputs, [path for options in runs for path in inputs_of(options)])
     check_outside(outputs)
+    for path in outputs:
+        check_predictions(path)
 
     # Once the folders are made, one of them may stand where another prediction file should.
     folders = folders_of(outputs)
@@ -124,6 +127,22 @@ def check_apart(outputs: list[Path], inputs: list[Path]) -> None:
                 "put {task} and {split} into --predictions"
             )
         written[own] = path
+
+
+def check_predictions(path: Path) -> None:
+    """UserError where a file stands at an output's place that is no prediction file.
+
+    It is the user's then: an @file, a thesis.
+    """
+    if not os.path.exists(path):
+        return
+    with open_regular(path) as file:
+        first = file.readline(200)
+    if first.strip() and not (first.startswith(b"id") and b"Predicted_" in first):
+        raise UserError(
+            f"{path}: is there, but is no prediction file, so it is not replaced; "
+            "name another file, or delete it"
+        )
 
 
 def check_outside(outputs: list[Path]) -> None:

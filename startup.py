@@ -1,0 +1,36 @@
+"""What a script does before its slow imports, in which Ctrl-C would be a traceback.
+
+Imports only what Python itself has loaded by then, so that little time is left for a traceback.
+"""
+
+import os
+import signal
+from types import FrameType
+
+
+def begin_script() -> None:
+    """Have Ctrl-C end the script quietly until errors.run_main() takes over."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored stays ignored
+        signal.signal(signal.SIGINT, end_at_once)
+    open_closed_descriptors()
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """A handler of Ctrl-C where nothing is to be saved or cleaned up: a word, no traceback."""
+    try:
+        os.write(2, b"interrupted\n")
+    finally:
+        os._exit(128 + number)
+
+
+def open_closed_descriptors() -> None:
+    """Lead standard descriptors that were closed (`2>&-`) to nowhere.
+
+    Otherwise the next file to be opened gets the number 2, and what a library writes to standard
+    error lands in it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
