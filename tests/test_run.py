@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,7 +302,7 @@ def test_a_damaged_best_is_told_at_once_and_may_be_deleted(stopped: Path) -> Non
     shutil.rmtree(stopped / "best")
     assert train(Options(resume=str(stopped)))["best"]["epoch"] == 2
     shutil.rmtree(stopped / "best")
-    with pytest.raises(UserError, match="best: missing; all steps are done.*begin a new run"):
+    with pytest.raises(UserError, match="best: missing; the training is over.*begin a new run"):
         train(Options(resume=str(stopped)))
 
 
@@ -322,7 +322,7 @@ def test_a_best_of_another_epoch_is_not_taken_for_the_checkpoint_s(
     train(Options(resume=str(stopped)))
     edit(stopped / "best" / "options.json", name="another")
     write_manifest(stopped / "best")
-    with pytest.raises(UserError, match="not the model of .*; all steps are done"):
+    with pytest.raises(UserError, match="not the model of .*; the training is over"):
         train(Options(resume=str(stopped)))
 
 
@@ -391,13 +391,33 @@ def test_a_name_that_is_too_long_is_one_line(options: Options) -> None:
         new_folder(replace(options, name="n" * 300))
 
 
-def test_patience_stops(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter([0.5, 0.4, 0.3, 0.9])
+def fix_scores(overall: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """Have evaluations give these overall scores, one after the other; those not given yet."""
+    scores = iter(overall)
 
     def fixed(*_: object) -> dict:
-        overall = next(scores)
-        return {**{t: {"score": overall} for t in LEADERBOARD}, "overall": overall}
+        score = next(scores)
+        return {**{task: {"score": score} for task in LEADERBOARD}, "overall": score}
 
     monkeypatch.setattr(multitask_classifier, "evaluate", fixed)
+    return scores
+
+
+def test_patience_stops(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = fix_scores([0.5, 0.4, 0.3, 0.9], monkeypatch)
     result = train(replace(options, epochs=4, steps_per_epoch=1, patience=2))
     assert result["best"]["epoch"] == 1 and next(scores) == 0.9
+
+
+def test_a_run_that_patience_stopped_does_not_train_on(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its best model was merged since, so that it is not the one that was kept."""
+    fix_scores([0.5, 0.4], monkeypatch)
+    changes = {"epochs": 4, "steps_per_epoch": 1, "patience": 1, "lora": True, "lora_merge": True}
+    stopped = train(replace(options, **changes))  # type: ignore[arg-type]
+    resumed = train(Options(resume=stopped["folder"]))
+    assert resumed["best"] == stopped["best"]
+    shutil.rmtree(Path(stopped["folder"]) / "best")
+    with pytest.raises(UserError, match="best: missing; the training is over"):
+        train(Options(resume=stopped["folder"]))

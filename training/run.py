@@ -47,7 +47,7 @@ def new_folder(options: Options) -> Path:
     """runs/<date>-<name>, with a number behind it if that exists."""
     check_writable(Path(options.runs_dir))
     # What kills left of runs that never began; nobody resumes those.
-    for folder in Path(options.runs_dir).iterdir():
+    for folder in Path(options.runs_dir).glob("*"):
         if not os.path.exists(folder / "options.json"):
             clear_unfinished(folder)
 
@@ -137,7 +137,7 @@ class Run:
         """
         best, progress = self.folder / "best", self.progress
         recover(best)
-        done = progress.step == self.total
+        done = progress.step == self.total or self.out_of_patience
         if not (progress.best or done):
             return
         reason, advice = f"{best}: missing", ""
@@ -153,7 +153,7 @@ class Run:
                 reason, advice = str(error), f"delete {best} and resume: "
         if done:
             raise UserError(
-                f"{reason}; all steps are done, so nothing replaces it; begin a new run"
+                f"{reason}; the training is over, so nothing replaces it; begin a new run"
             )
         coming = "the best of the epochs still to come takes its place"
         if advice:
@@ -195,15 +195,19 @@ class Run:
         """The steps still to be done."""
         return range(self.progress.step, self.total)
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the score has not risen for --patience evaluations."""
+        return 0 < self.options.patience <= self.progress.stale
+
     def should_stop(self) -> bool:
-        """Whether the user asked to stop, or the score has not risen for --patience evaluations."""
-        stale = 0 < self.options.patience <= self.progress.stale
-        if stale:
+        """Whether the user asked to stop, or --patience does."""
+        if self.out_of_patience:
             self.console.say(
                 f"no better overall score for {self.progress.stale} evaluations: "
                 "stopping early (--patience)"
             )
-        return stale or self.interrupted
+        return self.out_of_patience or self.interrupted
 
     # ---- after a step
 
