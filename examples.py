@@ -16,7 +16,6 @@ from typing import Any
 
 from errors import UserError, listed, one_line
 from files import LARGEST_TEXT, MEBIBYTE, open_regular, reason_of
-from prediction_files import write_predictions  # noqa: F401  (the course's scripts import it here)
 from tasks import Task
 
 LONGEST_LINE = 16 * MEBIBYTE  # bytes

@@ -93,7 +93,7 @@ class Run:
         self.tokens = 0  # since the last line of the log
         self.busy = 0.0  # seconds of training since then
         text = options.to_json() + "\n"
-        now = {**environment(device), **facts, **new_identity(text, pieces["model"])}
+        now = {**environment(device), **facts, **new_identity(text, pieces["model"].base)}
         if options.resume:
             self.folder = Path(options.resume)
             take_lock(self.folder)
