@@ -53,6 +53,9 @@ def interrupted(options: Options, steps: int, monkeypatch: pytest.MonkeyPatch) -
     return Path(str(stopped.value).split("--resume ")[1])
 
 
+KEPT = ("last", "previous")
+
+
 def log_lines(folder: Path) -> list[dict]:
     """log.jsonl."""
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -86,6 +89,15 @@ def test_interrupted_and_resumed_equals_undisturbed(
     undisturbed, gone_on = log_lines(Path(whole["folder"])), log_lines(folder)
     assert [r["step"] for r in undisturbed] == [r["step"] for r in gone_on]
     assert [r.get("loss") for r in undisturbed] == [r.get("loss") for r in gone_on]
+
+
+def test_a_checkpoint_is_not_written_twice(
+    six_steps: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before it would be gone."""
+    folder = interrupted(six_steps, 4, monkeypatch)  # just when one is due
+    steps = [json.loads((folder / name / "progress.json").read_text())["step"] for name in KEPT]
+    assert steps == [4, 3]
 
 
 # ---- further pieces of a run

@@ -90,6 +90,7 @@ class Run:
         self.training = training
         self.total = total
         self.signals = Signals()
+        self.saved = -1  # the step of last/; before the first save there is none
         self.tokens = 0  # since the last line of the log
         self.busy = 0.0  # seconds of training since then
         text = options.to_json() + "\n"
@@ -125,6 +126,7 @@ class Run:
         if held:
             self.check_best()
             load_last(self.folder / "last", self.pieces)
+            self.saved = held.step
             for task, drawn in held.drawn.items():
                 self.training[task].drawn = drawn
         print(f"resuming {self.folder} after step {self.progress.step}")
@@ -280,11 +282,14 @@ class Run:
         self.tick = time.monotonic()  # scoring is not training time
 
     def save(self) -> None:
-        """Write the last checkpoint."""
+        """Write the last checkpoint, unless it is there: twice it would push out the one before."""
+        if self.saved == self.progress.step:
+            return
         self.check_finite()
         self.progress.seconds = time.monotonic() - self.began
         self.progress.drawn = {task: split.drawn for task, split in self.training.items()}
         save_last(self.folder, self.pieces, self.progress.to_dict())
+        self.saved = self.progress.step
         self.tick = time.monotonic()
 
     def finish(self, results: dict[str, Any]) -> dict[str, Any]:
