@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from errors import UserError
+from files import MEBIBYTE
 from options import Options
 from training.checkpoint import states_of
 from training.environment import check_writable
 from training.outputs import has_finished
 
-MEBIBYTE = 2**20
 CHECKPOINTS = 3  # the last, the one before it, and a new one that is being written
 BEST_MODELS = 2  # the best, and a new one that is being written
 FOLDERS = ("last", "previous", "best")  # of a run, in which these are
