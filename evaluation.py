@@ -1,7 +1,7 @@
 """Scores: one loop for any task and split.
 
 The course's functions, which its scripts import from here, are in course/evaluation.py; prediction
-files are written by examples.py.
+files are written by prediction_files.py.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from course.evaluation import (  # noqa: F401  (the course's scripts import thes
 )
 from datasets import Split
 from errors import UserError, listed
-from examples import write_predictions  # noqa: F401  (importable from here too)
 from packing import Batch
+from prediction_files import write_predictions  # noqa: F401  (importable from here too)
 from tasks import Task, overall
 
 EVALUATION_TOKENS = 8192  # of a forward pass without gradients

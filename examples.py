@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError, listed, one_line
-from files import LARGEST_TEXT, MEBIBYTE, open_regular, reason_of
-from prediction_files import write_predictions  # noqa: F401  (the course's scripts import it here)
+from files import LARGEST_TEXT, MEBIBYTE, decoded, open_regular, reason_of
 from tasks import Task
 
 LONGEST_LINE = 16 * MEBIBYTE  # bytes
@@ -45,28 +44,18 @@ def read_lines(path: Path, digest: "hashlib._Hash | None" = None) -> Iterator[st
                 number += 1
                 if digest:
                     digest.update(raw)
-                yield decoded(raw, path, number)
+                yield line_of(raw, path, number)
     except OSError as error:
         raise UserError(f"{path}: {reason_of(error)}; check the path") from None
 
 
-def decoded(raw: bytes, path: Path, number: int) -> str:
+def line_of(raw: bytes, path: Path, number: int) -> str:
     """The text of a line; UserError where it is too long, not UTF-8 or has a NUL."""
     if len(raw) > LONGEST_LINE:
         raise UserError(
             f"{path}:{number}: a line of over {LONGEST_LINE // MEBIBYTE} MiB; no table?"
         )
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = raw[error.start]
-        raise UserError(
-            f"{path}:{number}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
-        ) from None
-
-    # NUL is valid UTF-8, but in text it means a damaged or binary file.
-    if "\0" in text:
-        raise UserError(f"{path}:{number}: a NUL character, expected text; is the file damaged?")
+    text = decoded(raw, path, number)
     # Editors on Windows put a byte order mark first; a file saved twice may have two.
     return text.lstrip("\ufeff") if number == 1 else text
 

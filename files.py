@@ -78,20 +78,24 @@ def read_text(path: Path, most: int = LARGEST_SETTINGS) -> str:
 
     A byte order mark, which editors on Windows put first, is dropped.
     """
-    raw = read_bytes(path, most)
+    return decoded(read_bytes(path, most), path).removeprefix("\ufeff")
+
+
+def decoded(raw: bytes, path: Path, line: int = 1) -> str:
+    """The text of a file's bytes from a line on; UserError where they are not UTF-8 or have a NUL.
+
+    NUL is valid UTF-8, but in text it means a damaged or binary file.
+    """
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        decoded = error.object  # the bytes behind the byte order mark
-        line = decoded.count(b"\n", 0, error.start) + 1
-        byte = decoded[error.start]
+        line += raw.count(b"\n", 0, error.start)
+        byte = raw[error.start]
         raise UserError(
             f"{path}:{line}: not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
         ) from None
-
-    # NUL is valid UTF-8, but in text it means a damaged or binary file.
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+        line += text.count("\n", 0, text.index("\0"))
         raise UserError(f"{path}:{line}: a NUL character, expected text; is the file damaged?")
     return text
 

@@ -258,7 +258,8 @@ class BertTokenizer:
         self, text: str, text_pair: str | None = None, add_special_tokens: bool = True
     ) -> list[int]:
         """A text's or pair's ids, not cut; add_special_tokens puts [CLS] and [SEP] around them."""
-        as_items(text, text_pair)
+        for position, one in enumerate([text] if text_pair is None else [text, text_pair]):
+            check_text(one, position)
         return self.backend.encode(text, text_pair, add_special_tokens=add_special_tokens).ids
 
     def tokenize(self, text: str) -> list[str]:

@@ -30,7 +30,7 @@ from course.datasets import (
     load_multitask_data,
 )
 from errors import UserError
-from examples import write_predictions
+from prediction_files import write_predictions
 from tasks import TASKS
 
 Batches = Iterable[dict]

@@ -149,7 +149,7 @@ def get(
         if wrong is not None:
             raise UserError(f"{url}: the server sent {wrong}; nothing was saved")
 
-    fetch(url, path, limits=limits, check=check)
+    fetch(url, path, check, limits)
     if FILES[name].sha256 is None:
         everything = read_recorded(record) | {name: text_sha256(path)}
         write_json(record, dict(sorted(everything.items())))

@@ -25,7 +25,7 @@ from urllib3.exceptions import MaxRetryError
 
 from data.answers import Interrupted, Mark, check_status, is_strong, size_of_rest, size_of_whole
 from errors import UserError
-from files import MEBIBYTE, check_replaceable, reason_of, sha256_of
+from files import MEBIBYTE, check_replaceable, reason_of
 from json_files import read_record, write_json
 
 CHUNK = 1 << 14  # bytes; a broken connection loses less than this
@@ -166,16 +166,10 @@ def attempt(url: str, part: Path, mark_path: Path, limits: Limits) -> bool:
     return goes_on
 
 
-def check_whole(
-    url: str, part: Path, sha256: str | None, check: Callable[[Path], None] | None
-) -> None:
+def check_whole(part: Path, check: Callable[[Path], None]) -> None:
     """Delete a finished download that is not what it should be, and raise UserError."""
     try:
-        seen = sha256_of(part) if sha256 else None
-        if seen != sha256:
-            raise UserError(f"{url}: checksum is {seen}, expected {sha256}; nothing was saved")
-        if check is not None:
-            check(part)
+        check(part)
     except UserError:
         part.unlink()
         raise
@@ -187,15 +181,14 @@ def check_whole(
 def fetch(
     url: str,
     path: Path,
-    sha256: str | None = None,
+    check: Callable[[Path], None],
     limits: Limits = Limits(),
-    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Download `url` to `path`, whole and checked, or raise UserError and leave `path` as it was.
 
-    `sha256` is that of the bytes; `check` may look at the finished file and raise UserError. What
-    arrived of an unfinished download stays in `path.part` for the next call; what arrived whole but
-    wrong, or too large, is deleted. Only the main thread may call it: the deadline is a signal.
+    `check` looks at the finished file and raises UserError where it is wrong. What arrived of an
+    unfinished download stays in `path.part` for the next call; what arrived whole but wrong, or too
+    large, is deleted. Only the main thread may call it: the deadline is a signal.
     """
     part = path.with_name(path.name + ".part")
     mark = path.with_name(path.name + ".part.etag")
@@ -203,7 +196,7 @@ def fetch(
         check_replaceable(place)
     try:
         with deadline(limits.deadline):
-            fetch_in_time(url, path, sha256, limits, check)
+            fetch_in_time(url, path, check, limits)
     except OutOfTime:
         raise UserError(
             f"{url}: not whole after {limits.deadline:g} s; run it again to go on, or with a "
@@ -218,9 +211,8 @@ def fetch(
 def fetch_in_time(
     url: str,
     path: Path,
-    sha256: str | None,
+    check: Callable[[Path], None],
     limits: Limits,
-    check: Callable[[Path], None] | None,
 ) -> None:
     """fetch() without its deadline; raises what else can't be mended here."""
     part = path.with_name(path.name + ".part")
@@ -232,7 +224,7 @@ def fetch_in_time(
             resumed = attempt(url, part, mark, limits)
             mark.unlink(missing_ok=True)
             try:
-                check_whole(url, part, sha256, check)
+                check_whole(part, check)
             except UserError:
                 if resumed and left > 0:
                     raise Interrupted("the pieces do not fit together") from None

@@ -182,7 +182,12 @@ def server() -> Iterator[Server]:
 
 def get(web: Server, path: Path, sha256: str | None = None, **how: float) -> None:
     quick: dict[str, Any] = {"backoff": 0.001, "timeout": 5.0, "retries": 3}
-    fetch(f"{web.url}/{path.name}", path, sha256, Limits(**(quick | how)))
+
+    def check(part: Path) -> None:
+        if sha256 and hashlib.sha256(part.read_bytes()).hexdigest() != sha256:
+            raise UserError("another checksum")
+
+    fetch(f"{web.url}/{path.name}", path, check, Limits(**(quick | how)))
 
 
 def offset(headers: dict[str, str]) -> int:
@@ -493,7 +498,7 @@ ODD_ADDRESSES += ["http://a\udcff/", f"http://{'a' * 70}.b/", "http://user:\udcf
 @pytest.mark.parametrize("url", ODD_ADDRESSES, ids=ascii)
 def test_an_odd_address(tmp_path: Path, url: str) -> None:
     with pytest.raises(UserError, match="check the address$") as failure:
-        fetch(f"{url}/a.csv" if url else "", tmp_path / "a.csv", limits=Limits(retries=0))
+        fetch(f"{url}/a.csv" if url else "", tmp_path / "a.csv", lambda _: None, Limits(retries=0))
     assert len(str(failure.value)) <= 300 and names(tmp_path) == []
 
 

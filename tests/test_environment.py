@@ -2,7 +2,6 @@
 
 import ctypes
 import importlib.metadata
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,19 +12,6 @@ from errors import UserError
 from training import environment
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
-def test_checksums_are_sha256sum_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.csv", "b.csv"):
-        Path(name).write_bytes(name.encode() * 1000 + bytes(range(256)))
-    found = environment.checksums(
-        {("sst", "dev"): tmp_path / "a.csv", ("sst", "test"): Path("b.csv")}
-    )
-    lines = subprocess.check_output(["sha256sum", "a.csv", "b.csv"], text=True).splitlines()
-    assert list(found) == ["sst_dev", "sst_test"]
-    assert [f"{file['sha256']}  {file['path']}" for file in found.values()] == lines
 
 
 def test_paths_as_one_would_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from errors import UserError
+from model_folder import Base
 from training.identity import check_same, new_identity, read_facts
 
 FACTS: dict[str, Any] = {
@@ -76,13 +77,8 @@ def test_other_rounding_is_warned_of(path: tuple[str, ...], was: str) -> None:
 
 
 def test_only_the_options_of_the_beginning_are_taken(tmp_path: Path) -> None:
-    class Model:
-        """No encoder that was read from files."""
-
-        bert = tokenizer = None
-
     text = '{"seed": 1}\n'
-    facts = {**FACTS, **new_identity(text, Model)}
+    facts = {**FACTS, **new_identity(text, Base("some", "2" * 64, "3" * 64))}
     (tmp_path / "run.json").write_text(json.dumps(facts))
     (tmp_path / "options.json").write_text(text)
     assert read_facts(tmp_path) == facts

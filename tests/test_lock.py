@@ -20,10 +20,14 @@ import os, sys, time
 from pathlib import Path
 from training.lock import take_lock
 take_lock(Path(sys.argv[1]))
-if sys.argv[2:] == ["fork"] and os.fork() == 0:
-    os.close(0)
-    time.sleep(20)
-    os._exit(0)
+if sys.argv[2:] == ["fork"]:
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, b"forked")
+        os.close(0)
+        time.sleep(20)
+        os._exit(0)
+    os.read(reading, 6)  # a child that has not run yet still holds the lock
 print("taken", flush=True)
 sys.stdin.read()
 """

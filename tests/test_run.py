@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +53,9 @@ def interrupted(options: Options, steps: int, monkeypatch: pytest.MonkeyPatch) -
     return Path(str(stopped.value).split("--resume ")[1])
 
 
+KEPT = ("last", "previous")
+
+
 def log_lines(folder: Path) -> list[dict]:
     """log.jsonl."""
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -86,6 +89,15 @@ def test_interrupted_and_resumed_equals_undisturbed(
     undisturbed, gone_on = log_lines(Path(whole["folder"])), log_lines(folder)
     assert [r["step"] for r in undisturbed] == [r["step"] for r in gone_on]
     assert [r.get("loss") for r in undisturbed] == [r.get("loss") for r in gone_on]
+
+
+def test_a_checkpoint_is_not_written_twice(
+    six_steps: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before it would be gone."""
+    folder = interrupted(six_steps, 4, monkeypatch)  # just when one is due
+    steps = [json.loads((folder / name / "progress.json").read_text())["step"] for name in KEPT]
+    assert steps == [4, 3]
 
 
 # ---- further pieces of a run
@@ -302,7 +314,7 @@ def test_a_damaged_best_is_told_at_once_and_may_be_deleted(stopped: Path) -> Non
     shutil.rmtree(stopped / "best")
     assert train(Options(resume=str(stopped)))["best"]["epoch"] == 2
     shutil.rmtree(stopped / "best")
-    with pytest.raises(UserError, match="best: missing; all steps are done.*begin a new run"):
+    with pytest.raises(UserError, match="best: missing; the training is over.*begin a new run"):
         train(Options(resume=str(stopped)))
 
 
@@ -322,7 +334,7 @@ def test_a_best_of_another_epoch_is_not_taken_for_the_checkpoint_s(
     train(Options(resume=str(stopped)))
     edit(stopped / "best" / "options.json", name="another")
     write_manifest(stopped / "best")
-    with pytest.raises(UserError, match="not the model of .*; all steps are done"):
+    with pytest.raises(UserError, match="not the model of .*; the training is over"):
         train(Options(resume=str(stopped)))
 
 
@@ -391,13 +403,33 @@ def test_a_name_that_is_too_long_is_one_line(options: Options) -> None:
         new_folder(replace(options, name="n" * 300))
 
 
-def test_patience_stops(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = iter([0.5, 0.4, 0.3, 0.9])
+def fix_scores(overall: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """Have evaluations give these overall scores, one after the other; those not given yet."""
+    scores = iter(overall)
 
     def fixed(*_: object) -> dict:
-        overall = next(scores)
-        return {**{t: {"score": overall} for t in LEADERBOARD}, "overall": overall}
+        score = next(scores)
+        return {**{task: {"score": score} for task in LEADERBOARD}, "overall": score}
 
     monkeypatch.setattr(multitask_classifier, "evaluate", fixed)
+    return scores
+
+
+def test_patience_stops(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = fix_scores([0.5, 0.4, 0.3, 0.9], monkeypatch)
     result = train(replace(options, epochs=4, steps_per_epoch=1, patience=2))
     assert result["best"]["epoch"] == 1 and next(scores) == 0.9
+
+
+def test_a_run_that_patience_stopped_does_not_train_on(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its best model was merged since, so that it is not the one that was kept."""
+    fix_scores([0.5, 0.4], monkeypatch)
+    changes = {"epochs": 4, "steps_per_epoch": 1, "patience": 1, "lora": True, "lora_merge": True}
+    stopped = train(replace(options, **changes))  # type: ignore[arg-type]
+    resumed = train(Options(resume=stopped["folder"]))
+    assert resumed["best"] == stopped["best"]
+    shutil.rmtree(Path(stopped["folder"]) / "best")
+    with pytest.raises(UserError, match="best: missing; the training is over"):
+        train(Options(resume=stopped["folder"]))

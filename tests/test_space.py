@@ -47,8 +47,11 @@ def test_a_full_disk_is_known_before_the_run(
         patch.setattr(multitask_classifier, "finish", lambda run, *_: {"folder": str(run.folder)})
         folder = train(options)["folder"]
 
-    # What is there already is not needed again, and a finished run needs no more.
+    # What is there already is not needed again, but for what was damaged; and a finished run needs
+    # no more.
     free = 8 * 2**20
+    Path(folder, "damaged").mkdir()
+    Path(folder, "damaged", "model.safetensors").write_bytes(bytes(20 * 2**20))
     with pytest.raises(UserError, match="8 MiB free .* may take 27 MiB more"):
         train(Options(resume=folder))
     free = 28 * 2**20

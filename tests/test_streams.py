@@ -59,6 +59,18 @@ def test_a_lost_stream_is_written_to_in_peace(lost: Callable[[], TextIO | None])
         stream.close()  # which flushes: nothing fails even now
 
 
+def test_what_can_not_be_written_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w") as file:
+        stream = Stream(file)
+    before = os.dup(0)
+    os.close(before)
+    for _ in range(3):
+        print("x", file=stream, flush=True)  # type: ignore[call-overload]
+    after = os.dup(0)
+    os.close(after)
+    assert after == before
+
+
 def test_a_stream_that_lives_is_written_to_as_ever(capfd: pytest.CaptureFixture) -> None:
     with lasting_streams():
         print("a line")

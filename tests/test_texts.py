@@ -95,6 +95,13 @@ def test_the_tokenizer_takes_only_texts(model: MultitaskBERT, texts: object) -> 
         tokenizer(["a", "b"], texts)  # type: ignore[arg-type]
 
 
+def test_one_text_is_no_list(model: MultitaskBERT) -> None:
+    with pytest.raises(UserError, match=r"texts\[0\] is of type list, expected a text"):
+        model.tokenizer.encode(["a", "b"])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"texts\[1\] is of type list, expected a text"):
+        model.tokenizer.encode("a", ["b"])  # type: ignore[arg-type]
+
+
 def test_a_batch_of_the_tokenizer_takes_only_texts(model: MultitaskBERT) -> None:
     encode = model.tokenizer.encode_batch
     for wrong in ((None,), ("a", None), (3,), ("\ud800",), (["a"],), ("a", "b", "c")):

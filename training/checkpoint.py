@@ -236,8 +236,8 @@ def load_last(folder: Path, pieces: Mapping[str, Any]) -> None:
     for name in [*sorted(held | set(expected)), "random"]:
         path = folder / f"{name}.safetensors"
         state = read_tensors(path)
-        load = set_random_states if name == "random" else pieces[name].load_state_dict
         try:
+            load = set_random_states if name == "random" else pieces[name].load_state_dict
             check_fits(str(path), expected.get(name, {}), state)
             load(state)
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""What a run depends on beside its options: machine, versions, files, memory."""
+"""What a run depends on beside its options: machine, versions, folders, memory."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from errors import UserError
-from files import reason_of, sha256_of
+from files import reason_of
 
 PACKAGES = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -82,14 +82,6 @@ def display_path(path: str | Path) -> str:
     absolute = Path(path).absolute()  # not resolved: an environment's python is a link
     here = Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
-
-
-def checksums(paths: dict[tuple[str, str], Path]) -> dict[str, dict[str, str]]:
-    """The path and SHA-256 of each (task, split)'s file, under names as "sst_train"."""
-    return {
-        f"{task}_{split}": {"path": display_path(path), "sha256": sha256_of(path)}
-        for (task, split), path in paths.items()
-    }
 
 
 def check_writable(folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from errors import UserError, listed
 from files import sha256_of
 from json_files import read_json, record
+from model_folder import Base
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Identity:
     kernels: str
 
 
-def new_identity(options_text: str, model: Any) -> dict[str, str]:
+def new_identity(options_text: str, base: Base) -> dict[str, str]:
     """What a new run records beside its surroundings and data."""
     return {
         "run": secrets.token_hex(8),
         "options": hashlib.sha256(options_text.encode("utf-8")).hexdigest(),
-        "base_weights": getattr(model.bert, "base_sha256", ""),
-        "tokenizer": getattr(model.tokenizer, "fingerprint", ""),
+        "base_weights": base.weights,
+        "tokenizer": base.tokenizer,
     }
 
 

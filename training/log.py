@@ -86,8 +86,9 @@ class Log:
             raise self.unwritable(error) from None
 
     def close(self) -> None:
-        """Close the files."""
-        self.file.close()
+        """Close the files; a full disk must not hide what ended the run."""
+        with contextlib.suppress(OSError):
+            self.file.close()
         if self.board:
-            with contextlib.suppress(OSError):  # a full disk must not hide what ended the run
+            with contextlib.suppress(OSError):
                 self.board.close()

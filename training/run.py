@@ -47,7 +47,7 @@ def new_folder(options: Options) -> Path:
     """runs/<date>-<name>, with a number behind it if that exists."""
     check_writable(Path(options.runs_dir))
     # What kills left of runs that never began; nobody resumes those.
-    for folder in Path(options.runs_dir).iterdir():
+    for folder in Path(options.runs_dir).glob("*"):
         if not os.path.exists(folder / "options.json"):
             clear_unfinished(folder)
 
@@ -90,10 +90,11 @@ class Run:
         self.training = training
         self.total = total
         self.signals = Signals()
+        self.saved = -1  # the step of last/; before the first save there is none
         self.tokens = 0  # since the last line of the log
         self.busy = 0.0  # seconds of training since then
         text = options.to_json() + "\n"
-        now = {**environment(device), **facts, **new_identity(text, pieces["model"])}
+        now = {**environment(device), **facts, **new_identity(text, pieces["model"].base)}
         if options.resume:
             self.folder = Path(options.resume)
             take_lock(self.folder)
@@ -125,6 +126,7 @@ class Run:
         if held:
             self.check_best()
             load_last(self.folder / "last", self.pieces)
+            self.saved = held.step
             for task, drawn in held.drawn.items():
                 self.training[task].drawn = drawn
         print(f"resuming {self.folder} after step {self.progress.step}")
@@ -137,7 +139,7 @@ class Run:
         """
         best, progress = self.folder / "best", self.progress
         recover(best)
-        done = progress.step == self.total
+        done = progress.step == self.total or self.out_of_patience
         if not (progress.best or done):
             return
         reason, advice = f"{best}: missing", ""
@@ -153,7 +155,7 @@ class Run:
                 reason, advice = str(error), f"delete {best} and resume: "
         if done:
             raise UserError(
-                f"{reason}; all steps are done, so nothing replaces it; begin a new run"
+                f"{reason}; the training is over, so nothing replaces it; begin a new run"
             )
         coming = "the best of the epochs still to come takes its place"
         if advice:
@@ -195,15 +197,19 @@ class Run:
         """The steps still to be done."""
         return range(self.progress.step, self.total)
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the score has not risen for --patience evaluations."""
+        return 0 < self.options.patience <= self.progress.stale
+
     def should_stop(self) -> bool:
-        """Whether the user asked to stop, or the score has not risen for --patience evaluations."""
-        stale = 0 < self.options.patience <= self.progress.stale
-        if stale:
+        """Whether the user asked to stop, or --patience does."""
+        if self.out_of_patience:
             self.console.say(
                 f"no better overall score for {self.progress.stale} evaluations: "
                 "stopping early (--patience)"
             )
-        return stale or self.interrupted
+        return self.out_of_patience or self.interrupted
 
     # ---- after a step
 
@@ -276,11 +282,14 @@ class Run:
         self.tick = time.monotonic()  # scoring is not training time
 
     def save(self) -> None:
-        """Write the last checkpoint."""
+        """Write the last checkpoint, unless it is there: twice it would push out the one before."""
+        if self.saved == self.progress.step:
+            return
         self.check_finite()
         self.progress.seconds = time.monotonic() - self.began
         self.progress.drawn = {task: split.drawn for task, split in self.training.items()}
         save_last(self.folder, self.pieces, self.progress.to_dict())
+        self.saved = self.progress.step
         self.tick = time.monotonic()
 
     def finish(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Signals:
         """Take over the signals; outside of the main thread Python does not allow it."""
         for number in ENDING:
             handler = signal.getsignal(number)
-            if handler is signal.SIG_IGN:
+            if handler in (signal.SIG_IGN, None):  # None: not Python's, so it can't be given back
                 continue
             with contextlib.suppress(ValueError):
                 self.handlers[number] = handler

@@ -1,5 +1,6 @@
 """Whether the disk has room for a run: better known before its first hour than after it."""
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from errors import UserError
+from files import MEBIBYTE
 from options import Options
 from training.checkpoint import states_of
 from training.environment import check_writable
 from training.outputs import has_finished
 
-MEBIBYTE = 2**20
 CHECKPOINTS = 3  # the last, the one before it, and a new one that is being written
 BEST_MODELS = 2  # the best, and a new one that is being written
+FOLDERS = ("last", "previous", "best")  # of a run, in which these are
 
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
@@ -34,6 +36,17 @@ def needed_space(pieces: Mapping[str, Any]) -> int:
     return CHECKPOINTS * checkpoint + BEST_MODELS * size_of(pieces["model"].own_state())
 
 
+def space_taken(run: Path) -> int:
+    """Bytes that a run's checkpoints and its best model take."""
+    taken = 0
+    for name in FOLDERS:
+        for path in (run / name).glob("*"):
+            # A process that trains here may replace it meanwhile; the lock refuses this one later.
+            with contextlib.suppress(OSError):
+                taken += path.stat().st_size
+    return taken
+
+
 def check_space(options: Options, pieces: Mapping[str, Any]) -> None:
     """UserError where the disk of the run folders has not room for a run's checkpoints.
 
@@ -45,7 +58,7 @@ def check_space(options: Options, pieces: Mapping[str, Any]) -> None:
     if options.resume:
         if has_finished(folder):
             return
-        needed -= sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        needed -= space_taken(folder)
     check_writable(folder)
     free = shutil.disk_usage(folder).free
     if free < needed:
