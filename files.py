@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -155,14 +155,14 @@ def check_replaceable(path: Path) -> None:
         raise UserError(f"{path}: read-only; choose another file, or make it writable")
 
 
-def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Let `write` fill a new file and put it in the place of `path`, whole or not at all.
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[BinaryIO]:
+    """A new file beside `path`, to be filled and then put in its place by finish().
 
-    A link stays a link: what it points to is replaced. UserError where that can't be done; then the
-    old file is still there, and nothing else.
+    Where that does not happen nothing is left of it. UserError where it can't be written.
     """
     check_replaceable(path)
-    place = Path(os.path.realpath(path))
+    place = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
     new = place.with_name(UNFINISHED.format(secrets.token_hex(8)))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -170,16 +170,44 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
             # The lock says that a living process writes it.
             with contextlib.suppress(OSError):  # not on every file system
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            write(file)
-            # The contents must be on the disk before the name that vouches for them.
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(new, place)
+            yield file
     except OSError as error:
         raise UserError(f"{path}: can't be written ({reason_of(error)})") from None
     finally:
         with contextlib.suppress(OSError):
             new.unlink()
+
+
+def finish(file: BinaryIO, path: Path) -> None:
+    """Put a file that unfinished() gave, all of it on the disk by now, in the place of `path`."""
+    os.replace(file.name, os.path.realpath(path))
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill a new file and put it in the place of `path`, whole or not at all.
+
+    UserError where that can't be done; then the old file is still there, and nothing else.
+    """
+    with unfinished(path) as file:
+        write(file)
+        # The contents must be on the disk before the name that vouches for them.
+        file.flush()
+        os.fsync(file.fileno())
+        finish(file, path)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files: where one can't be written, as on a full disk, all old ones stay."""
+    with contextlib.ExitStack() as stack:
+        written = []
+        for path, content in contents.items():
+            file = stack.enter_context(unfinished(path))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            written.append((file, path))
+        for file, path in written:
+            finish(file, path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

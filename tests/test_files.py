@@ -12,7 +12,15 @@ import torch
 
 import files
 from errors import LONGEST_MESSAGE, UserError, listed, one_line
-from files import clear_unfinished, read_bytes, read_text, replace_file, sha256_of, write_text
+from files import (
+    clear_unfinished,
+    read_bytes,
+    read_text,
+    replace_file,
+    sha256_of,
+    write_text,
+    write_together,
+)
 from tensor_files import read_tensors, sha256_of_tensors, shapes_of, write_tensors
 
 # ---- messages
@@ -110,6 +118,30 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         replace_file(tmp_path / "a", full)
     assert (tmp_path / "a").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_files_that_belong_together_are_all_replaced_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the second one."""
+    paths = {tmp_path / "a": b"new a", tmp_path / "b": b"new b"}
+    for path in paths:
+        path.write_text("old")
+    synced: list[int] = []
+
+    def full(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == 2:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="b: can't be written .No space left on device"):
+            write_together(paths)
+    assert [path.read_text() for path in paths] == ["old", "old"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+    write_together(paths)
+    assert {path: path.read_bytes() for path in paths} == paths
 
 
 def test_others_may_read_as_the_umask_says(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ FACTS: dict[str, Any] = {
     "base_weights": "2" * 64,
     "tokenizer": "3" * 64,
     "dtype": "torch.float32",
+    "commit": "abc1234",
     "python": "3.11.2",
     "versions": {"torch": "2.13.0", "numpy": "2.1.0"},
     "device": "some CPU, 1 threads",
@@ -56,6 +57,11 @@ def test_the_same_is_taken_and_data_may_move() -> None:
 def test_another_run_is_refused(path: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=f"--resume run: {message}"):
         check_same(Path("run"), FACTS, changed(*path, value="other"))
+
+
+def test_other_code_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="^run: began at commit abc1234, goes on at other$"):
+        check_same(Path("run"), FACTS, changed("commit", value="other"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from errors import UserError, listed
 from files import sha256_of
 from json_files import read_json, record
 from model_folder import Base
+from training.checkpoint import best_is
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Identity:
     dtype: str  # of the encoder's products
 
     # The surroundings.
+    commit: str
     python: str
     versions: dict[str, str]
     device: str  # with its threads
@@ -57,8 +59,11 @@ def new_identity(options_text: str, base: Base) -> dict[str, str]:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """What run.json holds, its Identity checked; UserError also where options.json was changed."""
-    facts = read_json(folder / "run.json")
-    identity = record(Identity, facts, str(folder / "run.json"), others_too=True)
+    try:
+        facts = read_json(folder / "run.json")
+        identity = record(Identity, facts, str(folder / "run.json"), others_too=True)
+    except UserError as error:
+        raise UserError(f"{error}; {best_is(folder)}") from None
     if sha256_of(folder / "options.json") != identity.options:
         raise UserError(
             f"--resume {folder}: its options.json was changed since the run began; put it back, or "
@@ -94,6 +99,12 @@ def check_same(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
         raise UserError(
             f"--resume {folder}: began in {then['dtype']}, would go on in {now['dtype']}; "
             "resume it on hardware like the first, or begin a new run"
+        )
+
+    # Other code may do anything, or the same.
+    if now["commit"] != then["commit"]:
+        warnings.warn(
+            f"{folder}: began at commit {then['commit']}, goes on at {now['commit']}", stacklevel=2
         )
 
     # What only rounds otherwise.

@@ -45,14 +45,19 @@ def check_manifest(folder: Path) -> None:
     # Without a manifest there is nothing to compare with.
     there = names_in(folder)
     if not (folder / NAME).exists():
-        raise UserError(f"{folder / NAME}: not there, so the folder can't be checked")
+        raise UserError(
+            f"{folder / NAME}: not there, so the folder can't be checked; "
+            "was it written by an older version?"
+        )
     manifest = read_record(folder / NAME, Manifest)
 
     # The names first, the larger part of the work last.
     if missing := sorted(set(manifest.files) - there):
         raise UserError(f"{folder}: {listed(missing)} missing")
     if added := sorted(there - set(manifest.files)):
-        raise UserError(f"{folder}: {listed(added)} added since it was written")
+        raise UserError(
+            f"{folder}: {listed(added)} added since it was written; take it out of there"
+        )
     for name, was in manifest.files.items():
         if sha256_of(folder / name) != was:
             raise UserError(f"{folder / name}: changed since it was written")

@@ -17,7 +17,7 @@ from files import (
     clear_unfinished,
     open_regular,
     read_bytes,
-    write_bytes,
+    write_together,
 )
 from json_files import read_json
 from multitask_bert import MultitaskBERT
@@ -218,7 +218,8 @@ def copy_outputs(own: Path, outputs: list[Output]) -> None:
     """
     try:
         with locked(folders_of(output.copy for output in outputs)):
-            for output in outputs:
-                write_bytes(output.copy, read_bytes(own / output.name, LARGEST_TEXT))
+            write_together(
+                {output.copy: read_bytes(own / output.name, LARGEST_TEXT) for output in outputs}
+            )
     except UserError as error:
         raise UserError(f"{error}; the predictions are in {own}") from None

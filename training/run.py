@@ -129,6 +129,8 @@ class Run:
             self.saved = held.step
             for task, drawn in held.drawn.items():
                 self.training[task].drawn = drawn
+        else:
+            print(f"{self.folder}: no checkpoint in it, the training begins anew")
         print(f"resuming {self.folder} after step {self.progress.step}")
 
     def check_best(self) -> None:
