@@ -155,6 +155,19 @@ def check_replaceable(path: Path) -> None:
         raise UserError(f"{path}: read-only; choose another file, or make it writable")
 
 
+def open_locked(place: Path) -> BinaryIO:
+    """A new file beside `place`, under the lock which says that a living process writes it."""
+    while True:
+        new = place.with_name(UNFINISHED.format(secrets.token_hex(8)))
+        file = open(new, "xb")  # noqa: SIM115 (the caller closes it)
+        with contextlib.suppress(OSError):  # not on every file system
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Before it was locked another process may have taken it for a dead one's, and deleted it.
+        if os.fstat(file.fileno()).st_nlink > 0:
+            return file
+        file.close()
+
+
 @contextlib.contextmanager
 def unfinished(path: Path) -> Iterator[BinaryIO]:
     """A new file beside `path`, to be filled and then put in its place by finish().
@@ -163,19 +176,17 @@ def unfinished(path: Path) -> Iterator[BinaryIO]:
     """
     check_replaceable(path)
     place = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
-    new = place.with_name(UNFINISHED.format(secrets.token_hex(8)))
+    new = ""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with open(new, "xb") as file:
-            # The lock says that a living process writes it.
-            with contextlib.suppress(OSError):  # not on every file system
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with open_locked(place) as file:
+            new = file.name
             yield file
     except OSError as error:
         raise UserError(f"{path}: can't be written ({reason_of(error)})") from None
     finally:
         with contextlib.suppress(OSError):
-            new.unlink()
+            os.unlink(new)
 
 
 def finish(file: BinaryIO, path: Path) -> None:

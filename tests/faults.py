@@ -99,7 +99,10 @@ def two_at_once(bench: Bench, number: int) -> list[str]:
         if "is running it" not in second.errors:
             problems.append(f"second: not refused ({second.last_line[:120]})")
     if waits:
-        here.send(b"go on")
+        try:
+            here.send(b"go on")
+        except BrokenPipeError:
+            problems.append("first: died while it waited")
     problem = first.wait().problem(0)
     here.close()
     problems += [f"first: {problem}"] if problem else bench.differences(folder)

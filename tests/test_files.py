@@ -169,6 +169,23 @@ def test_only_what_nobody_writes_any_more_is_cleared(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [other]
 
 
+def test_a_file_that_was_cleared_before_its_lock_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    cleared: list[str] = []
+
+    def late(file: BinaryIO, how: int) -> None:
+        if not cleared:
+            cleared.append(file.name)
+            os.unlink(file.name)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_text(tmp_path / "a", "text")
+    assert cleared and (tmp_path / "a").read_text() == "text"
+
+
 # ---- tensors
 
 

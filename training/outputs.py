@@ -105,9 +105,8 @@ def check_outputs(*runs: Options) -> None:
         check_writable(folder)
     for path in outputs:
         check_replaceable(path)
-    with locked(folders):
-        for folder in folders:
-            clear_unfinished(folder)
+    for folder in folders:
+        clear_unfinished(folder)
 
 
 def check_apart(outputs: list[Path], inputs: list[Path]) -> None:
