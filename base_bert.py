@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError, run_main
-from files import read_bytes, write_bytes
-from json_files import Between, read_json, record, write_json
 from pretrained import LARGEST_VOCABULARY, TOKENIZER_FILES, find_pretrained, read_weights
-from tensor_files import sha256_of_tensors, write_tensors
+from storage.files import read_bytes, write_bytes
+from storage.json_files import Between, read_json, record, write_json
+from storage.tensor_files import sha256_of_tensors, write_tensors
 from weights import ENCODER, check_sizes, hub_name, in_course_names, load_weights
 from weights import course_name as course_name  # importable from here too
 

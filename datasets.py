@@ -25,12 +25,12 @@ from course.datasets import (  # noqa: F401  (the course's scripts import these 
 )
 from errors import UserError, one_line
 from examples import Example, read_examples
-from files import sha256_of
-from leaks import shared
 from options import Options
 from packing import Batch, Tokens
+from storage.files import sha256_of
 from tasks import Task
-from token_ids import tokenize
+from text.leaks import shared
+from text.token_ids import tokenize
 from tokenizer import BertTokenizer
 
 CACHE = Path(".cache")  # of token ids

@@ -25,8 +25,8 @@ from course.evaluation import (  # noqa: F401  (the course's scripts import thes
 from datasets import Split
 from errors import UserError, listed
 from packing import Batch
-from prediction_files import write_predictions  # noqa: F401  (importable from here too)
 from tasks import Task, overall
+from text.prediction_files import write_predictions  # noqa: F401  (importable from here too)
 
 EVALUATION_TOKENS = 8192  # of a forward pass without gradients
 

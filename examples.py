@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError, listed, one_line
-from files import LARGEST_TEXT, MEBIBYTE, decoded, open_regular, reason_of
+from storage.files import LARGEST_TEXT, MEBIBYTE, decoded, open_regular, reason_of
 from tasks import Task
 
 LONGEST_LINE = 16 * MEBIBYTE  # bytes

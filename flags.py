@@ -22,9 +22,9 @@ from typing import Any
 
 from declare import Names, PerTask, kind_of, rules_of, shown
 from errors import UserError
-from files import MEBIBYTE, check_regular, read_text
 from heads.pipeline import HEADS, POOLINGS
 from options import FILE_KINDS, SECTIONS, DataOptions, Options, read_values
+from storage.files import MEBIBYTE, check_regular, read_text
 from tasks import TASKS
 from training.optimizers import OPTIMIZERS
 from training.samplers import SAMPLERS

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from errors import UserError
-from files import read_text, write_text
-from json_files import read_record, write_json
 from options import Options
+from storage.files import read_text, write_text
+from storage.json_files import read_record, write_json
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from heads.pipeline import Pipeline
 from model_folder import Base, check_base, find_saved, read_options, write_base, write_options
 from options import Options
 from packing import Batch, Packed, Tokens, pack
+from storage.tensor_files import read_tensors, shapes_of, write_tensors
 from tasks import Task, tasks_of
-from tensor_files import read_tensors, shapes_of, write_tensors
-from texts import as_tuples
+from text.texts import as_tuples
 from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
 from training.manifest import check_manifest, write_manifest

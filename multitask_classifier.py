@@ -22,18 +22,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_files import SPLITS, download_command, find_files
 from datasets import CACHE, Split, load_task
 from errors import UserError, run_main
 from evaluation import evaluate
-from files import clear_unfinished
 from flags import parse
 from losses.extras import add_terms, make_extras
 from multitask_bert import MultitaskBERT, build, peak_rate
 from optimizer import NamedState
 from options import Options, pick
 from pretrained import default_pretrained
+from storage.files import clear_unfinished
 from streams import lasting_streams
+from text.data_files import SPLITS, download_command, find_files
 from training.checkpoint import replace_folder, seed_everything
 from training.draws import Draw, epoch_steps, micro_batches, one_cycle_a_step
 from training.environment import display_path, keep_freed_memory, pick_device, pick_dtype

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from declare import Files, Names, PerTask, Section, check_value, declare, settled, shown
 from errors import UserError, listed
-from files import read_text
-from json_files import parse_json
+from storage.files import read_text
+from storage.json_files import parse_json
 
 # What may be given anew when a run is resumed; that data is the same is checked by its contents.
 MOVING = ("resume", "use_gpu", "data_dir", "files")

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from errors import UserError, one_line
-from files import MEBIBYTE, check_regular, sha256_of
-from tensor_files import read_tensors
+from storage.files import MEBIBYTE, check_regular, sha256_of
+from storage.tensor_files import read_tensors
 
 HUB_DEFAULT = "bert-base-uncased"
 EMBEDDED = "all-MiniLM-L6-v2"  # carried by a PyPI package, for machines that reach no hub

@@ -16,11 +16,11 @@ import torch
 from tokenizers import Tokenizer, normalizers
 
 from errors import UserError
-from files import write_text
-from json_files import read_record, write_json
 from pretrained import find_pretrained
-from texts import as_items, check_text
-from tokenizer_files import SPECIAL, Settings, check_ids, plain_errors, read_backend
+from storage.files import write_text
+from storage.json_files import read_record, write_json
+from text.texts import as_items, check_text
+from text.tokenizer_files import SPECIAL, Settings, check_ids, plain_errors, read_backend
 
 
 class BatchEncoding(dict[str, Any]):

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_files import SPLITS, find_files
 from datasets import Split, load_task
 from errors import UserError
 from flags import expand, parse
@@ -23,6 +22,7 @@ from multitask_bert import MultitaskBERT
 from options import Options, pick
 from packing import Tokens
 from tasks import tasks_of
+from text.data_files import SPLITS, find_files
 from tokenizer import BertTokenizer
 from training.draws import Draw
 from training.environment import check_writable, environment

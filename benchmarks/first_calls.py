@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from errors import run_main  # noqa: E402
-from json_files import write_json  # noqa: E402
+from storage.json_files import write_json  # noqa: E402
 from training.environment import environment  # noqa: E402
 from training.repeatable import settle_arithmetic  # noqa: E402
 

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import common
 from errors import UserError
-from json_files import write_json
+from storage.json_files import write_json
 from training.environment import keep_freed_memory
 
 KEEPERS = ("ours", "ours_fp32", "eager_kept")  # sides that keep freed memory, as train() does

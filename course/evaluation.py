@@ -30,8 +30,8 @@ from course.datasets import (
     load_multitask_data,
 )
 from errors import UserError
-from prediction_files import write_predictions
 from tasks import TASKS
+from text.prediction_files import write_predictions
 
 Batches = Iterable[dict]
 _announced = False  # whether this process was told the order of what is returned

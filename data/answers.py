@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import requests
 
 from errors import UserError
-from json_files import Count
+from storage.json_files import Count
 
 BUSY = {408, 425, 429}  # statuses below 500 that another attempt may get past
 LONG_NUMBER = 15  # digits; no size of a file has more

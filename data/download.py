@@ -28,8 +28,8 @@ if __name__ == "__main__":  # before the slow imports
 
 from data.fetch import LARGEST, Limits, NoConnection, fetch
 from errors import UserError, one_line, run_main
-from files import check_regular, clear_unfinished, read_bytes, reason_of
-from json_files import checked, read_json, write_json
+from storage.files import check_regular, clear_unfinished, read_bytes, reason_of
+from storage.json_files import checked, read_json, write_json
 
 BASE_URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/main/data"
 

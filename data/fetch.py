@@ -25,8 +25,8 @@ from urllib3.exceptions import MaxRetryError
 
 from data.answers import Interrupted, Mark, check_status, is_strong, size_of_rest, size_of_whole
 from errors import UserError
-from files import MEBIBYTE, check_replaceable, reason_of
-from json_files import read_record, write_json
+from storage.files import MEBIBYTE, check_replaceable, reason_of
+from storage.json_files import read_record, write_json
 
 CHUNK = 1 << 14  # bytes; a broken connection loses less than this
 LONGEST_WAIT = 30.0  # seconds between two attempts

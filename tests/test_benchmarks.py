@@ -18,12 +18,12 @@ pytest.importorskip("transformers")
 from base_bert import BertConfig  # noqa: E402
 from benchmarks import common, course_loop, predict_speed, quality, race, reference, train_speed  # noqa: E402
 from bert import BertModel  # noqa: E402
-from data_files import BUILT_IN  # noqa: E402
 from datasets import Split  # noqa: E402
 from errors import UserError  # noqa: E402
 from optimizer import AdamW  # noqa: E402
 from options import Options  # noqa: E402
 from tasks import overall  # noqa: E402
+from text.data_files import BUILT_IN  # noqa: E402
 from tokenizer import BertTokenizer  # noqa: E402
 
 ROOT = Path(__file__).parents[1]

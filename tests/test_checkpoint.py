@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from errors import UserError
 from optimizer import AdamW, NamedState
-from tensor_files import read_tensors, write_tensors
+from storage.tensor_files import read_tensors, write_tensors
 from training import checkpoint
 from training.checkpoint import load_last, recover, replace_folder, save_last, whole_last
 from training.manifest import check_manifest, write_manifest

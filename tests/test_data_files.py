@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import data_files
-from data_files import BUILT_IN, SPLITS, STEMS, data_in, download_command, find_files
 from errors import UserError
 from options import Options
 from tasks import TASKS
+from text import data_files
+from text.data_files import BUILT_IN, SPLITS, STEMS, data_in, download_command, find_files
 
 
 def touch(

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import datasets
-from data_files import BUILT_IN, SPLITS
 from datasets import Split, load_split, load_task, make_split
 from errors import UserError
 from examples import Example
@@ -21,6 +20,7 @@ from options import Options
 from packing import Tokens
 from tasks import TASKS, Task
 from tests.test_token_ids import same
+from text.data_files import BUILT_IN, SPLITS
 from tokenizer import BertTokenizer
 
 

@@ -10,9 +10,9 @@ from typing import BinaryIO
 import pytest
 import torch
 
-import files
 from errors import LONGEST_MESSAGE, UserError, listed, one_line
-from files import (
+from storage import files
+from storage.files import (
     clear_unfinished,
     read_bytes,
     read_text,
@@ -21,7 +21,7 @@ from files import (
     write_text,
     write_together,
 )
-from tensor_files import read_tensors, sha256_of_tensors, shapes_of, write_tensors
+from storage.tensor_files import read_tensors, sha256_of_tensors, shapes_of, write_tensors
 
 # ---- messages
 

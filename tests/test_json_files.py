@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 
 from errors import UserError
-from json_files import (
+from storage.json_files import (
     Between,
     Count,
     checked,

@@ -623,7 +623,7 @@ def test_a_panic_of_the_library(
     def fail(text: str) -> None:
         raise error
 
-    monkeypatch.setattr("tokenizer_files.Tokenizer.from_str", fail)
+    monkeypatch.setattr("text.tokenizer_files.Tokenizer.from_str", fail)
     message = message_of(lambda: BertTokenizer.from_pretrained(folder))
     assert "tokenizer.json: not usable (" in message
 
@@ -632,7 +632,7 @@ def test_ctrl_c_is_no_panic(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def stop(text: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tokenizer_files.Tokenizer.from_str", stop)
+    monkeypatch.setattr("text.tokenizer_files.Tokenizer.from_str", stop)
     with pytest.raises(KeyboardInterrupt):
         BertTokenizer.from_pretrained(folder)
 

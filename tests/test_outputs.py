@@ -13,9 +13,9 @@ import pytest
 
 import training.outputs
 from errors import UserError
-from files import write_text
 from multitask_classifier import main, train
 from options import Options
+from storage.files import write_text
 from training.outputs import check_outputs, copy_outputs, outputs_of
 
 

@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import files
 import multitask_classifier
 from errors import Interrupted, UserError
 from forward import Forward
@@ -25,8 +24,9 @@ from losses.extras import EXTRAS
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from packing import Batch
+from storage import files
+from storage.tensor_files import read_tensors
 from tasks import LEADERBOARD
-from tensor_files import read_tensors
 from tests.test_train import ROOT, flags, same, weights
 from training.gradients import Gradients
 from training.hook import Hook

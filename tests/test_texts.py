@@ -9,7 +9,7 @@ import torch
 from errors import UserError
 from multitask_bert import MultitaskBERT
 from tests.multitask import make
-from texts import as_list, as_tuples
+from text.texts import as_list, as_tuples
 from tokenizer import BertTokenizer
 
 

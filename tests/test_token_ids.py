@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import token_ids
 from packing import Tokens
-from token_ids import checksum, read_cache, tokenize
+from text import token_ids
+from text.token_ids import checksum, read_cache, tokenize
 from tokenizer import BertTokenizer
 
 TEXTS = [("A fine film .",), ("Dull",), ("naïve 🎬 [SEP] ??",), ("a " * 40,)]

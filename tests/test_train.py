@@ -15,10 +15,10 @@ from torch import Tensor
 
 import multitask_classifier
 from errors import UserError
-from files import UNFINISHED, sha256_of
 from flags import TABLES, parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
+from storage.files import UNFINISHED, sha256_of
 from tasks import LEADERBOARD
 from tests.multitask import ADAPTER_FILES
 

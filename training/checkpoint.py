@@ -28,10 +28,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from errors import UserError, listed
-from files import reason_of, sync
-from json_files import write_json
-from tensor_files import read_tensors, write_tensors
-from training.manifest import check_manifest, write_manifest
+from storage.files import reason_of, sha256_of, sync
+from storage.json_files import write_json
+from storage.tensor_files import read_tensors, write_tensors
+from training.manifest import NAME, check_manifest, write_manifest
 from training.progress import Progress
 
 # ---- whole folders
@@ -196,6 +196,29 @@ def whole_last(run: Path, read: Callable[[Path], Progress]) -> Progress | None:
     except OSError as error:
         raise UserError(f"{last}: can't be renamed ({reason_of(error)})") from None
     return progress
+
+
+def best_sum(best: Path) -> str:
+    """Which model a best/ holds: the SHA-256 of its manifest."""
+    return sha256_of(best / NAME)
+
+
+def fault_of_best(best: Path, expected: str, merged: bool) -> tuple[str, bool]:
+    """What is wrong with a run's best/, and whether it is damaged; "" where nothing is.
+
+    `expected`: the best_sum() that the checkpoint knows, "" where it knows of no best model.
+    `merged`: any whole model will do where one is expected, since adapters were folded in later.
+    """
+    if not best.exists():
+        return f"{best}: missing", False
+    try:
+        check_manifest(best)
+        same = best_sum(best) == expected
+    except UserError as error:
+        return str(error), True
+    if expected and (merged or same):
+        return "", False
+    return f"{best}: not the model of the checkpoint's best epoch", False
 
 
 def best_is(run: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from errors import UserError
-from files import reason_of
+from storage.files import reason_of
 
 PACKAGES = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h

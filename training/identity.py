@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError, listed
-from files import sha256_of
-from json_files import read_json, record
 from model_folder import Base
+from storage.files import sha256_of
+from storage.json_files import read_json, record
 from training.checkpoint import best_is
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from errors import UserError
-from files import read_text, reason_of
+from storage.files import read_text, reason_of
 
 NAME = "lock"
 

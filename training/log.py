@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
-from files import LARGEST_TEXT, read_bytes, reason_of, write_bytes
-from json_files import Count, parse_json, record
+from storage.files import LARGEST_TEXT, read_bytes, reason_of, write_bytes
+from storage.json_files import Count, parse_json, record
 
 
 @dataclass

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from errors import UserError, listed
-from files import reason_of, sha256_of
-from json_files import read_record, write_json
+from storage.files import reason_of, sha256_of
+from storage.json_files import read_record, write_json
 
 NAME = "manifest.json"
 

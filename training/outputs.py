@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data_files import SPLITS, find_files
 from datasets import Split
 from errors import UserError
 from evaluation import predict
-from files import (
+from multitask_bert import MultitaskBERT
+from options import Options
+from pretrained import TOKENIZER_FILES, find_pretrained
+from storage.files import (
     LARGEST_TEXT,
     check_replaceable,
     clear_unfinished,
@@ -19,12 +21,10 @@ from files import (
     read_bytes,
     write_together,
 )
-from json_files import read_json
-from multitask_bert import MultitaskBERT
-from options import Options
-from prediction_files import write_predictions
-from pretrained import TOKENIZER_FILES, find_pretrained
+from storage.json_files import read_json
 from tasks import TASKS, tasks_of
+from text.data_files import SPLITS, find_files
+from text.prediction_files import write_predictions
 from training.environment import check_writable, display_path
 from training.manifest import NAME as MANIFEST
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from errors import UserError, listed
-from json_files import Between, Count, checked, read_record, record
+from storage.json_files import Between, Count, checked, read_record, record
 
 
 @dataclass

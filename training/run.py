@@ -15,17 +15,24 @@ from torch import Tensor
 
 from datasets import Split
 from errors import Interrupted, UserError
-from files import clear_unfinished, reason_of, sha256_of, write_text
-from json_files import write_json
 from multitask_bert import MultitaskBERT
 from options import Options
-from training.checkpoint import load_last, recover, replace_folder, save_last, whole_last
+from storage.files import clear_unfinished, reason_of, write_text
+from storage.json_files import write_json
+from training.checkpoint import (
+    best_sum,
+    fault_of_best,
+    load_last,
+    recover,
+    replace_folder,
+    save_last,
+    whole_last,
+)
 from training.console import Console
 from training.environment import check_writable, environment
 from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
 from training.log import Log
-from training.manifest import NAME, check_manifest
 from training.progress import Progress, read_progress
 from training.signals import Signals, interrupted
 
@@ -85,6 +92,7 @@ class Run:
         training: dict[str, Split],
         total: int,
     ):
+        # What the run is made of.
         self.options = options
         self.pieces = pieces
         self.training = training
@@ -93,6 +101,8 @@ class Run:
         self.saved = -1  # the step of last/; before the first save there is none
         self.tokens = 0  # since the last line of the log
         self.busy = 0.0  # seconds of training since then
+
+        # Its folder: one that is there, and must be of the same run, or a new one.
         text = options.to_json() + "\n"
         now = {**environment(device), **facts, **new_identity(text, pieces["model"].base)}
         if options.resume:
@@ -144,24 +154,22 @@ class Run:
         done = progress.step == self.total or self.out_of_patience
         if not (progress.best or done):
             return
-        reason, advice = f"{best}: missing", ""
-        if best.exists():
-            try:
-                check_manifest(best)
-                # A finished run's may have been merged since.
-                merged = done and self.pieces["model"].merge_wanted
-                if progress.best and (merged or sha256_of(best / NAME) == progress.best_manifest):
-                    return
-                reason = f"{best}: not the model of the checkpoint's best epoch"
-            except UserError as error:
-                reason, advice = str(error), f"delete {best} and resume: "
+
+        # What is wrong with it, if anything; a finished run's may have been merged since.
+        merged = done and self.pieces["model"].merge_wanted
+        expected = progress.best_manifest if progress.best else ""
+        reason, damaged = fault_of_best(best, expected, merged)
+        if not reason:
+            return
+
+        # What becomes of the run then.
         if done:
             raise UserError(
                 f"{reason}; the training is over, so nothing replaces it; begin a new run"
             )
         coming = "the best of the epochs still to come takes its place"
-        if advice:
-            raise UserError(f"{reason}; {advice}{coming}")
+        if damaged:
+            raise UserError(f"{reason}; delete {best} and resume: {coming}")
         print(f"{reason}; {coming}")
         progress.best, progress.stale = {}, 0
 
@@ -223,16 +231,21 @@ class Run:
         It has the mean of the steps' losses, and each term's over the steps that it was in. Nothing
         is read from the device before.
         """
+        # The sums stay on the device until a line is due.
         self.progress.step = step + 1
         for name, loss in losses.items():
             self.progress.add(f"loss_{name}", loss)
         self.progress.add("loss", torch.stack(list(losses.values())).sum())
         self.progress.add("norm", norm)
         self.tokens += tokens
+
+        # Time between two calls is training time; scoring and saving reset the clock.
         now = time.monotonic()
         self.busy += now - self.tick
         self.tick = now
         self.console.step()
+
+        # A line for the log and the console.
         if (step + 1) % self.options.log_every == 0 or step + 1 == self.total:
             self.check_finite()
             speed = round(self.tokens / self.busy)
@@ -279,7 +292,7 @@ class Run:
                 "scores": of_tasks,
             }
             replace_folder(self.folder / "best", model.save)
-            progress.best_manifest = sha256_of(self.folder / "best" / NAME)
+            progress.best_manifest = best_sum(self.folder / "best")
         self.console.score_row(epoch, progress.step, scores, seconds, better)
         self.tick = time.monotonic()  # scoring is not training time
 

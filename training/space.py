@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from errors import UserError
-from files import MEBIBYTE
 from options import Options
+from storage.files import MEBIBYTE
 from training.checkpoint import states_of
 from training.environment import check_writable
 from training.outputs import has_finished

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from errors import UserError
-from files import check_regular, readable_by_others, reason_of
+from storage.files import check_regular, readable_by_others, reason_of
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
@@ -24,7 +24,8 @@ def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
     check_regular(path)
     try:
         with safe_open(path, "pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dict)
+            names = list(file.keys())
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (OSError, SafetensorError, ValueError) as error:
         raise unreadable(path, error) from None
 

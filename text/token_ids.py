@@ -17,9 +17,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from errors import UserError
-from files import write_bytes
 from packing import Tokens
-from tensor_files import read_tensors, sha256_of_tensors
+from storage.files import write_bytes
+from storage.tensor_files import read_tensors, sha256_of_tensors
 from tokenizer import BertTokenizer
 
 # Texts that are encoded at once: until they are ids alone, they take fifty times as much memory.

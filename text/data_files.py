@@ -14,11 +14,11 @@ import shlex
 from pathlib import Path
 
 from errors import UserError, listed
-from files import check_regular, reason_of
 from options import Options
+from storage.files import check_regular, reason_of
 from tasks import TASKS
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 BUILT_IN = ROOT / "data" / "builtin"
 SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx", ".zip", ".tar", ".tgz", ".gz")
@@ -42,6 +42,8 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
                 given = True
                 check_given(f"--{task}_{split}", Path(named))
             paths[task, split] = Path(named or folder / TASKS[task].files.format(suffix))
+
+    # Where all are there, each must be a regular file.
     missing = [path for path in paths.values() if fault(path)]
     if not missing:
         for path in paths.values():
@@ -106,6 +108,7 @@ def check_given(flag: str, path: Path) -> None:
     reason = fault(path)
     if not reason:
         return
+    # Names are compared in lower case, and shown as they are.
     names: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         names = {name.lower(): name for name in os.listdir(path.parent)}
@@ -118,6 +121,7 @@ def check_given(flag: str, path: Path) -> None:
 
 def data_in(folder: Path) -> list[str]:
     """The names in a folder that look like data; UserError where it can't be looked into."""
+    # Names in the folder, and one folder further down.
     try:
         names = os.listdir(folder)
         for name in names.copy():
@@ -125,6 +129,7 @@ def data_in(folder: Path) -> list[str]:
             if os.path.isdir(below) and name != BUILT_IN.name:
                 names += [f"{name}/{one}" for one in os.listdir(below)]
         return sorted(name for name in names if looks_like_data(name))
+    # No folder at all is the usual case of a first run; a broken link to one is not.
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not folder.is_symlink():
             return []
@@ -144,10 +149,13 @@ def looks_like_data(name: str) -> bool:
 
 def download_command(folder: Path) -> str:
     """The command that fetches the course's data into a folder, from wherever one stands."""
+    # The script as one would type it from here, or its whole path where it lies elsewhere.
     script = ROOT / "data" / "download.py"
     shown = os.path.relpath(script)
     if shown.startswith(".."):
         shown = str(script)
+
+    # It writes beside itself unless told otherwise.
     command = ["python", shown]
     if folder.absolute() != script.parent:
         command += ["--out", str(folder)]

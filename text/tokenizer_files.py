@@ -13,9 +13,9 @@ from typing import Annotated
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from errors import UserError
-from files import read_text
-from json_files import Between
 from pretrained import LARGEST_VOCABULARY
+from storage.files import read_text
+from storage.json_files import Between
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -47,9 +47,12 @@ def plain_errors(what: str) -> Iterator[None]:
 
 def read_backend(path: Path) -> Tokenizer:
     """The tokenizer of a tokenizer.json or vocab.txt; UserError where it is damaged."""
+    # A vocabulary alone is completed by what BERT's tokenizers have in common.
     text = read_text(path, LARGEST_VOCABULARY)
     if path.suffix != ".json":
         return from_vocabulary(text, path)
+
+    # A file of the library's own says which kind of tokenizer it is; only WordPiece fits here.
     with plain_errors(f"{path}: not usable"):
         backend = Tokenizer.from_str(text)
     if not isinstance(backend.model, models.WordPiece):
@@ -60,6 +63,7 @@ def read_backend(path: Path) -> Tokenizer:
 
 def from_vocabulary(text: str, path: Path) -> Tokenizer:
     """BERT's uncased tokenizer from a vocab.txt: one piece a line, its number the id."""
+    # The library would keep the last of two equal lines, and shift nothing.
     vocabulary: dict[str, int] = {}
     for i, piece in enumerate(text.replace("\r\n", "\n").removesuffix("\n").split("\n")):
         if piece in vocabulary:
@@ -68,10 +72,14 @@ def from_vocabulary(text: str, path: Path) -> Tokenizer:
                 "fetch the model again"
             )
         vocabulary[piece] = i
+
+    # Text to pieces: lower case, words and punctuation apart, then the longest pieces that fit.
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
+
+    # Pieces to sequences: [CLS] a [SEP] b [SEP], the second sentence under token type 1.
     backend.add_special_tokens([token for token in SPECIAL if token in vocabulary])
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from errors import UserError, listed
-from files import LARGEST_SETTINGS, read_text, write_text
+from storage.files import LARGEST_SETTINGS, read_text, write_text
 
 Record = TypeVar("Record")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from files import write_text
+from storage.files import write_text
 from tasks import TASKS
 
 
