@@ -28,7 +28,6 @@ from evaluation import evaluate
 from flags import parse
 from losses.extras import add_terms, make_extras
 from multitask_bert import MultitaskBERT, build, peak_rate
-from optimizer import NamedState
 from options import Options, pick
 from pretrained import default_pretrained
 from storage.files import clear_unfinished
@@ -40,6 +39,7 @@ from training.environment import display_path, keep_freed_memory, pick_device, p
 from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
 from training.lock import locks_released
+from training.named_state import NamedState
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, has_finished, write_outputs
 from training.repeatable import settle_arithmetic

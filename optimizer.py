@@ -1,4 +1,4 @@
-"""AdamW by hand, its state by name, and the parameter groups.
+"""AdamW by hand, and the parameter groups.
 
 Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, https://arxiv.org/abs/1711.05101.
 Two forms of a step with gradient g, moments m and v, and step count t; they differ where eps
@@ -129,6 +129,7 @@ class AdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns what `closure`, if given, does."""
+        # A closure computes the loss anew, as torch's optimizers allow.
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -143,6 +144,7 @@ class AdamW(torch.optim.Optimizer):
                     raise RuntimeError(
                         "AdamW takes no sparse gradients; use nn.Embedding(sparse=False)"
                     )
+                # The moments begin at zero with the parameter's first gradient.
                 state = self.state[p]
                 if not state:
                     state.update(
@@ -151,78 +153,12 @@ class AdamW(torch.optim.Optimizer):
                 state["step"] += 1
                 part = (p.detach(), p.grad.detach(), state["exp_avg"], state["exp_avg_sq"])
                 alike.setdefault((state["step"], p.device), []).append(part)
+
+            # On a CPU in pieces that stay in its cache, elsewhere all at once.
             for (t, device), parts in alike.items():
                 for some in chunks(parts) if device.type == "cpu" else [parts]:
                     update(some, group, t)
         return loss
-
-
-class NamedState:
-    """An optimizer's state by the names of its parameters, flat, as checkpoints hold it.
-
-    step.NAME (int64, 0 before the first step) and, from the first step on, MOMENT.NAME in the
-    parameter's shape for each of `optimizer.moments`. Raises ValueError where the optimizer was
-    given parameters without names.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self.optimizer = optimizer
-        self.moments: tuple[str, ...] = optimizer.moments  # type: ignore[attr-defined]
-        self.named: dict[str, nn.Parameter] = {}
-        for group in optimizer.param_groups:
-            if "param_names" not in group:
-                raise ValueError(
-                    "this optimizer was given parameters without names; "
-                    "give (name, parameter) tuples"
-                )
-            self.named.update(zip(group["param_names"], group["params"], strict=True))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The optimizer's own tensors, not copies."""
-        flat: dict[str, Tensor] = {}
-        for name, p in self.named.items():
-            state = self.optimizer.state.get(p) or {"step": 0}
-            flat[f"step.{name}"] = torch.tensor(state["step"])
-            for moment in self.moments:
-                if moment in state:
-                    flat[f"{moment}.{name}"] = state[moment].contiguous()
-        return flat
-
-    def check(self, flat: dict[str, Tensor]) -> None:
-        """UserError where a state's names or shapes are not this optimizer's."""
-        expected: dict[str, torch.Size | None] = {}
-        for name, p in self.named.items():
-            expected[f"step.{name}"] = None
-            if int(flat.get(f"step.{name}", 0)):
-                expected.update({f"{moment}.{name}": p.shape for moment in self.moments})
-        wrong = sorted(set(expected) ^ set(flat))
-        if wrong:
-            named = [f"{'missing' if x in expected else 'unexpected'} {x}" for x in wrong[:4]]
-            raise UserError(
-                "the optimizer's state is of another model: "
-                f"{len(wrong)} names differ ({', '.join(named)})"
-            )
-        for key, shape in expected.items():
-            if shape is not None and flat[key].shape != shape:
-                raise UserError(
-                    f"the optimizer's {key} is {tuple(flat[key].shape)}, expected {tuple(shape)}"
-                )
-
-    def load_state_dict(self, flat: dict[str, Tensor]) -> None:
-        """state_dict's inverse; copies.
-
-        Raises UserError, and changes nothing, where a name or shape does not fit.
-        """
-        self.check(flat)
-        self.optimizer.state.clear()
-        for name, p in self.named.items():
-            step = int(flat[f"step.{name}"])
-            if step:
-                state: dict[str, Any] = {"step": step}
-                for moment in self.moments:
-                    empty = torch.empty_like(p, requires_grad=False)
-                    state[moment] = empty.copy_(flat[f"{moment}.{name}"])
-                self.optimizer.state[p] = state
 
 
 def complete_group(group: dict[str, Any]) -> None:
@@ -230,6 +166,7 @@ def complete_group(group: dict[str, Any]) -> None:
 
     Raises UserError where one is lacking that has no default, or one is set that is not ours.
     """
+    # The course's and torch's AdamW both correct the bias, and neither says so.
     group.setdefault("correct_bias", True)
     group.setdefault("form", "course")
     for name in ("lr", "betas", "eps", "weight_decay"):
@@ -237,6 +174,8 @@ def complete_group(group: dict[str, Any]) -> None:
             raise UserError(
                 f"the optimizer's state: a group of parameters lacks {name}; is it an AdamW's?"
             )
+
+    # Settings of torch's that would make another update.
     for name in ("amsgrad", "maximize"):
         if group.get(name):
             raise UserError(
@@ -277,9 +216,13 @@ def update(parts: list[Part], group: dict[str, Any], t: int) -> None:
     correction1, correction2 = 1.0, 1.0
     if group["correct_bias"]:
         correction1, correction2 = 1 - b1**t, math.sqrt(1 - b2**t)
+
+    # The moments: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2.
     torch._foreach_lerp_(m, g, 1 - b1)
     torch._foreach_mul_(v, b2)
     torch._foreach_addcmul_(v, g, g, 1 - b2)
+
+    # The step, in one of the two forms at the top of this file.
     denominator = torch._foreach_sqrt(v)
     if group["form"] == "torch":
         if decay:
@@ -303,11 +246,14 @@ def parameter_groups(
     Norms, biases and other vectors are not decayed. With `lr` each group carries it as its peak
     rate, for set_rates().
     """
+    # Matrices are decayed, all else is not.
     matrices: list[tuple[str, nn.Parameter]] = []
     vectors: list[tuple[str, nn.Parameter]] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
             (matrices if p.ndim > 1 else vectors).append((name, p))
+
+    # A group without members would be an error to torch.
     groups: list[dict[str, Any]] = []
     for members, decay in ((matrices, weight_decay), (vectors, 0.0)):
         if members:

@@ -19,25 +19,9 @@ from errors import UserError
 from pretrained import find_pretrained
 from storage.files import write_text
 from storage.json_files import read_record, write_json
+from text.batch_encoding import BatchEncoding
 from text.texts import as_items, check_text
 from text.tokenizer_files import SPECIAL, Settings, check_ids, plain_errors, read_backend
-
-
-class BatchEncoding(dict[str, Any]):
-    """What a tokenizer's call gives: a dict whose keys are attributes too, as in transformers."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"this encoding has no {name}") from None
-
-    def to(self, device: str | torch.device) -> "BatchEncoding":
-        """Itself, its tensors moved to the device; lists stay."""
-        for name, value in self.items():
-            if isinstance(value, torch.Tensor):
-                self[name] = value.to(device)
-        return self
 
 
 class BertTokenizer:
@@ -143,12 +127,15 @@ class BertTokenizer:
         The last has the length limit and the normalizer's settings, without which transformers
         would lower-case whatever tokenizer.json says.
         """
+        # The pieces, in both forms.
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
         vocabulary = self.backend.get_vocab(with_added_tokens=False)
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in pieces))
+
+        # The settings, under the names that transformers reads.
         rules = self.backend.normalizer
         config: dict[str, Any] = {"model_max_length": self.model_max_length}
         if isinstance(rules, normalizers.BertNormalizer):
@@ -171,6 +158,7 @@ class BertTokenizer:
             return self.backend
         if max_length < 3:  # the library would silently cut nothing
             raise ValueError(f"max_length is {max_length}, but a pair of empty texts has 3 tokens")
+        # Truncation is a setting of a backend: each length has a copy that keeps its own.
         if max_length not in self.truncating:
             copy = Tokenizer.from_str(self.backend.to_str())
             copy.enable_truncation(max_length, strategy="longest_first")
@@ -185,9 +173,12 @@ class BertTokenizer:
         `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, the longer text cut first to at most max_length
         tokens in all. All cores work at once. UserError for what is no text.
         """
+        # What is no text would be an error without a position.
         for position, text in enumerate(texts):
             for part in text:
                 check_text(part, position)
+
+        # The library takes a text alone as it is, and a pair as a tuple.
         items = [text if len(text) > 1 else text[0] for text in texts]
         backend = self.backend_for(max_length)
         with plain_errors("the tokenizer refuses these texts"):
@@ -216,6 +207,7 @@ class BertTokenizer:
         is the model's limit unless given. Raises ValueError for other settings, and for texts of
         different lengths in one tensor; UserError for what is no text.
         """
+        # Settings that transformers has beside these are refused, not passed over.
         paddings = (True, False, "longest", "max_length")
         if return_tensors not in (None, "pt") or padding not in paddings:
             raise ValueError(
@@ -239,6 +231,8 @@ class BertTokenizer:
                 "texts of different lengths do not fit one tensor: "
                 "set padding=True (and truncation=True)"
             )
+
+        # Padding has id [PAD], token type 0 and attention 0.
         output = BatchEncoding()
         output["input_ids"] = [padded(e.ids, width, self.pad_token_id) for e in encodings]
         if return_token_type_ids:

@@ -75,6 +75,7 @@ class PlainBERT(nn.Module):
         from transformers import BertModel
         from transformers.utils import logging
 
+        # Its remarks about unused pooler weights are known.
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.bert = BertModel.from_pretrained(
@@ -96,16 +97,21 @@ class PlainBERT(nn.Module):
 
     def joint(self, batches: dict[str, Batch], together: int = 10**9) -> dict[str, Tensor]:
         """All tasks of a step, sorted by length and encoded `together` at a time, padded to fit."""
+        # Sorted by length, so that a part has little padding.
         sequences = [tokens for batch in batches.values() for tokens in batch.tokens]
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         device = next(self.parameters()).device
         parts = [order[begin : begin + together] for begin in range(0, len(order), together)]
+
+        # [CLS] of each sequence, put back into the order of the batches.
         states = [
             self.bert(**padded([sequences[i] for i in part], device)).last_hidden_state[:, 0]
             for part in parts
         ]
         in_order = torch.cat(states)[torch.tensor(order).argsort().to(device)]
         first = self.dropout(in_order)
+
+        # Each task's part of it to its own head.
         pieces = first.split([len(batch.tokens) for batch in batches.values()])
         return {
             task: self.heads[task](piece).float()
@@ -119,6 +125,7 @@ def task_loss(task: str, logits: Tensor, labels: Tensor, sts_loss: str) -> Tenso
     Where labels are not whole numbers it is the squared error ("mse"), or the cross-entropy of the
     labels' share of the highest one ("bce").
     """
+    # Several outputs are classes; one output is a number, or the logit of a share.
     scale = TASKS[task].labels
     if TASKS[task].outputs > 1:
         return F.cross_entropy(logits, labels.long())
@@ -137,6 +144,7 @@ def predict_logits(model: PlainBERT, split: Split, dtype: torch.dtype) -> Tensor
     """[examples, outputs] in file order, from batches sorted by length; the model stays in eval."""
     model.eval()
     device = next(model.parameters()).device
+    # Sorted by length as in training; the inverse of that order puts the rows back.
     order = sorted(range(len(split)), key=lambda i: -split.length(i))
     rows = []
     with autocast(device, dtype):
@@ -153,6 +161,7 @@ def evaluate(
     scores = {}
     for task, split in dev.items():
         logits = predict_logits(model, split, dtype)
+        # Trained by squared error, the output is the similarity itself.
         raw = sts_loss == "mse" and not split.task.labels.whole
         predictions = logits.squeeze(1) if raw else split.task.predict(logits)
         labels = np.array([example.label for example in split.examples])
@@ -178,12 +187,16 @@ def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
     """One optimizer step on the examples {task: indices}; the sum of the tasks' mean losses."""
     options, model = learner.options, learner.model
     total = torch.zeros((), device=learner.device)
+
+    # The same parts of the same draw as in multitask_classifier.update().
     for part in micro_batches(drawn, options.accumulation):
         batches = {
             task: learner.data["train"][task].batch(indices) for task, indices in part.items()
         }
         with autocast(learner.device, learner.dtype):
             logits = model.joint(batches, ENCODED_TOGETHER)
+
+        # Each task's mean over its examples of the whole step.
         loss = torch.zeros((), device=learner.device)
         for task, batch in batches.items():
             labels = batch.labels.to(learner.device)

@@ -20,6 +20,7 @@ def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Tokens:
     The longer one is cut first. The tokenizer's own pairs are cut in the same way: of an odd number
     of places the longer text, or else b, gets the one that is left over.
     """
+    # The texts alone, and the room that [CLS] and two [SEP] leave them.
     a = first[1:-1]
     b = second[1:-1]
     room = limit - 3
@@ -29,6 +30,8 @@ def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Tokens:
             a, b = a[: room - short], b[:short]
         else:
             a, b = a[:short], b[: room - short]
+
+    # Token type 1 begins behind the first [SEP].
     ids = np.concatenate([first[:1], a, first[-1:], b, second[-1:]])
     types = (np.arange(len(ids)) > len(a) + 1).astype(np.int64)
     return Tokens(ids, types)
@@ -43,6 +46,7 @@ def unpad(input_ids: Tensor, attention_mask: Tensor, limit: int) -> list[Tokens]
     masks = attention_mask.cpu().numpy().astype(bool)
     for row, keep in zip(input_ids.cpu().numpy(), masks, strict=True):
         ids = row[keep] if keep.any() else row[:1]
+        # The last token is [SEP]; it stays.
         if len(ids) > limit:
             ids = np.concatenate([ids[: limit - 1], ids[-1:]])
         sentences.append(Tokens(ids, np.zeros(len(ids), dtype=np.int64)))
@@ -82,6 +86,8 @@ class CourseFaces:
         single = limit if bi else ids_1.shape[1] + ids_2.shape[1]
         firsts = unpad(ids_1, mask_1, single)
         seconds = unpad(ids_2, mask_2, single)
+
+        # Sequences lie example after example: two each, or one that joins both.
         for first, second in zip(firsts, seconds, strict=True):
             if bi:
                 tokens += [first, second]

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from optimizer import AdamW, NamedState
+from optimizer import AdamW
 from storage.tensor_files import read_tensors, write_tensors
 from training import checkpoint
 from training.checkpoint import load_last, recover, replace_folder, save_last, whole_last
 from training.manifest import check_manifest, write_manifest
+from training.named_state import NamedState
 from training.progress import Progress
 
 

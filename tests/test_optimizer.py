@@ -17,8 +17,9 @@ from torch import nn
 import optimizer
 from bert import BertConfig, BertModel
 from errors import UserError
-from optimizer import AdamW, NamedState, chunks, parameter_groups
+from optimizer import AdamW, chunks, parameter_groups
 from options import Options
+from training.named_state import NamedState
 from training.optimizers import make_optimizer, set_rates
 
 REFERENCE_SHA256 = "77b817e0dce16a9bc8d3a6bcb88035db68f7d783dc8a565737581fadd05db815"
