@@ -7,7 +7,7 @@ course/datasets.py.
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,6 +57,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def ids(self) -> list[str]:
+        """Of all examples, in file order."""
+        return [example.id for example in self.examples]
+
     def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""
         return self.tokens[self.bounds[index] : self.bounds[index + 1]]
@@ -64,6 +69,10 @@ class Split:
     def length(self, index: int) -> int:
         """The tokens of one example, all of its sequences together."""
         return sum(len(tokens) for tokens in self.sequences(index))
+
+    def count_tokens(self) -> int:
+        """The tokens of all examples together."""
+        return sum(self.length(index) for index in range(len(self)))
 
     def batch(self, indices: list[int]) -> Batch:
         """The examples with these indices, in this order."""
@@ -117,6 +126,14 @@ class Split:
             lists[-1].append(index)
             room -= sizes[index]
         return lists
+
+
+Data = dict[str, dict[str, Split]]  # split -> task -> examples
+
+
+def count_tokens(splits: Iterable[Split]) -> int:
+    """The tokens of several splits together."""
+    return sum(split.count_tokens() for split in splits)
 
 
 def make_split(

@@ -6,7 +6,8 @@ files are written by prediction_files.py.
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,13 @@ from tasks import Task, overall
 from text.prediction_files import write_predictions  # noqa: F401  (importable from here too)
 
 EVALUATION_TOKENS = 8192  # of a forward pass without gradients
+
+# Called after each batch with the tokens that were in it, for a progress bar.
+Seen = Callable[[int], object]
+
+
+def nobody(tokens: int) -> None:
+    """A Seen for where nobody looks."""
 
 
 class Model(Protocol):
@@ -84,7 +92,7 @@ def not_finite(name: str, model: Model) -> UserError:
 
 
 @torch.no_grad()
-def predict_logits(model: Model, split: Split) -> Tensor:
+def predict_logits(model: Model, split: Split, seen: Seen = nobody) -> Tensor:
     """The logits of all examples, in file order, the model in eval mode.
 
     [examples, outputs], or [examples, T, outputs] where each token has some; fp32, on the CPU.
@@ -99,6 +107,7 @@ def predict_logits(model: Model, split: Split) -> Tensor:
             logits = model.logits({name: split.batch(indices)})[name]
             parts.append(logits.float().cpu())
             order += indices
+            seen(sum(split.length(index) for index in indices))
     together = torch.cat(same_width(parts))
 
     # Scores of NaN would compare as neither better nor worse; stop here.
@@ -109,12 +118,12 @@ def predict_logits(model: Model, split: Split) -> Tensor:
     return together[torch.tensor(order).argsort()]
 
 
-def predict(model: Model, split: Split) -> Sequence[Any]:
+def predict(model: Model, split: Split, seen: Seen = nobody) -> Sequence[Any]:
     """The predictions of all examples, in file order: classes, 0.0 / 1.0 or similarities.
 
     An array; or a list of arrays where each token has one.
     """
-    predictions = split.task.predict(predict_logits(model, split)).numpy()
+    predictions = split.task.predict(predict_logits(model, split, seen)).numpy()
 
     # Padding has predictions too; they are cut off where each token has one.
     lengths = [len(split.sequences(index)[0]) for index in range(len(split))]
@@ -151,24 +160,35 @@ def flat(values: Sequence[Any]) -> np.ndarray:
     return np.concatenate([np.atleast_1d(value) for value in values])
 
 
-def evaluate(model: Model, splits: dict[str, Split]) -> dict[str, Any]:
-    """{task: measure(...), "overall": the mean of the scores as they count}, of labelled splits."""
-    results: dict[str, Any] = {}
+@dataclass
+class Evaluation:
+    """What a model makes of labelled splits."""
+
+    scores: dict[str, Any]  # task -> measure(...); "overall": the mean of the scores as they count
+    predictions: dict[str, Sequence[Any]]  # task -> predict(...); none where a task scores itself
+
+
+def evaluate(model: Model, splits: Mapping[str, Split], seen: Seen = nobody) -> Evaluation:
+    """Predict and score labelled splits, {task: split}."""
+    scores: dict[str, Any] = {}
+    predictions: dict[str, Sequence[Any]] = {}
     for name, split in splits.items():
         # A task may score itself, where one prediction an example does not say it all.
         if split.task.evaluate:
-            results[name] = split.task.evaluate(model, split)
+            scores[name] = split.task.evaluate(model, split)
             continue
+        predictions[name] = predict(model, split, seen)
         labels = flat([example.label for example in split.examples])
-        results[name] = measure(split.task, flat(predict(model, split)), labels)
+        scores[name] = measure(split.task, flat(predictions[name]), labels)
 
     # The mean over tasks picks the best model.
-    results["overall"] = overall({name: results[name]["score"] for name in splits})
-    return results
+    scores["overall"] = overall({name: scores[name]["score"] for name in splits})
+    return Evaluation(scores, predictions)
 
 
 # What other modules and the course's scripts import from here.
 __all__ = [
+    "Evaluation",
     "evaluate",
     "measure",
     "model_eval_multitask",

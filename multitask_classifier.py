@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datasets import CACHE, Split, load_task
+from datasets import CACHE, Data, Split, load_task
 from errors import UserError, run_main
 from evaluation import evaluate
 from flags import parse
@@ -33,7 +33,9 @@ from pretrained import default_pretrained
 from storage.files import clear_unfinished
 from streams import lasting_streams
 from text.data_files import SPLITS, download_command, find_files
-from training.checkpoint import replace_folder, seed_everything
+from training.best import merge_best
+from training.checkpoint import seed_everything
+from training.console import as_time
 from training.draws import Draw, epoch_steps, micro_batches, one_cycle_a_step
 from training.environment import display_path, keep_freed_memory, pick_device, pick_dtype
 from training.gradients import Combiner, TaskGradients
@@ -50,9 +52,6 @@ from training.signals import resumable
 from training.space import check_space
 from training.surgery import COMBINERS
 from training.warmup import Schedule
-
-Data = dict[str, dict[str, Split]]  # split -> task -> examples
-
 
 # ---- one step
 
@@ -188,7 +187,7 @@ def train(options: Options) -> dict[str, Any]:
         **hooks,
     }
     check_space(options, pieces)
-    run = Run(options, device, facts, pieces, training, plan.total)
+    run = Run(options, device, facts, pieces, data, plan.total, plan.epoch)
     model.train()
     with run:
         for step in run.steps():
@@ -208,8 +207,8 @@ def train(options: Options) -> dict[str, Any]:
             # At the end of an epoch look at the dev sets; every now and then write a checkpoint.
             epoch, rest = divmod(step + 1, plan.epoch)
             if rest == 0:
-                with evaluation_weights(hooks):
-                    run.keep_best(epoch, evaluate(model, data["dev"]), model)
+                with evaluation_weights(hooks), run.console.predicting("dev") as seen:
+                    run.keep_best(epoch, evaluate(model, data["dev"], seen), model)
             if rest == 0 or (step + 1) % options.save_every == 0:
                 run.save()
         if run.interrupted:
@@ -287,22 +286,20 @@ def prepared(options: Options) -> Options:
 
 
 def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
-    """Load the best model, write its prediction files, say where everything is."""
+    """Load the best model, write the prediction files, say where everything is."""
     model = MultitaskBERT.load(run.folder, options.use_gpu)
     if model.merge_wanted:
-        model.merge()
-        replace_folder(run.folder / "best", model.save)
-    predictions = write_outputs(run.folder, options, model, data)
+        merge_best(run.folder / "best", model)
+    predictions = write_outputs(run.folder, options, model, data, run.console)
     best = run.progress.best
     results = run.finish({"best": best, "predictions": str(predictions)})
-    scores = "  ".join(
+    print(f"best epoch {best['epoch']}: overall {best['overall']:.3f}")
+    scores = [
         f"{model.tasks[name].title} {model.tasks[name].metric_name} {score:.3f}"
         for name, score in best["scores"].items()
-    )
-    print(f"best epoch {best['epoch']}: {scores}  overall {best['overall']:.3f}")
-    print(
-        f"model: {run.folder}/best   predictions: {predictions}   time: {results['seconds']:.0f} s"
-    )
+    ]
+    print("  ".join(scores))
+    print(f"model: {run.folder}/best   time: {as_time(results['seconds'])}")
     return {**results, "folder": str(run.folder)}
 
 

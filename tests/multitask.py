@@ -35,6 +35,8 @@ BASE = Options(tasks=("sst", "para", "sts"), precision="fp32")
 ENCODINGS = ("cross", "bi")
 # What is saved of a model whose encoder is frozen.
 ADAPTER_FILES = {"options.json", "base.json", "adapter.safetensors", "manifest.json"}
+# What a run adds to its best model.
+DEV_FILES = {f"{task}-dev-output.csv" for task in ("sst", "para", "sts")}
 
 
 def make(folder: Path, **change: object) -> MultitaskBERT:

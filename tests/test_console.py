@@ -1,10 +1,29 @@
-"""What a run shows where there is no terminal: some lines, and a table of straight columns."""
+"""What a run shows: on a terminal a bar that nothing lands on, elsewhere some lines and a table."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import warnings
+from dataclasses import replace
 
 import pytest
 
+from multitask_classifier import train
 from options import Options
 from tasks import tasks_of
-from training.console import Console
+from tests.test_train import ROOT, flags
+from training.console import Console, has_width
+from training.time_left import TimeLeft
+
+
+def console_of(done: int, total: int, log_every: int) -> Console:
+    return Console(
+        done, total, log_every, tasks_of(Options()), TimeLeft(total, total, {"dev": 0, "test": 0})
+    )
 
 
 def record(step: int) -> dict:
@@ -16,9 +35,9 @@ def record(step: int) -> dict:
 def test_about_ten_lines_a_run_and_the_last_step(
     total: int, log_every: int, done: int, capsys: pytest.CaptureFixture
 ) -> None:
-    console = Console(done, total, log_every, tasks_of(Options()))
+    console = console_of(done, total, log_every)
     for step in range(done + 1, total + 1):
-        console.step()
+        console.step(100)
         if step % log_every == 0 or step == total:
             console.show(record(step))
     console.close()
@@ -29,20 +48,136 @@ def test_about_ten_lines_a_run_and_the_last_step(
         assert shown[-1] == total and shown == sorted(set(shown))
     if done == 0:
         assert len(lines) >= min(10, total // log_every)
-    assert all(line.endswith("s left") for line in lines)
+    assert all(line.endswith(":00 left") and len(line) <= 80 for line in lines)
 
 
 def test_the_table_has_one_head_and_straight_columns(capsys: pytest.CaptureFixture) -> None:
-    tasks = tasks_of(Options(tasks=("sst", "sts")))
-    console = Console(0, 2000, 10, tasks)
+    console = console_of(0, 2000, 10)
     for epoch, best in (1, True), (2, False), (13, True):
-        scores = {"sst": {"score": 0.5}, "sts": {"score": -0.25}, "overall": 0.4375}
-        console.score_row(epoch, 1000 * epoch, scores, 12345.6, best)
+        scores = {"sst": {"score": 0.5}, "para": {"score": 1.0}, "sts": {"score": -0.25}}
+        console.score_row(epoch, 1000 * epoch, {**scores, "overall": 0.4375}, 12345.6, best)
     console.close()
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head == "epoch    step  SST accuracy  STS Pearson  overall  seconds"
+    assert head == "epoch    step  SST accuracy  Quora accuracy  STS Pearson  overall seconds"
     assert [row.endswith("  best") for row in rows] == [True, False, True]
     for row in rows:
+        assert len(row) <= 80
         assert len(row.removesuffix("  best")) == len(head)
-        assert row[: len(head)].split()[2:] == ["0.500", "-0.250", "0.438", "12346"]
+        assert row[: len(head)].split()[2:] == ["0.500", "1.000", "-0.250", "0.438", "12346"]
         assert row.index("-0.250") + 6 == head.index("STS Pearson") + len("STS Pearson")
+
+
+# ---- the time left
+
+
+def test_the_time_left_counts_evaluations_and_test() -> None:
+    """Steps of 2 s, 10 tokens each; predictions at 100 tokens a second."""
+    left = TimeLeft(steps=6, epoch=3, tokens={"dev": 500, "test": 700})
+    left.trained(10, 2.0)
+    left.trained(10, 2.0)
+    assert left.after(2) == pytest.approx(4 * 2 + 0.25 * 0.2 * (2 * 500 + 700))
+    left.trained(10, 2.0)
+    left.predicted(1000, 10.0)
+    assert left.after(3) == pytest.approx(3 * 2 + 0.01 * (2 * 500 + 700))  # before evaluating
+    assert left.after(4) == pytest.approx(2 * 2 + 0.01 * (500 + 700))
+    assert left.after(6) == pytest.approx(0.01 * (500 + 700))
+    assert left.to_predict(700) == pytest.approx(7)
+
+
+def test_steps_behind_the_last_whole_epoch_have_no_evaluation() -> None:
+    left = TimeLeft(steps=5, epoch=3, tokens={"dev": 100, "test": 0})
+    left.predicted(100, 1.0)
+    assert left.after(3) == pytest.approx(1) and left.after(4) == 0
+
+
+# ---- terminals
+
+
+def terminal(columns: int) -> tuple[int, int]:
+    """Both ends of a terminal of this width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    return ours, theirs
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "bar"),
+    [(80, "xterm", True), (0, "xterm", False), (5, "xterm", False), (80, "dumb", False)],
+)
+def test_a_bar_needs_a_terminal_with_a_width(
+    columns: int, kind: str, bar: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", kind)
+    ours, theirs = terminal(columns)
+    with open(theirs, "w") as stream:
+        assert has_width(stream) is bar
+    os.close(ours)
+    with open(os.devnull, "w") as nowhere:
+        assert not has_width(nowhere)
+
+
+def shown_on_a_terminal(options: Options, columns: int) -> str:
+    """All that a run sends to a terminal."""
+    command = [sys.executable, "-W", "always", str(ROOT / "multitask_classifier.py")]
+    child, ours = pty.fork()
+    if child == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.execv(command[0], [*command, *flags(options)])
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:  # the run has ended
+            break
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return shown.decode()
+
+
+def screen_after(shown: str) -> list[str]:
+    """The lines that stand on an endless screen in the end: later text covers earlier text."""
+    lines = [""]
+    row = column = 0
+    for part in re.findall(r"\x1b\[A|[\r\n]|[^\x1b\r\n]+", shown):
+        if part == "\x1b[A":
+            row -= 1
+        elif part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\r":
+            column = 0
+        else:
+            line = lines[row].ljust(column)
+            lines[row] = line[:column] + part + line[column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines]
+
+
+@pytest.mark.slow
+def test_a_run_on_a_terminal(options: Options) -> None:
+    """Bars for the steps, for dev and for test; tables and warnings have lines of their own."""
+    shown = shown_on_a_terminal(replace(options, lr=1e-9), 80)  # learns nothing, so it warns
+    for split in ("dev", "test"):
+        assert re.search(rf"predicting {split} +\d+%\|.*\| \[00:\d\d<", shown)
+    lines = screen_after(shown)
+    steps = [line for line in lines if "| 3/3 [" in line]
+    assert len(steps) == 1 and "<" in steps[0] and steps[0].endswith(" tokens/s]")
+    warned = [line for line in lines if "warning: " in line]
+    assert warned and all(line.startswith("warning: ") for line in warned)
+    table = [line for line in lines if line.endswith("best")]
+    assert len(table) == 1 and table[0].startswith("    1       3 ")
+    own = [line for line in lines if str(options.data_dir) not in line]
+    assert max(map(len, own)) <= 80
+
+
+@pytest.mark.slow
+def test_a_terminal_without_a_width_gets_lines(options: Options) -> None:
+    shown = shown_on_a_terminal(options, 0)
+    assert "█" not in shown and "%|" not in shown
+    assert re.search(r"step +3/3 .* left\r\n", shown)
+    assert "predicting dev, about 00:0" in shown and "predicting test, about 00:0" in shown
+
+
+def test_warnings_are_shown_as_before_once_a_run_has_ended(options: Options) -> None:
+    before = warnings.showwarning
+    train(replace(options, steps_per_epoch=1))
+    assert warnings.showwarning is before

@@ -14,7 +14,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from bert import BertModel
-from datasets import Split, make_split
+from datasets import Split, count_tokens, make_split
 from errors import UserError
 from evaluation import evaluate, measure, predict, predict_logits, write_predictions
 from examples import Example
@@ -152,7 +152,9 @@ def test_outputs_that_are_not_finite(model):
 
 def test_evaluate(model):
     splits = {task: split_of(model, task) for task in ("sst", "para", "sts")}
-    results = evaluate(model, splits)
+    seen: list[int] = []
+    found = evaluate(model, splits, seen.append)
+    results = found.scores
     expected = []
     for task, split in splits.items():
         labels = np.array([e.label for e in split.examples])
@@ -166,7 +168,14 @@ def test_evaluate(model):
     )
     assert list(results) == ["sst", "para", "sts", "overall"]
     json.dumps(results, allow_nan=False)
-    assert evaluate(model, {"sst": splits["sst"]})["overall"] == results["sst"]["score"]
+    alone = evaluate(model, {"sst": splits["sst"]})
+    assert alone.scores["overall"] == results["sst"]["score"]
+
+    # The predictions that were scored are there, and each token was told of once.
+    for task, split in splits.items():
+        assert found.predictions[task].tolist() == predict(model, split).tolist()
+    assert sum(seen) == count_tokens(splits.values())
+    assert sum(seen) == sum(len(tokens) for split in splits.values() for tokens in split.tokens)
 
 
 # ---- scores

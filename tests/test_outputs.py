@@ -1,6 +1,7 @@
 """Where predictions go, what they never replace, and runs that write to one place."""
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -12,10 +13,15 @@ from pathlib import Path
 import pytest
 
 import training.outputs
+from datasets import Split
 from errors import UserError
-from multitask_classifier import main, train
+from evaluation import Seen
+from examples import read_examples
+from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from storage.files import write_text
+from training.checkpoint import best_sum
+from training.manifest import write_manifest
 from training.outputs import check_outputs, copy_outputs, outputs_of
 
 
@@ -188,6 +194,61 @@ def test_what_is_no_file_to_be_written_is_refused_at_the_start(
     with pytest.raises(UserError, match=message):
         train(replace(options, files={"sst_dev_out": path}))
     assert not Path("runs").exists()
+
+
+# ---- predictions of dev
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_dev_is_predicted_once_an_epoch(
+    options: Options, merge: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end test alone is, and dev's files are what the best model predicts."""
+    if merge:
+        options = replace(options, lora=True, lora_merge=True)
+    sizes: list[int] = []
+    predict = training.outputs.predict
+
+    def counted(model: MultitaskBERT, split: Split, seen: Seen) -> object:
+        sizes.append(len(split))
+        return predict(model, split, seen)
+
+    monkeypatch.setattr(training.outputs, "predict", counted)
+    shorter = Path("sts-test.csv")
+    text = Path(options.data_dir, "sts-test-student.csv").read_text()
+    shorter.write_text("".join(text.splitlines(keepends=True)[:6]))
+    folder = Path(train(replace(options, epochs=2, files={"sts_test": str(shorter)}))["folder"])
+    assert sizes == [12, 12, 5]  # test's
+
+    model = MultitaskBERT.load(folder)
+    for task in model.tasks.values():
+        name = f"{task.name}-dev-output.csv"
+        own = (folder / "predictions" / name).read_bytes()
+        assert own == (folder / "best" / name).read_bytes()
+        assert own == Path("predictions", name).read_bytes()
+        examples = read_examples(Path(options.data_dir, task.files.format("dev")), task, "dev")
+        predicted = model.predict(task.name, [example.texts for example in examples])
+        rows = [line.split(" , ") for line in own.decode().split("\n")[1:-1]]
+        assert [row[0] for row in rows] == [example.id for example in examples]
+        assert [float(row[1]) for row in rows] == pytest.approx(predicted, abs=1e-5)
+
+
+def test_dev_is_predicted_where_the_best_model_came_without_its_predictions(
+    options: Options,
+) -> None:
+    folder = Path(train(options)["folder"])
+    before = contents(str(folder / "predictions"))
+    for path in (folder / "best").glob("*.csv"):
+        path.unlink()
+    shutil.rmtree(folder / "predictions")
+    write_manifest(folder / "best")
+    progress = folder / "last" / "progress.json"
+    values = json.loads(progress.read_text())
+    values["best_manifest"] = best_sum(folder / "best")
+    progress.write_text(json.dumps(values))
+    write_manifest(folder / "last")
+    main(["--resume", str(folder)])
+    assert contents(str(folder / "predictions")) == before
 
 
 # ---- two runs and one place

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import multitask_classifier
 from errors import Interrupted, UserError
+from evaluation import Evaluation
 from forward import Forward
 from losses.extras import EXTRAS
 from multitask_classifier import MultitaskBERT, main, train
@@ -324,8 +325,7 @@ def test_a_best_of_another_epoch_is_not_taken_for_the_checkpoint_s(
     """As after a kill between the two, or where another run's was copied in: it is whole. The
     epochs to come replace it even with a lower score.
     """
-    low = {**{task: {"score": 0.0} for task in LEADERBOARD}, "overall": 0.0}
-    monkeypatch.setattr(multitask_classifier, "evaluate", lambda *_: low)
+    fix_scores([0.0], monkeypatch)
     edit(stopped / "best" / "options.json", name="another")
     write_manifest(stopped / "best")
     assert train(Options(resume=str(stopped)))["best"]["epoch"] == 2
@@ -407,9 +407,10 @@ def fix_scores(overall: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterato
     """Have evaluations give these overall scores, one after the other; those not given yet."""
     scores = iter(overall)
 
-    def fixed(*_: object) -> dict:
+    def fixed(*_: object) -> Evaluation:
         score = next(scores)
-        return {**{task: {"score": score} for task in LEADERBOARD}, "overall": score}
+        own = {task: {"score": score} for task in LEADERBOARD}
+        return Evaluation({**own, "overall": score}, {})
 
     monkeypatch.setattr(multitask_classifier, "evaluate", fixed)
     return scores

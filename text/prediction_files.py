@@ -13,6 +13,11 @@ from storage.files import write_text
 from tasks import TASKS
 
 
+def prediction_file(task: str, split: str) -> str:
+    """The name of a prediction file where a run keeps it."""
+    return f"{task}-{split}-output.csv"
+
+
 def as_text(prediction: Any) -> str:
     """A prediction as it stands in a file: one number, or several with spaces between."""
     if isinstance(prediction, np.ndarray):

@@ -3,11 +3,11 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import Split
+from datasets import Data, Split
 from errors import UserError
 from evaluation import predict
 from multitask_bert import MultitaskBERT
@@ -19,12 +19,14 @@ from storage.files import (
     clear_unfinished,
     open_regular,
     read_bytes,
+    write_bytes,
     write_together,
 )
 from storage.json_files import read_json
 from tasks import TASKS, tasks_of
 from text.data_files import SPLITS, find_files
-from text.prediction_files import write_predictions
+from text.prediction_files import prediction_file, write_predictions
+from training.console import Console
 from training.environment import check_writable, display_path
 from training.manifest import NAME as MANIFEST
 
@@ -54,7 +56,7 @@ def outputs_of(options: Options) -> list[Output]:
     """The prediction files of a run; tasks without a header have none."""
     names = [name for name, task in tasks_of(options).items() if task.header]
     return [
-        Output(name, split, f"{name}-{split}-output.csv", output_path(options, name, split))
+        Output(name, split, prediction_file(name, split), output_path(options, name, split))
         for split in ("dev", "test")
         for name in names
     ]
@@ -165,26 +167,63 @@ def has_finished(folder: Path) -> bool:
 
 
 def write_outputs(
-    folder: Path, options: Options, model: MultitaskBERT, data: dict[str, dict[str, Split]]
+    folder: Path,
+    options: Options,
+    model: MultitaskBERT,
+    data: Data,
+    console: Console,
 ) -> Path:
-    """Predict what has a prediction file, into a run's folder, and copy that to the user's.
+    """Put all prediction files into a run's folder, and copy them to the user's places.
 
     Returns the folder in the run's. A run that has finished before copies nothing: newer runs may
     have written there since.
     """
     own = folder / "predictions"
     outputs = outputs_of(options)
-    for output in outputs:
-        part = data[output.split][output.task]
-        ids = [example.id for example in part.examples]
-        write_predictions(own / output.name, output.task, ids, predict(model, part))
+    for split in ("dev", "test"):
+        # What stands beside the best model was predicted when that was found.
+        to_predict = []
+        for output in outputs:
+            ready = folder / "best" / output.name
+            if output.split == split and ready.exists():
+                write_bytes(own / output.name, read_bytes(ready, LARGEST_TEXT))
+            elif output.split == split:
+                to_predict.append(output)
+        predict_outputs(own, to_predict, model, data[split], console)
 
+    place = place_of(outputs)
     if has_finished(folder):
-        print(f"this run had ended before; to copy its predictions: cp {own}/* predictions/")
-    else:
-        copy_outputs(own, outputs)
-        print(f"predictions copied to {', '.join(str(output.copy) for output in outputs)}")
+        print("this run had ended before, so its predictions are not copied again; to do so:")
+        print(f"cp {own}/* {place or 'WHERE'}")
+        return own
+    copy_outputs(own, outputs)
+    for copy in [place] if place else [output.copy for output in outputs]:
+        print(f"predictions copied to {copy}")
     return own
+
+
+def predict_outputs(
+    own: Path,
+    outputs: list[Output],
+    model: MultitaskBERT,
+    splits: Mapping[str, Split],
+    console: Console,
+) -> None:
+    """Predict the files of one split, {task: split}, into a run's own folder."""
+    if not outputs:
+        return
+    with console.predicting(outputs[0].split) as seen:
+        for output in outputs:
+            split = splits[output.task]
+            predictions = predict(model, split, seen)
+            write_predictions(own / output.name, output.task, split.ids, predictions)
+
+
+def place_of(outputs: list[Output]) -> str:
+    """The one folder, with a slash, where the copies go under the names that they have; or ""."""
+    folders = {str(output.copy.parent) for output in outputs}
+    renamed = any(output.copy.name != output.name for output in outputs)
+    return "" if renamed or len(folders) != 1 else f"{folders.pop()}/"
 
 
 def folders_of(files: Iterable[Path]) -> list[Path]:

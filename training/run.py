@@ -13,18 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets import Split
+from datasets import Data
 from errors import Interrupted, UserError
+from evaluation import Evaluation
 from multitask_bert import MultitaskBERT
 from options import Options
 from storage.files import clear_unfinished, reason_of, write_text
 from storage.json_files import write_json
+from training.best import save_best
 from training.checkpoint import (
     best_sum,
     fault_of_best,
     load_last,
     recover,
-    replace_folder,
     save_last,
     whole_last,
 )
@@ -35,6 +36,7 @@ from training.lock import take_lock
 from training.log import Log
 from training.progress import Progress, read_progress
 from training.signals import Signals, interrupted
+from training.time_left import time_left_of
 
 
 def resumed(options: Options) -> Options:
@@ -79,8 +81,8 @@ class Run:
     """A run between its first step and its last, or until it is interrupted.
 
     `pieces`: {name: object}, all that has a state of tensors (model, optimizer, ...): what of them
-    has a state_dict() is saved and restored. `training`: the readers, whose positions are too.
-    `total`: the steps of the whole run.
+    has a state_dict() is saved and restored. `data`: the readers; the positions of train's are too.
+    `total`: the steps of the whole run, `epoch` those of an epoch.
     """
 
     def __init__(
@@ -89,14 +91,16 @@ class Run:
         device: torch.device,
         facts: dict[str, Any],
         pieces: Mapping[str, Any],
-        training: dict[str, Split],
+        data: Data,
         total: int,
+        epoch: int,
     ):
         # What the run is made of.
         self.options = options
         self.pieces = pieces
-        self.training = training
+        self.data = data
         self.total = total
+        self.time_left = time_left_of(data, total, epoch)
         self.signals = Signals()
         self.saved = -1  # the step of last/; before the first save there is none
         self.tokens = 0  # since the last line of the log
@@ -138,7 +142,7 @@ class Run:
             load_last(self.folder / "last", self.pieces)
             self.saved = held.step
             for task, drawn in held.drawn.items():
-                self.training[task].drawn = drawn
+                self.data["train"][task].drawn = drawn
         else:
             print(f"{self.folder}: no checkpoint in it, the training begins anew")
         print(f"resuming {self.folder} after step {self.progress.step}")
@@ -181,7 +185,7 @@ class Run:
             clear_unfinished(folder)
         done = self.progress.step
         tasks = self.pieces["model"].tasks
-        self.console = Console(done, self.total, self.options.log_every, tasks)
+        self.console = Console(done, self.total, self.options.log_every, tasks, self.time_left)
         self.log_file = Log(self.folder, done, self.options.tensorboard)
         self.tick = time.monotonic()
         self.began = self.tick - self.progress.seconds
@@ -243,7 +247,7 @@ class Run:
         now = time.monotonic()
         self.busy += now - self.tick
         self.tick = now
-        self.console.step()
+        self.console.step(tokens)
 
         # A line for the log and the console.
         if (step + 1) % self.options.log_every == 0 or step + 1 == self.total:
@@ -264,10 +268,10 @@ class Run:
                     "lower --lr, or --precision fp32"
                 )
 
-    def keep_best(self, epoch: int, scores: dict[str, Any], model: MultitaskBERT) -> None:
+    def keep_best(self, epoch: int, found: Evaluation, model: MultitaskBERT) -> None:
         """Log and show an epoch's dev scores, and keep the model if it is the best so far."""
         self.check_finite()
-        progress = self.progress
+        progress, scores = self.progress, found.scores
         overall = scores["overall"]
         of_tasks = {task: scores[task]["score"] for task in self.options.tasks}
         seconds = time.monotonic() - self.began
@@ -291,7 +295,7 @@ class Run:
                 "overall": overall,
                 "scores": of_tasks,
             }
-            replace_folder(self.folder / "best", model.save)
+            save_best(self.folder / "best", model, self.data["dev"], found.predictions)
             progress.best_manifest = best_sum(self.folder / "best")
         self.console.score_row(epoch, progress.step, scores, seconds, better)
         self.tick = time.monotonic()  # scoring is not training time
@@ -302,7 +306,7 @@ class Run:
             return
         self.check_finite()
         self.progress.seconds = time.monotonic() - self.began
-        self.progress.drawn = {task: split.drawn for task, split in self.training.items()}
+        self.progress.drawn = {task: split.drawn for task, split in self.data["train"].items()}
         save_last(self.folder, self.pieces, self.progress.to_dict())
         self.saved = self.progress.step
         self.tick = time.monotonic()
