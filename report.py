@@ -1,0 +1,141 @@
+"""Runs side by side: their dev scores, and the flags in which they differ.
+
+    python report.py                          # all runs in runs/
+    python report.py runs/2026-11-21-multitask runs/2026-11-21-lora
+
+The best come first. Runs on other data, or with other tasks, have a table of their own: their
+scores can't be compared.
+"""
+
+if __name__ == "__main__":  # before the slow imports
+    from startup import begin_script
+
+    begin_script()
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from errors import UserError, run_main
+from options import Options
+from storage.json_files import read_json, record
+from tasks import TASKS
+from training.console import as_time
+from training.identity import Identity
+from training.progress import Best, Progress
+
+# Options that say where things are, or how a run is watched: they don't change a score.
+PLACES = {"files", "predictions", "runs_dir", "data_dir", "name", "resume", "log_every"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run as the tables show it."""
+
+    folder: Path
+    options: Options
+    data: str  # two runs with the same text here can be compared
+    best: Best | None  # none before the first evaluation
+    step: int  # optimizer steps done
+    seconds: float
+
+    @property
+    def overall(self) -> float:
+        """By which runs are sorted; those without a score come last."""
+        return self.best.overall if self.best else float("-inf")
+
+
+def read_run(folder: Path) -> Row:
+    """A run's options and results, finished or not; UserError where it can't be read."""
+    options = Options.of_run(folder)
+    facts = read_json(folder / "run.json")
+    identity = record(Identity, facts, str(folder / "run.json"), others_too=True)
+
+    # How far it has come is in its last checkpoint.
+    progress = Progress()
+    path = folder / "last" / "progress.json"
+    if path.exists():
+        progress = record(Progress, read_json(path), str(path))
+    best = record(Best, progress.best, str(path)) if progress.best else None
+
+    # Scores on different dev files, or of different tasks, say nothing about one another.
+    files = [file for name, file in sorted(identity.data.items()) if name.endswith("_dev")]
+    sums = " ".join(file.sha256[:8] for file in files)
+    source = (
+        "the built-in corpus" if facts.get("built_in_corpus") else str(Path(files[0].path).parent)
+    )
+    data = f"dev files of {source} (SHA-256 {sums})"
+    return Row(folder, options, data, best, progress.step, progress.seconds)
+
+
+def typed(options: Options) -> list[str]:
+    """The options that differ from the defaults, each as one would type it."""
+    flags = []
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if option.name in PLACES or value == option.default:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{option.name}" if value else f"--no-{option.name}")
+        else:
+            words = " ".join(value) if isinstance(value, tuple) else str(value)
+            flags.append(f"--{option.name} {words}")
+    return flags
+
+
+def table(rows: Iterable[Row]) -> list[str]:
+    """The lines of a table of runs with the same tasks and data, the best first."""
+    ordered = sorted(rows, key=lambda row: -row.overall)
+    tasks = ordered[0].options.tasks
+    width = max(len(row.folder.name) for row in ordered)
+
+    # Flags that all of them share say nothing here.
+    flags = [typed(row.options) for row in ordered]
+    shared = set(flags[0]).intersection(*flags[1:]) if len(flags) > 1 else set()
+    heads = "".join(f"{TASKS[task].title:>8}" for task in tasks)
+    lines = [f"{'run':<{width}} overall{heads}  epoch   step   time  flags"]
+    for row, own in zip(ordered, flags, strict=True):
+        scores = f"{'-':>8}" * (1 + len(tasks)) + f"{'-':>7}"
+        if row.best:
+            of_tasks = "".join(f"{row.best.scores[task]:>8.3f}" for task in tasks)
+            scores = f"{row.best.overall:>8.3f}{of_tasks}{row.best.epoch:>7}"
+        different = " ".join(flag for flag in own if flag not in shared)
+        lines.append(
+            f"{row.folder.name:<{width}}{scores}{row.step:>7}{as_time(row.seconds):>7}  {different}"
+        )
+    if shared:
+        lines.append(f"all with {' '.join(flag for flag in flags[0] if flag in shared)}")
+    return [line.rstrip() for line in lines]
+
+
+def main(argv: list[str]) -> None:
+    """The command line: folders of runs; none: all of runs/."""
+    if any(word.startswith("-") for word in argv):
+        print(__doc__)
+        if {"-h", "--help"} & set(argv):
+            return
+        raise UserError("report.py takes the folders of runs, and no flags")
+
+    # One folder that was asked for must be a run; of all runs those that can be read are shown.
+    folders = [Path(word) for word in argv] or sorted(Path("runs").glob("*/"))
+    if not folders:
+        raise UserError("runs: no runs in it; begin one, or name the folders of runs")
+    tables: dict[Any, list[Row]] = defaultdict(list)
+    for folder in folders:
+        try:
+            row = read_run(folder)
+            tables[row.data, row.options.tasks].append(row)
+        except UserError as error:
+            if argv:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+    for (data, _), rows in tables.items():
+        print(data)
+        print("\n".join(table(rows)) + "\n")
+
+
+if __name__ == "__main__":
+    run_main(main)

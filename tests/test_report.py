@@ -1,0 +1,66 @@
+"""report.py: runs side by side, the best first, and only what can be compared in one table."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import report
+from errors import UserError
+from multitask_classifier import train
+from options import Options
+
+
+def lines(capsys: pytest.CaptureFixture) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_runs_side_by_side(options: Options, capsys: pytest.CaptureFixture) -> None:
+    options = replace(options, steps_per_epoch=2)
+    plain = train(replace(options, name="plain"))
+    train(replace(options, name="linear", head="linear", epochs=2))
+
+    # One that was killed before its first checkpoint, and one on other data.
+    killed = shutil.copytree(plain["folder"], plain["folder"].replace("plain", "killed"))
+    shutil.rmtree(f"{killed}/last")
+    shutil.copytree(options.data_dir, "other")
+    with open("other/sts-dev.csv", "a") as file:
+        file.write("\tnew\tA dog .\tA cat .\t1.0\n")
+    train(replace(options, name="other", data_dir="other"))
+
+    capsys.readouterr()
+    report.main([])
+    shown = lines(capsys)
+    rows = {line.split()[0][11:]: line.split() for line in shown if line.startswith("20")}
+    places = {name: next(i for i, x in enumerate(shown) if f"-{name} " in x) for name in rows}
+    assert set(rows) == {"plain", "linear", "killed", "other"}
+    assert rows["killed"][1:6] == ["-", "-", "-", "-", "-"]
+    assert rows["linear"][-4:] == ["--epochs", "2", "--head", "linear"]
+    assert rows["plain"][-2:] == ["--epochs", "1"]
+
+    # The best first, the one without a score last; other data after an empty line.
+    scored = sorted(["plain", "linear"], key=lambda name: -float(rows[name][1]))
+    assert sorted(places, key=places.__getitem__)[:3] == [*scored, "killed"]
+    assert "" in shown[places["killed"] : places["other"]]
+    assert sum(line.startswith("dev files of ") for line in shown) == 2
+    assert any(line.startswith("all with ") and "--batch_size 13" in line for line in shown)
+
+    # The scores are the run's own.
+    results = report.read_run(next(Path("runs").glob("*-plain")))
+    assert results.best and float(rows["plain"][1]) == round(results.best.overall, 3)
+
+
+def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(UserError, match="^runs: no runs in it"):
+        report.main([])
+    folder = Path(train(replace(options, steps_per_epoch=1))["folder"])
+    Path("runs/notes").mkdir()
+    capsys.readouterr()
+    report.main([])
+    out, err = capsys.readouterr()
+    assert folder.name in out and err.startswith("left out: ") and "runs/notes" in err
+    with pytest.raises(UserError, match="runs/notes"):
+        report.main(["runs/notes"])
+    with pytest.raises(UserError, match="takes the folders of runs"):
+        report.main(["--lora"])
