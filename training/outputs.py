@@ -155,10 +155,10 @@ def check_outside(outputs: list[Path]) -> None:
                 )
 
 
-def has_finished(folder: Path) -> bool:
-    """Whether a run came to its end once: then run.json has its results."""
+def has_finished(folder: Path, epochs: int) -> bool:
+    """Whether a run of so many epochs came to its end: then run.json has its results."""
     facts = read_json(folder / "run.json")
-    return isinstance(facts, dict) and "best" in facts
+    return isinstance(facts, dict) and "best" in facts and facts.get("epochs") == epochs
 
 
 # ---- after it
@@ -179,7 +179,7 @@ def write_outputs(
         ids = [example.id for example in part.examples]
         write_predictions(own / output.name, output.task, ids, predict(model, part))
 
-    if has_finished(folder):
+    if has_finished(folder, options.epochs):
         print(f"this run had ended before; to copy its predictions: cp {own}/* predictions/")
     else:
         copy_outputs(own, outputs)
