@@ -1,7 +1,7 @@
 """Kills, interrupts and disk errors at every file operation of a run, and two runs on one folder.
 
     python -m tests.faults --all             every operation with every fault, 50 tries of two runs
-    python -m tests.faults --only kills      one sweep of: kills, extended, two, runs, vouched, models
+    python -m tests.faults --only kills      one of: kills, extended, two, runs, vouched, models
     python -m tests.faults --seed 3          another sample
 
 Each case is a child process (faults_child.py) in an empty folder. After a fault the run is resumed,
