@@ -253,6 +253,18 @@ def test_a_lora_run_is_loaded_and_resumed_from_any_folder(
     assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A lovely film .")]) == before
 
 
+def test_a_log_that_was_emptied_is_told(
+    six_steps: Options, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Unless no line was due yet."""
+    folder = interrupted(replace(six_steps, log_every=3), 2, monkeypatch)
+    train(Options(resume=str(folder)))
+    assert not [warning for warning in recwarn if "are gone" in str(warning.message)]
+    (folder / "log.jsonl").write_text("")
+    with pytest.warns(UserWarning, match="^runs/.*/log.jsonl: its lines up to step 6 are gone$"):
+        train(Options(resume=str(folder)))
+
+
 # ---- what was damaged is refused, or fallen back from
 
 
