@@ -189,7 +189,7 @@ def load(
     # Which weights.
     if stand.whole:
         load_last(last, pieces)
-        source = "goes on from last/: weights, optimizer and all else as they were"
+        source = f"goes on from last/ as it was; the rates are those of {options.epochs} epochs"
     else:
         model = MultitaskBERT.load(stand.folder)
         pieces["model"].load_state_dict(model.state_dict())
