@@ -175,7 +175,7 @@ def test_without_the_optimizer_it_starts_from_the_best_model(
     train(Options(resume=str(folder)))
     shown = capsys.readouterr().out.splitlines()
     assert f"extending {folder} from 2 to 4 epochs" in shown
-    assert "starts from best/: a new optimizer; steps of warm-up: 1" in shown
+    assert "starts from best/ (epoch 1): a new optimizer; steps of warm-up: 1" in shown
     assert held(folder, "last/progress.json")["drawn"] == {
         task: 2 * drawn for task, drawn in then["drawn"].items()
     }
@@ -254,6 +254,12 @@ def test_an_extended_run_is_a_run_of_more_epochs(
     assert len(names(Path("predictions"))) == 6  # copied anew
     with pytest.raises(UserError, match="--epochs 2: the run has 3"):
         main(["--resume", str(finished), "--epochs", "2"])
+
+    # And once more.
+    extend(finished)
+    now = held(finished, "last/progress.json")
+    assert (now["step"], now["total"], now["warmed_from"]) == (12, 12, 9)
+    assert len(held(finished, "run.json")["commands"]) == 3
 
 
 def test_a_run_without_a_checkpoint_is_extended_too(

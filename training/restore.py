@@ -157,7 +157,7 @@ def extended_record(
         return facts
 
     # Without its results the run counts as unfinished.
-    kept = {name: facts[name] for name in facts if name in now or name == "commands"}
+    kept = {name: facts[name] for name in facts if name in now}
     kept["commands"] = [*facts["commands"], now["commands"][-1]]
 
     # Up to the second write the old options stand there, so both are known from the first on.
@@ -196,7 +196,8 @@ def load(
         load_last(last, {})  # the random states
         progress.warmed_from = progress.step
         steps = steps_of_warmup(options.warmup, total - progress.step)
-        source = f"starts from best/: a new optimizer; steps of warm-up: {steps}"
+        epoch = progress.best["epoch"]
+        source = f"starts from best/ (epoch {epoch}): a new optimizer; steps of warm-up: {steps}"
 
     # From the first checkpoint of an extension on, it is a run like any other.
     if stand.longer:

@@ -85,8 +85,10 @@ class Run:
 
         # Its folder: one that is there, and must be of the same run, or a new one.
         text = options.to_json() + "\n"
-        now = {**environment(device), **facts, **new_identity(text, pieces["model"].base)}
-        now["commands"] = [now.pop("command")]  # and those that extend it later
+        here = environment(device)
+        commands = [here.pop("command")]  # and those that extend it later
+        identity = new_identity(text, pieces["model"].base)
+        now = {"commands": commands, **here, **facts, **identity}
         if options.resume:
             self.folder = Path(options.resume)
             take_lock(self.folder)
