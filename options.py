@@ -276,7 +276,9 @@ class RunOptions(Section):
     # Its folder.
     name: str = declare("multitask", "part of the run folder's name")
     runs_dir: str = declare("runs", "where run folders are made")
-    resume: str | None = declare(None, "a run folder; go on where it stopped")
+    resume: str | None = declare(
+        None, "a run folder; go on where it stopped, and up to --epochs if that is more"
+    )
 
     # What is written meanwhile.
     save_every: int = declare(
