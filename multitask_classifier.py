@@ -45,13 +45,14 @@ from training.named_state import NamedState
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, has_finished, write_outputs
 from training.repeatable import settle_arithmetic
-from training.run import Run, resumed
+from training.restore import resumed
+from training.run import Run
 from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
 from training.signals import resumable
 from training.space import check_space
 from training.surgery import COMBINERS
-from training.warmup import Schedule
+from training.warmup import Schedule, steps_of_warmup
 
 # ---- one step
 
@@ -158,13 +159,13 @@ def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
 
 @lasting_streams()
 @locks_released()
-def train(options: Options) -> dict[str, Any]:
+def train(options: Options, whole: bool = False) -> dict[str, Any]:
     """Train, evaluate after every epoch, keep the best model, write its predictions.
 
-    Returns what run.json records, and the run's folder.
+    Returns what run.json records, and the run's folder. `whole`: see prepared().
     """
     # Everything that can fail without training, fails here.
-    options = prepared(options)
+    options = prepared(options, whole)
     device = pick_device(options.use_gpu)
     seed_everything(options.seed)
     keep_freed_memory()
@@ -188,6 +189,7 @@ def train(options: Options) -> dict[str, Any]:
     }
     check_space(options, pieces)
     run = Run(options, device, facts, pieces, data, plan.total, plan.epoch)
+    schedule = run.warmed_up(plan.schedule)
     model.train()
     with run:
         for step in run.steps():
@@ -196,7 +198,7 @@ def train(options: Options) -> dict[str, Any]:
             progress = step / plan.total
             for hook in hooks.values():
                 hook.before_step(step, progress)
-            lr = set_rates(learner.optimizer, plan.schedule(step, run.progress.history))
+            lr = set_rates(learner.optimizer, schedule(step, run.progress.history))
             counts = plan.draw(step, progress)
             drawn = {task: training[task].draw(count) for task, count in counts.items()}
             done = update(learner, drawn, step)
@@ -240,7 +242,7 @@ def make_plan(options: Options, learner: Learner) -> Plan:
         draw = one_cycle_a_step(draw, sizes)
     epoch = options.steps_per_epoch or epoch_steps(draw, sizes)
     total = epoch * options.epochs
-    warmup = round(options.warmup * total)
+    warmup = steps_of_warmup(options.warmup, total)
     schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, warmup)
     return Plan(draw, schedule, epoch, total)
 
@@ -269,16 +271,17 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
     return data, {"built_in_corpus": built_in, "data": read}
 
 
-def prepared(options: Options) -> Options:
+def prepared(options: Options, whole: bool = False) -> Options:
     """The options checked, or those of the run to be resumed.
 
-    The model is named, and the output folders are there and writable.
+    The model is named, and the output folders are there and writable. `whole`: of a resumed run all
+    options are given, not only those that are to change.
     """
-    options = resumed(options) if options.resume else options.check()
+    options = resumed(options, whole) if options.resume else options.check()
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
     # A run that had finished before writes into its own folder only.
-    if not (options.resume and has_finished(Path(options.resume))):
+    if not (options.resume and has_finished(Path(options.resume), options.epochs)):
         check_outputs(options)
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs a package: pip install tensorboard")
@@ -305,7 +308,7 @@ def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    train(parse(argv, __doc__.split("\n\n")[0]))
+    train(parse(argv, __doc__.split("\n\n")[0]), whole=True)
 
 
 if __name__ == "__main__":

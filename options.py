@@ -24,7 +24,7 @@ from storage.files import read_text
 from storage.json_files import parse_json
 
 # What may be given anew when a run is resumed; that data is the same is checked by its contents.
-MOVING = ("resume", "use_gpu", "data_dir", "files")
+MOVING = ("resume", "use_gpu", "data_dir", "files", "keep_last")
 FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has a file for
 # Where a kind of layer is used instead of the usual one.
 PLACES = ("off", "heads", "encoder", "all")
@@ -276,7 +276,9 @@ class RunOptions(Section):
     # Its folder.
     name: str = declare("multitask", "part of the run folder's name")
     runs_dir: str = declare("runs", "where run folders are made")
-    resume: str | None = declare(None, "a run folder; go on where it stopped")
+    resume: str | None = declare(
+        None, "a run folder; go on where it stopped, and up to --epochs if that is more"
+    )
 
     # What is written meanwhile.
     save_every: int = declare(
@@ -284,6 +286,9 @@ class RunOptions(Section):
         "steps between checkpoints; one is also written at every evaluation",
         least=1,
         most=NEVER,
+    )
+    keep_last: bool = declare(
+        False, "keep the optimizer when all is done; so that --epochs extends the run exactly"
     )
     log_every: int = declare(10, "steps between lines of log.jsonl", least=1, most=NEVER)
     tensorboard: bool = declare(False, "write the log for TensorBoard too")
@@ -327,21 +332,25 @@ class Options(
                 )
 
     def of_same_run(self, given: dict[str, Any]) -> "Options":
-        """These options, of a run that is resumed, with the folder, device and files of `given`.
+        """These options, of a run that is resumed, with what may change as `given` has it.
 
-        UserError where more differs.
+        That is folder, device and files, and there may be more epochs. UserError where more
+        differs.
         """
         # Only the files that were typed replace those of the run; then all is compared.
         files = {**dict(self.files), **dict(given.get("files", ()))}
         wanted = replace(self, **{**given, "files": files}).to_dict()
         for name, was in self.to_dict().items():
             value = wanted[name]
-            # A run and its data may move; anything else would make it another run.
-            if name not in MOVING and value != was:
+            # A run and its data may move, and it may get longer; anything else would make it
+            # another run.
+            if name == "epochs" and value < was:
+                raise UserError(f"--epochs {value}: the run has {was}, and --resume only adds some")
+            if name not in (*MOVING, "epochs") and value != was:
                 raise UserError(
                     f"--resume goes on with the run's own options; --{name} was {was}, not {value}"
                 )
-        moved = {name: value for name, value in given.items() if name in MOVING}
+        moved = {name: value for name, value in given.items() if name in (*MOVING, "epochs")}
         return replace(self, **{**moved, "files": files}).check()
 
     @classmethod

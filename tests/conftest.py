@@ -72,7 +72,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(
     tiny: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Options:
-    """Three small steps on the tiny model, in an empty folder."""
+    """Three small steps on the tiny model, in an empty folder; last/ is kept."""
     monkeypatch.chdir(tmp_path)
     return Options(
         model=str(tiny),
@@ -83,4 +83,5 @@ def options(
         log_every=1,
         precision="fp32",
         lr=1e-3,
+        keep_last=True,
     )

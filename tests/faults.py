@@ -1,7 +1,7 @@
 """Kills, interrupts and disk errors at every file operation of a run, and two runs on one folder.
 
     python -m tests.faults --all             every operation with every fault, 50 tries of two runs
-    python -m tests.faults --only kills      one sweep of: kills, two, runs, vouched, models
+    python -m tests.faults --only kills      one of: kills, extended, two, runs, vouched, models
     python -m tests.faults --seed 3          another sample
 
 Each case is a child process (faults_child.py) in an empty folder. After a fault the run is resumed,
@@ -22,10 +22,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from tests import faults_models, faults_runs
-from tests.faults_bench import Bench, Case, run_folders
+from tests.faults_bench import Bench, Case, Extended, run_folders
 from tests.faults_child import EXPECTED, KINDS, TORN, Operations, command, run, scratch, start
-
-SAMPLE = 180  # operations that meet a fault in the test suite, each one
 
 # ---- the sweep over operations
 
@@ -67,13 +65,18 @@ def fault_cases(bench: Bench, seed: int, everything: bool) -> Iterator[Case]:
     rng.shuffle(kinds)
     numbers = worth_a_fault(bench.operations, 5 if everything else 20)
     if not everything:
-        numbers = sorted(rng.sample(numbers, min(SAMPLE, len(numbers))))
+        numbers = sorted(rng.sample(numbers, min(bench.sample, len(numbers))))
     for number in numbers:
         operation = bench.operations[number - 1]
         writes = operation.split()[0] in ("write", "file.write", "save_file")
         fitting = [kind for kind in kinds if kind != TORN or writes]
         for kind in fitting if everything else [fitting[number % len(fitting)]]:
             yield f"{kind} at {number} ({operation})", partial(faulted, bench, number, kind)
+
+
+def extended_cases(bench: Bench, seed: int, everything: bool) -> Iterator[Case]:
+    """The same while a finished run is extended."""
+    return fault_cases(Extended(bench), seed, everything)
 
 
 # ---- two processes on one folder
@@ -155,6 +158,7 @@ def main() -> None:
     """The command line; exit status 1 where a case went wrong."""
     sweeps = {
         "kills": fault_cases,
+        "extended": extended_cases,
         "two": two_cases,
         "runs": faults_runs.run_cases,
         "vouched": faults_runs.vouched_cases,

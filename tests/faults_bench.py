@@ -5,6 +5,7 @@ disturbed.
 import hashlib
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ Case = tuple[str, Callable[[], list[str]]]  # a name, and what finds its problem
 
 STEPS = 4
 EPOCHS = 2
-SAVED = (2, 3, 4)  # the steps after which a checkpoint is written
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!'`-$%():;&/"
 
 
@@ -72,14 +72,22 @@ class Bench:
 
     root: Path
     number: int = 0  # of cases so far
+    name: str = "case"  # of their folders
+    total: int = STEPS
+    saved: tuple[int, ...] = (2, 3, 4)  # the steps after which a last/ is put in its place
+    sample: int = 130  # operations that meet a fault in the test suite, each one
 
     def __post_init__(self) -> None:
         prepare(self.root)
+        self.measure()
+
+    def measure(self) -> None:
+        """Run it undisturbed, and note what it does and leaves."""
         self.undisturbed = self.folder()
         operations = Operations()
         self.operations = self.counted(operations)
         self.saves = [n for n, name in enumerate(self.operations, 1) if is_save(name)]
-        assert len(self.saves) == len(SAVED), self.saves
+        assert len(self.saves) == len(self.saved), self.saves
         self.wanted = results(self.undisturbed)
         assert len(self.wanted) > 6, self.wanted
         self.paths = paths_below(self.undisturbed)
@@ -90,13 +98,13 @@ class Bench:
         line += (
             f"--epochs {EPOCHS} --steps_per_epoch {STEPS // EPOCHS} --save_every 3 --tasks sst sts "
         )
-        line += "--batch_size 6 --log_every 1 --max_length 48 --name x"
+        line += "--batch_size 6 --log_every 1 --max_length 48 --name x --keep_last"
         return (*line.split(), *more)
 
     def folder(self) -> Path:
         """An empty folder for a case."""
         self.number += 1
-        folder = self.root / f"case-{self.number}"
+        folder = self.root / f"{self.name}-{self.number}"
         folder.mkdir()
         return folder
 
@@ -137,9 +145,10 @@ class Bench:
 
     def lost(self, folder: Path, operation: int) -> list[str]:
         """Whether run_counted() made steps anew that were saved before an operation."""
-        saved = [step for number, step in zip(self.saves, SAVED, strict=True) if number < operation]
-        if saved and self.steps > STEPS - saved[-1]:
-            return [f"lost: {self.steps} steps anew, though {saved[-1]} of {STEPS} were saved"]
+        pairs = zip(self.saves, self.saved, strict=True)
+        saved = [step for number, step in pairs if number < operation]
+        if saved and self.steps > self.total - saved[-1]:
+            return [f"lost: {self.steps} steps anew, though {saved[-1]} of {self.total} were saved"]
         return []
 
     def differences(self, folder: Path) -> list[str]:
@@ -149,12 +158,41 @@ class Bench:
         if here != self.wanted:
             names = sorted(name for name, digest in self.wanted.items() if here.get(name) != digest)
             found.append(f"differs: {', '.join(names[:4])}")
-        if logged_steps(folder) != logged_steps(self.undisturbed):
-            found.append(f"log has the steps {logged_steps(folder)}")
+        if logged(folder) != logged(self.undisturbed):
+            found.append(f"log has the steps {[line['step'] for line in logged(folder)]}")
         left = [path for path in sorted(paths_below(folder) - self.paths) if not is_kept(path)]
         if left:
             found.append(f"left over: {', '.join(left[:4])}")
         return found
+
+
+class Extended(Bench):
+    """Cases begin with a finished run, which has kept its best model only, and extend it."""
+
+    def __init__(self, bench: Bench):
+        self.finished = bench.folder()
+        ending = run(command(*bench.argv("--no-keep_last")), self.finished)
+        assert ending.code == 0, ending.errors
+        # The first is the extension's own; with the last one last/ loses its tensors.
+        self.root, self.number, self.name, self.sample = bench.root, 0, "extended", 50
+        self.total, self.saved = STEPS + STEPS // EPOCHS, (STEPS, STEPS + STEPS // EPOCHS, 6)
+        self.measure()
+
+    def argv(self, *more: str) -> tuple[str, ...]:
+        """The command line that extends the run."""
+        (begun,) = run_folders(self.finished)
+        folder = str(begun.relative_to(self.finished))
+        return ("--resume", folder, "--epochs", str(EPOCHS + 1), *more)
+
+    def folder(self) -> Path:
+        """A case's folder, with the finished run in it."""
+        folder = super().folder()
+        shutil.copytree(self.finished, folder, dirs_exist_ok=True)
+        return folder
+
+    def resume(self, folder: Path) -> Ending:
+        """The same command once more."""
+        return self.run_counted(folder, *self.argv())
 
 
 def is_save(operation: str) -> bool:
@@ -189,13 +227,13 @@ def results(folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
 
 
-def logged_steps(folder: Path) -> list[int]:
-    """The steps in a case's log.jsonl."""
-    steps = []
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a case's log.jsonl, without what is another in each run."""
+    lines: list[dict[str, Any]] = []
     for begun in run_folders(folder)[-1:]:
-        lines = (begun / "log.jsonl").read_text().splitlines()
-        steps = [json.loads(line)["step"] for line in lines]
-    return steps
+        lines = [json.loads(line) for line in (begun / "log.jsonl").read_text().splitlines()]
+    timed = ("seconds", "tokens_per_s")
+    return [{name: x for name, x in line.items() if name not in timed} for line in lines]
 
 
 def paths_below(folder: Path) -> set[str]:
@@ -213,4 +251,4 @@ def plain_name(path: Path, folder: Path) -> str:
 
 def is_kept(path: str) -> bool:
     """Whether a path that the undisturbed run has not is meant to stay."""
-    return path.startswith("runs/RUN/previous") or path.rpartition("/")[2].endswith("lock")
+    return path.rpartition("/")[2].endswith("lock")

@@ -15,7 +15,15 @@ from errors import UserError
 from optimizer import AdamW
 from storage.tensor_files import read_tensors, write_tensors
 from training import checkpoint
-from training.checkpoint import load_last, recover, replace_folder, save_last, whole_last
+from training.checkpoint import (
+    clear_checkpoints,
+    has_pieces,
+    load_last,
+    recover,
+    replace_folder,
+    save_last,
+    whole_last,
+)
 from training.manifest import check_manifest, write_manifest
 from training.named_state import NamedState
 from training.progress import Progress
@@ -344,6 +352,45 @@ def test_where_both_are_damaged_neither_is_touched(two: Path) -> None:
     shutil.rmtree(two / "previous")
     with pytest.raises(UserError, match="there is no checkpoint before it; there is no good best/"):
         whole_last(two, progress_of)
+
+
+# ---- what a finished run keeps
+
+
+@pytest.mark.parametrize("moment", range(9))
+def test_a_finished_run_keeps_positions_and_random_states(
+    two: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before any of the file operations on the way there it still has a last/, and the next
+    time there is nothing left over.
+    """
+    (two / "damaged").mkdir()
+    expected = (two / "last" / "random.safetensors").read_bytes()
+    left = [moment]
+
+    def killing(function: Callable[..., object]) -> Callable[..., object]:
+        def one(*args: object, **more: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return function(*args, **more)
+
+        return one
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        for owner, name in ((shutil, "rmtree"), (shutil, "copyfile"), (Path, "rename")):
+            patch.setattr(owner, name, killing(getattr(owner, name)))
+        clear_checkpoints(two, keep_last=False)
+    assert whole_last(two, progress_of) == Progress(step=2)
+    clear_checkpoints(two, keep_last=False)
+    assert [path.name for path in two.iterdir()] == ["last"] and not has_pieces(two / "last")
+    assert whole_last(two, progress_of) == Progress(step=2)
+    assert (two / "last" / "random.safetensors").read_bytes() == expected
+
+
+def test_all_of_a_finished_run_s_last_is_kept_on_request(two: Path) -> None:
+    clear_checkpoints(two, keep_last=True)
+    assert [path.name for path in two.iterdir()] == ["last"] and has_pieces(two / "last")
 
 
 def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:

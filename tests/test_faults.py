@@ -19,7 +19,7 @@ from tests.faults_child import ROOT, Ending, Operations
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kills", "two", "runs", "vouched", "models"])
+@pytest.mark.parametrize("name", ["kills", "extended", "two", "runs", "vouched", "models"])
 def test_sweep(name: str) -> None:
     line = [sys.executable, "-m", "tests.faults", "--only", name, "--seed", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -111,10 +111,10 @@ def test_a_sweep_counts(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_what_is_left_over(tmp_path: Path) -> None:
-    for name in ("last", "previous", "last.new"):
+    for name in ("last", "lock", "last.new"):
         (tmp_path / "runs" / "2026-01-01-x" / name).mkdir(parents=True)
     found = faults_bench.paths_below(tmp_path)
     assert found == {
-        f"runs{x}" for x in ("", "/RUN", *map("/RUN/".__add__, ("last", "previous", "last.new")))
+        f"runs{x}" for x in ("", "/RUN", *map("/RUN/".__add__, ("last", "lock", "last.new")))
     }
-    assert [path for path in sorted(found) if faults_bench.is_kept(path)] == ["runs/RUN/previous"]
+    assert [path for path in sorted(found) if faults_bench.is_kept(path)] == ["runs/RUN/lock"]

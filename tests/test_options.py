@@ -526,6 +526,7 @@ def test_no_run(folder):
 
 def test_the_same_run_may_change_its_device_and_its_data_may_move():
     moved = {"resume": "there", "use_gpu": True, "data_dir": "d", "files": {"sst_dev": "c"}}
+    moved["keep_last"] = True
     resumed = Options(seed=3, files={"sst_train": "a", "sst_dev": "b"}).of_same_run(
         {**moved, "seed": 3}
     )
@@ -539,10 +540,17 @@ def test_the_same_run_is_recognised_however_it_is_typed():
     assert options.of_same_run(given) == replace(options, resume="there")
 
 
+def test_a_run_may_get_longer_only():
+    assert Options(epochs=3).of_same_run({"resume": "there", "epochs": 6}).epochs == 6
+    with pytest.raises(UserError, match="^--epochs 2: the run has 3, and --resume only adds some"):
+        Options(epochs=3).of_same_run({"resume": "there", "epochs": 2})
+
+
 @pytest.mark.parametrize(
     "given, message",
     [
         ({"seed": 4}, "--seed was 11711, not 4"),
+        ({"epochs": 4, "seed": 4}, "--seed was 11711, not 4"),
         ({"head": "sts=linear"}, "--head was mlp, not mlp sts=linear"),
     ],
 )

@@ -32,7 +32,7 @@ from tests.test_train import ROOT, flags, same, weights
 from training.gradients import Gradients
 from training.hook import Hook
 from training.hooks import HOOKS
-from training.manifest import check_manifest, write_manifest
+from training.manifest import write_manifest
 from training.run import Run, new_folder
 from training.surgery import COMBINERS
 
@@ -213,8 +213,8 @@ def test_kill_9_at_any_moment_then_resume(options: Options) -> None:
 
 def test_resume_refuses_other_options_and_other_folders(options: Options) -> None:
     folder = train(options)["folder"]
-    with pytest.raises(UserError, match="--epochs was 1, not 3"):  # 3 is the default
-        main(["--resume", folder, "--epochs", "3"])
+    with pytest.raises(UserError, match="--batch_size was 13, not 96"):  # 96 is the default
+        main(["--resume", folder, "--batch_size", "96"])
     with pytest.raises(UserError, match="--lr was 0.001, not 1e-05"):
         train(Options(resume=folder, lr=1e-5))
     with pytest.raises(UserError, match="--resume nowhere: no options.json in it"):
@@ -254,6 +254,18 @@ def test_a_lora_run_is_loaded_and_resumed_from_any_folder(
     assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A lovely film .")]) == before
 
 
+def test_a_log_that_was_emptied_is_told(
+    six_steps: Options, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Unless no line was due yet."""
+    folder = interrupted(replace(six_steps, log_every=3), 2, monkeypatch)
+    train(Options(resume=str(folder)))
+    assert not [warning for warning in recwarn if "are gone" in str(warning.message)]
+    (folder / "log.jsonl").write_text("")
+    with pytest.warns(UserWarning, match="^runs/.*/log.jsonl: its lines up to step 6 are gone$"):
+        train(Options(resume=str(folder)))
+
+
 # ---- what was damaged is refused, or fallen back from
 
 
@@ -287,7 +299,7 @@ def test_a_damaged_checkpoint_is_fallen_back_from(six_steps: Options, stopped: P
     assert same(weights(whole["folder"]), weights(stopped))
     steps = [line["step"] for line in log_lines(stopped)]
     assert steps == [line["step"] for line in log_lines(Path(whole["folder"]))]
-    check_manifest(stopped / "previous")
+    assert not {"previous", "damaged"} & {path.name for path in stopped.iterdir()}
 
 
 def test_the_checkpoint_of_another_run_is_not_taken(stopped: Path) -> None:

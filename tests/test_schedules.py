@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from training.schedules import SCHEDULES
+from training.schedules import SCHEDULES, constant
+from training.warmup import warmed_up_again
 
 
 def test_schedules():
@@ -24,3 +25,11 @@ def test_schedules():
     )
     assert SCHEDULES["cosine"](100, 10)(40, ()) == pytest.approx(0.5 + 0.5 * math.cos(math.pi / 3))
     assert SCHEDULES["constant"](100, 10)(1000, ()) == 1.0
+
+
+def test_a_second_warm_up() -> None:
+    again = warmed_up_again(constant(12, 2), 6, 4)
+    expected = [1 / 2, *[1.0] * 5, 1 / 4, 2 / 4, 3 / 4, 1.0, 1.0, 1.0]
+    assert [again(step, ()) for step in range(12)] == expected
+    never = constant(12, 2)
+    assert warmed_up_again(never, 0, 4) is never

@@ -58,3 +58,7 @@ def test_a_full_disk_is_known_before_the_run(
     train(Options(resume=folder))
     free = 0
     train(Options(resume=folder))
+
+    # Longer it does again, except for what it kept.
+    with pytest.raises(UserError, match="0 MiB free .* may take 27 MiB more"):
+        train(Options(resume=folder, epochs=2))

@@ -191,6 +191,7 @@ DEAD = {
     "runs_dir",
     "resume",
     "save_every",
+    "keep_last",
     "log_every",
     "tensorboard",
 }

@@ -13,6 +13,9 @@
 
 A folder is written beside its final name, synced and renamed into place: a kill at any moment
 leaves the old or the new one. Each has a manifest (manifest.py).
+
+Of a run that has finished last/ holds progress.json and the random states only, since its weights
+are best/'s; --keep_last keeps all of it. previous/ and damaged/ go.
 """
 
 import random
@@ -153,6 +156,31 @@ def save_last(run: Path, pieces: Mapping[str, Any], progress: dict[str, Any]) ->
         write_manifest(new)
 
     replace_folder(run / "last", write, previous=run / "previous")
+
+
+def has_pieces(last: Path) -> bool:
+    """Whether a whole last/ has the pieces' tensors: a finished run has kept them or not."""
+    return (last / "model.safetensors").exists()
+
+
+def clear_checkpoints(run: Path, keep_last: bool) -> None:
+    """Delete what a run that has finished needs no more; last/ stays whole where `keep_last`.
+
+    Predictions and results are written by now. A kill in between leaves some of it, up to the next
+    time that the run is resumed.
+    """
+    last = run / "last"
+    for name in ("previous", "damaged"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    if keep_last or not has_pieces(last):
+        return
+
+    def write(new: Path) -> None:
+        for name in ("progress.json", "random.safetensors"):
+            shutil.copyfile(last / name, new / name)
+        write_manifest(new)
+
+    replace_folder(last, write)
 
 
 def whole_last(run: Path, read: Callable[[Path], Progress]) -> Progress | None:

@@ -46,6 +46,12 @@ class Identity:
     device: str  # with its threads
     kernels: str
 
+    # The run's own, and those that extended it.
+    commands: list[str]
+
+    # Of the options before the run was extended; a kill may have left those in place.
+    options_before: str = ""
+
 
 def new_identity(options_text: str, base: Base) -> dict[str, str]:
     """What a new run records beside its surroundings and data."""
@@ -64,7 +70,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         identity = record(Identity, facts, str(folder / "run.json"), others_too=True)
     except UserError as error:
         raise UserError(f"{error}; {best_is(folder)}") from None
-    if sha256_of(folder / "options.json") != identity.options:
+    if sha256_of(folder / "options.json") not in (identity.options, identity.options_before):
         raise UserError(
             f"--resume {folder}: its options.json was changed since the run began; put it back, or "
             f"begin a new run with @{folder}/options.json"

@@ -157,10 +157,10 @@ def check_outside(outputs: list[Path]) -> None:
                 )
 
 
-def has_finished(folder: Path) -> bool:
-    """Whether a run came to its end once: then run.json has its results."""
+def has_finished(folder: Path, epochs: int) -> bool:
+    """Whether a run of so many epochs came to its end: then run.json has its results."""
     facts = read_json(folder / "run.json")
-    return isinstance(facts, dict) and "best" in facts
+    return isinstance(facts, dict) and "best" in facts and facts.get("epochs") == epochs
 
 
 # ---- after it
@@ -192,7 +192,7 @@ def write_outputs(
         predict_outputs(own, to_predict, model, data[split], console)
 
     place = place_of(outputs)
-    if has_finished(folder):
+    if has_finished(folder, options.epochs):
         print("this run had ended before, so its predictions are not copied again; to do so:")
         print(f"cp {own}/* {place or 'WHERE'}")
         return own

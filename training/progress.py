@@ -27,12 +27,17 @@ class Progress:
 
     run: str = ""  # whose it is, as in run.json
     step: Count = 0  # steps done
+    total: Count = 0  # steps of the whole run
     seconds: Annotated[float, Between(0, 1e12)] = 0.0
     stale: Count = 0  # evaluations since the best one
     best: dict[str, Any] = field(default_factory=dict)  # see Best; empty before an evaluation
     best_manifest: str = ""  # SHA-256 of best/manifest.json: which model it is
     history: list[tuple[Count, float]] = field(default_factory=list)  # (step, overall dev score)
     drawn: dict[str, Count] = field(default_factory=dict)  # task -> examples given out
+
+    # The step from which the rate warmed up anew, as after an extension without the optimizer's
+    # state; 0: it never did.
+    warmed_from: Count = 0
 
     # Since the last line of the log; the sums stay tensors until they are saved.
     sums: dict[str, Any] = field(default_factory=dict)
@@ -50,6 +55,10 @@ class Progress:
         self.counts.clear()
         return found
 
+    def is_over(self, patience: int) -> bool:
+        """Whether no step is to come: all are done, or --patience ran out."""
+        return self.step == self.total or 0 < patience <= self.stale
+
     def to_dict(self) -> dict[str, Any]:
         """As saved in progress.json."""
         return {**asdict(self), "sums": {name: float(value) for name, value in self.sums.items()}}
@@ -58,7 +67,7 @@ class Progress:
 def read_progress(path: Path, run: str, total: int, tasks: Collection[str]) -> Progress:
     """What progress.json holds; UserError where it can't be of this run.
 
-    `total`: the steps of the whole run. `tasks`: those that it trains.
+    `total`: the steps of the whole run, as many as it had or more. `tasks`: those that it trains.
     """
     held = read_record(path, Progress)
     if held.run != run:
@@ -66,8 +75,10 @@ def read_progress(path: Path, run: str, total: int, tasks: Collection[str]) -> P
 
     # What belongs together.
     checked(held.sums, dict[str, float], f"{path}: sums")
-    if held.step > total or any(step > held.step for step, _ in held.history):
-        raise UserError(f"{path}: step {held.step} with later ones, or beyond {total}; damaged?")
+    if not held.step <= held.total <= total:
+        raise UserError(f"{path}: step {held.step} of {held.total}, beyond {total}; damaged?")
+    if any(step > held.step for step in (held.warmed_from, *(step for step, _ in held.history))):
+        raise UserError(f"{path}: step {held.step} with later ones; damaged?")
     if set(held.sums) != set(held.counts):
         raise UserError(f"{path}: sums of {listed(held.sums)}, counts of {listed(held.counts)}")
     if held.step and set(held.drawn) != set(tasks):

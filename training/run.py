@@ -4,8 +4,8 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,35 +21,17 @@ from options import Options
 from storage.files import clear_unfinished, reason_of, write_text
 from storage.json_files import write_json
 from training.best import save_best
-from training.checkpoint import (
-    best_sum,
-    fault_of_best,
-    load_last,
-    recover,
-    save_last,
-    whole_last,
-)
+from training.checkpoint import best_sum, clear_checkpoints, save_last
 from training.console import Console
 from training.environment import check_writable, environment
 from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
 from training.log import Log
-from training.progress import Progress, read_progress
+from training.progress import Progress
+from training.restore import check_start, extended_record, load, stand_of
 from training.signals import Signals, interrupted
 from training.time_left import time_left_of
-
-
-def resumed(options: Options) -> Options:
-    """The options of the run to be resumed; the caller chooses only the device and the files."""
-    given = {}
-    for option in fields(options):
-        value = getattr(options, option.name)
-        if option.name in ("resume", "use_gpu") or value != option.default:
-            given[option.name] = value
-    folder = Path(options.resume or "")
-    own = Options.of_run(folder).of_same_run(given)
-    read_facts(folder)  # refuses edited options before anything is built from them
-    return own
+from training.warmup import Schedule, steps_of_warmup, warmed_up_again
 
 
 def new_folder(options: Options) -> Path:
@@ -108,17 +90,20 @@ class Run:
 
         # Its folder: one that is there, and must be of the same run, or a new one.
         text = options.to_json() + "\n"
-        now = {**environment(device), **facts, **new_identity(text, pieces["model"].base)}
+        here = environment(device)
+        commands = [here.pop("command")]  # and those that extend it later
+        identity = new_identity(text, pieces["model"].base)
+        now = {"commands": commands, **here, **facts, **identity}
         if options.resume:
             self.folder = Path(options.resume)
             take_lock(self.folder)
             self.facts = read_facts(self.folder)
             check_same(self.folder, self.facts, now)
-            self.restore()
+            self.progress = self.restore(now)
         else:
             self.folder = new_folder(options)
             self.facts = now
-            self.progress = Progress(run=now["run"])
+            self.progress = Progress(run=now["run"], total=total)
             self.begin(text)
 
     def begin(self, options_text: str) -> None:
@@ -132,50 +117,24 @@ class Run:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
-    def restore(self) -> None:
-        """Put everything back as the last checkpoint has it; without one the run begins anew."""
-        run, tasks = self.facts["run"], self.options.tasks
-        held = whole_last(self.folder, lambda path: read_progress(path, run, self.total, tasks))
-        self.progress = held or Progress(run=run)
-        if held:
-            self.check_best()
-            load_last(self.folder / "last", self.pieces)
-            self.saved = held.step
-            for task, drawn in held.drawn.items():
-                self.data["train"][task].drawn = drawn
-        else:
-            print(f"{self.folder}: no checkpoint in it, the training begins anew")
-        print(f"resuming {self.folder} after step {self.progress.step}")
+    def restore(self, now: dict[str, Any]) -> Progress:
+        """Go on from the last checkpoint, extended if that is wanted; see restore.py.
 
-    def check_best(self) -> None:
-        """See to it that best/ is whole, now rather than at the end of the run.
-
-        Where it is missing, or newer than the checkpoint, the best of the epochs to come takes its
-        place. UserError where it is damaged, or no epoch is to come.
+        Without a checkpoint the run begins anew. `now`: what a new run would record.
         """
-        best, progress = self.folder / "best", self.progress
-        recover(best)
-        done = progress.step == self.total or self.out_of_patience
-        if not (progress.best or done):
-            return
-
-        # What is wrong with it, if anything; a finished run's may have been merged since.
-        merged = done and self.pieces["model"].merge_wanted
-        expected = progress.best_manifest if progress.best else ""
-        reason, damaged = fault_of_best(best, expected, merged)
-        if not reason:
-            return
-
-        # What becomes of the run then.
-        if done:
-            raise UserError(
-                f"{reason}; the training is over, so nothing replaces it; begin a new run"
-            )
-        coming = "the best of the epochs still to come takes its place"
-        if damaged:
-            raise UserError(f"{reason}; delete {best} and resume: {coming}")
-        print(f"{reason}; {coming}")
-        progress.best, progress.stale = {}, 0
+        merge_wanted = self.pieces["model"].merge_wanted
+        stand = stand_of(self.folder, self.facts, self.options, self.total)
+        if stand:
+            check_start(stand, merge_wanted)
+        self.facts = extended_record(self.folder, self.options, self.facts, now)
+        if stand:
+            progress = load(stand, self.options, self.total, self.pieces, self.data["train"])
+            self.saved = progress.step
+        else:
+            progress = Progress(run=self.facts["run"], total=self.total)
+            print(f"{self.folder}: no checkpoint in it, the training begins anew")
+        print(f"resuming {self.folder} after step {progress.step}")
+        return progress
 
     # ---- from the first step to the last
 
@@ -187,6 +146,10 @@ class Run:
         tasks = self.pieces["model"].tasks
         self.console = Console(done, self.total, self.options.log_every, tasks, self.time_left)
         self.log_file = Log(self.folder, done, self.options.tensorboard)
+        if done >= self.options.log_every and not self.log_file.path.stat().st_size:
+            warnings.warn(
+                f"{self.log_file.path}: its lines up to step {done} are gone", stacklevel=2
+            )
         self.tick = time.monotonic()
         self.began = self.tick - self.progress.seconds
         self.signals.start()
@@ -206,6 +169,12 @@ class Run:
         """What an interrupted run ends with."""
         when = f"after step {self.progress.step} of {self.total}"
         return interrupted(self.folder, when, self.signals.number)
+
+    def warmed_up(self, schedule: Schedule) -> Schedule:
+        """The schedule, with a second warm-up where the run was extended with a new optimizer."""
+        begin = self.progress.warmed_from
+        steps = steps_of_warmup(self.options.warmup, self.total - begin)
+        return warmed_up_again(schedule, begin, steps)
 
     def steps(self) -> range:
         """The steps still to be done."""
@@ -312,7 +281,13 @@ class Run:
         self.tick = time.monotonic()
 
     def finish(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the results and the time to run.json, and return its contents."""
-        self.facts.update(results, seconds=round(time.monotonic() - self.began, 1))
+        """Add the results and the time to run.json, and return its contents.
+
+        With that the run is complete, and what only training needs goes.
+        """
+        self.facts.pop("options_before", None)
+        seconds = round(time.monotonic() - self.began, 1)
+        self.facts.update(results, epochs=self.options.epochs, seconds=seconds)
         write_json(self.folder / "run.json", self.facts)
+        clear_checkpoints(self.folder, self.options.keep_last)
         return self.facts

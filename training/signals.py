@@ -1,7 +1,8 @@
 """Signals that end a run early, and what it says then.
 
-Ctrl-C, SIGTERM (kill, and systems that shut down), SIGHUP (the terminal was closed) and SIGUSR1
-(`sbatch --signal=USR1@120`: two minutes before Slurm's limit) let the run finish its step and save.
+Ctrl-C, SIGTERM (kill, and systems that shut down), SIGHUP (the terminal was closed), SIGUSR1
+(`sbatch --signal=USR1@120`: two minutes before Slurm's limit) and SIGXCPU (the limit of CPU time)
+let the run finish its step and save.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import Any
 from errors import Interrupted
 from training.environment import display_path
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 
 # The second of these has its old meaning. Of a closed terminal bash and the kernel both tell, so
 # that a second SIGHUP is no sign of haste; nor is a second SIGUSR1.

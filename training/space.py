@@ -56,7 +56,7 @@ def check_space(options: Options, pieces: Mapping[str, Any]) -> None:
     needed = needed_space(pieces)
     folder = Path(options.resume or options.runs_dir)
     if options.resume:
-        if has_finished(folder):
+        if has_finished(folder, options.epochs):
             return
         needed -= space_taken(folder)
     check_writable(folder)

@@ -29,6 +29,28 @@ def warmed_up(after: Callable[[int], float], total_steps: int, warmup_steps: int
     return schedule
 
 
+def steps_of_warmup(share: float, steps: int) -> int:
+    """The length of a warm-up over a share of so many steps."""
+    return round(share * steps)
+
+
+def warmed_up_again(schedule: Schedule, begin: int, warmup_steps: int) -> Schedule:
+    """A schedule times a second linear warm-up, of so many steps from the step `begin` on.
+
+    Its first step has 1 / warmup_steps. `begin` of 0: there is none.
+    """
+    if begin == 0:
+        return schedule
+
+    def again(step: int, history: History = ()) -> float:
+        factor = schedule(step, history)
+        if begin <= step < begin + warmup_steps:
+            factor *= (step + 1 - begin) / warmup_steps
+        return factor
+
+    return again
+
+
 def left_over(step: int, total_steps: int, warmup_steps: int) -> float:
     """The share of the steps after the warm-up that is still to come: from 1 down to 0."""
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
