@@ -114,7 +114,12 @@ def predict(model: Model, split: Split) -> Sequence[Any]:
 
     An array; or a list of arrays where each token has one.
     """
-    predictions = split.task.predict(predict_logits(model, split)).numpy()
+    return predictions_of(split, predict_logits(model, split))
+
+
+def predictions_of(split: Split, logits: Tensor) -> Sequence[Any]:
+    """What predict() gives, from all examples' logits."""
+    predictions = split.task.predict(logits).numpy()
 
     # Padding has predictions too; they are cut off where each token has one.
     lengths = [len(split.sequences(index)[0]) for index in range(len(split))]

@@ -167,6 +167,8 @@ ALIVE: dict[str, list[dict]] = {
     "seed": [{"seed": 7}],
     "precision": [{"precision": "bf16"}],
     "model": [{"model": "other"}],
+    "limit": [{"limit": 11}],
+    "train_fraction": [{"train_fraction": 0.3}],
     "drop_leaks": [{"drop_leaks": True, "files": {"sst_train": "leaky.csv"}}],
     "files": [
         {"files": {"sst_train": "unequal-sst.csv"}},
@@ -186,6 +188,7 @@ DEAD = {
     "lora_merge",
     "use_gpu",
     "data_dir",
+    "test",
     "predictions",
     "name",
     "runs_dir",
