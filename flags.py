@@ -134,6 +134,16 @@ def new_parser(description: str) -> _Parser:
     )
 
 
+def page_parser(page: str) -> _Parser:
+    """A parser of a script's own, whose `--help` shows a page and then the flags."""
+    parser = new_parser(page)
+    parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(
+        prog, max_help_position=28, width=WIDTH
+    )
+    parser.add_argument("-h", "--help", action="help", help="this")
+    return parser
+
+
 def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -> _Parser:
     """A parser with a group a section and a flag an option, each in its first spelling."""
     parser = new_parser(description)
@@ -293,6 +303,8 @@ def spelled(word: str) -> list[str]:
     name, equals, value = word[2:].partition("=")
     # Both --a-b and --a_b are taken; the parser knows the one with underscores.
     name = name.replace("-", "_")
+    if name in PRESETS:
+        raise UserError(f"{word}: takes no value; it stands for {PRESETS[name]}")
     # An alias may stand for a flag with a value; what was typed behind it goes to the last word.
     if name in ALIASES:
         *before, last = ALIASES[name].split()

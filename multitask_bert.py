@@ -152,11 +152,9 @@ class MultitaskBERT(CourseFaces, nn.Module):
     def predict(
         self, name: str, texts: Iterable[str | tuple[str, ...]], probabilities: bool = False
     ) -> list[Any]:
-        """Classes of sentences; 0.0 / 1.0 or similarities of pairs of sentences.
+        """Classes of sentences; 0.0 / 1.0 or similarities of pairs; a list where tokens have one.
 
-        A list of numbers each, where a task has one a token. With `probabilities` each text's: of
-        all classes, a list as a row of scikit-learn's predict_proba; of a duplicate, one number.
-        UserError where the task has none.
+        With `probabilities` all classes' in a list, or a duplicate's; UserError where none are.
         """
         task = self.task_named(name)
         if probabilities and not task.probabilities:

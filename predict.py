@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 from datasets import Split, load_split
 from errors import UserError, run_main
 from evaluation import flat, measure, predict_logits, predictions_of
-from flags import WIDTH, expand, file_flags, full_help, gathered, new_parser, settings, unknown
+from flags import expand, file_flags, full_help, gathered, page_parser, settings, unknown
 from multitask_bert import MultitaskBERT
 from options import Options
 from tasks import Task, overall
@@ -255,12 +254,8 @@ def request_of(flags: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def read_arguments(argv: list[str]) -> dict[str, Any]:
     """What the command line gives: `run`, `probabilities`, and options under their names."""
-    parser = new_parser(__doc__)
-    parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(
-        prog, max_help_position=28, width=WIDTH
-    )
+    parser = page_parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="a run's folder, or a saved model's")
-    parser.add_argument("-h", "--help", action="help", help="this")
     for f in fields(Options):
         if f.name in OPTIONS:
             parser.add_argument(f"--{f.name}", help=full_help(f), **settings(f))

@@ -14,21 +14,28 @@ import contextlib
 import difflib
 import os
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from errors import UserError, listed
 from options import Options
 from storage.files import check_regular, reason_of
-from tasks import TASKS
+from tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[1]
 BESIDE = ROOT / "data"  # the scripts
 BUILT_IN = BESIDE / "builtin"
 SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx", ".zip", ".tar", ".tgz", ".gz")
-BEGINNINGS = [task.files.split("{}")[0].lower() for task in TASKS.values()]
-STEMS = tuple(stem for stem in BEGINNINGS if stem)  # every name begins with an empty one
+
+
+def stems_of(tasks: Iterable[Task]) -> tuple[str, ...]:
+    """How the names of tasks' files begin; nothing, with which any name does, is no beginning."""
+    beginnings = [task.files.split("{}")[0].lower() for task in tasks]
+    return tuple(stem for stem in beginnings if stem)
+
+
+STEMS = stems_of(TASKS.values())
 
 
 def splits_of(options: Options) -> tuple[str, ...]:
