@@ -70,6 +70,8 @@ HINTS = {
     "gradient_accumulation_steps": "accumulation",
     "max_len": "max_length",
     "max_seq_length": "max_length",
+    "max_samples": "limit",
+    "max_train_samples": "limit",
     # Of the model.
     "dropout": "hidden_dropout_prob",
     "attention_probs_dropout_prob": "attention_dropout_prob",

@@ -172,6 +172,13 @@ def predict_with(
 
 def predict_file(model: MultitaskBERT, job: Job, split: Split, probabilities: bool) -> dict:
     """Predict a file's rows and write that; the measures of those rows that have a label."""
+    # A task may score itself, and may have nothing to be written.
+    results: dict[str, Any] = {}
+    if job.task.evaluate and job.reading == "dev":
+        results = job.task.evaluate(model, split)
+    if job.task.evaluate and job.out is None:
+        return results
+
     logits = predict_logits(model, split)
     predictions = predictions_of(split, logits)
     ids = [example.id for example in split.examples]
@@ -180,14 +187,12 @@ def predict_file(model: MultitaskBERT, job: Job, split: Split, probabilities: bo
     if probabilities and job.table and job.task.probabilities:
         write_probabilities(job.table, ids, job.task.probabilities(logits).numpy())
 
-    # A task that scores itself needs every label.
+    # All others are scored where rows have a label.
     labelled = places_of_labels(split)
-    if not labelled:
-        return {}
-    if job.task.evaluate:
-        return job.task.evaluate(model, split) if len(labelled) == len(split) else {}
-    labels = flat([split.examples[place].label for place in labelled])
-    return measure(job.task, flat([predictions[place] for place in labelled]), labels)
+    if labelled and not job.task.evaluate:
+        labels = flat([split.examples[place].label for place in labelled])
+        results = measure(job.task, flat([predictions[place] for place in labelled]), labels)
+    return results
 
 
 def places_of_labels(split: Split) -> list[int]:
