@@ -211,7 +211,9 @@ class DataOptions(Section):
 
     # Read.
     data_dir: str = declare(
-        "data", "where the tasks' files are; the built-in corpus if none of them is there"
+        "data",
+        "where the tasks' files are; without data/ here those beside the scripts, and the built-in "
+        "corpus if there are none",
     )
     files: Files = declare((), "single files elsewhere")
     test: bool = declare(True, "read and predict test files, or --no-test")

@@ -1,11 +1,12 @@
 """Predict with a run's best model, and score what has labels; nothing is trained.
 
-    python predict.py RUN                     # the dev and test files of the run's tasks
-    python predict.py RUN --sst_test new.csv  # this file alone; labels and ids may be missing
-    python predict.py RUN --probabilities     # beside each prediction file a table of these
+    python predict.py RUN                     # the run's dev and test files
+    python predict.py RUN --sst_test new.csv  # this file alone
+    python predict.py RUN --probabilities     # with tables of probabilities
 
-RUN is a run's folder or a saved model's. A file that was named is written to
-predictions/<its name>-<task>-output.csv, all others where a run copies its predictions to.
+RUN is a run's folder or a saved model's. A file that is named may lack labels
+and ids; its predictions go to predictions/<its name>-<task>-output.csv, all
+others to where a run copies its own.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -159,7 +160,7 @@ def predict_with(
     splits = [load_split(job.path, job.task, job.reading, options, model.tokenizer) for job in jobs]
 
     print(f"model: {folder}")
-    print(f"{'task':<7}{'rows':>6}{'labels':>8}  {'score':<14}  {'beside it':<14} file")
+    print(f"{'task':<7}{'rows':>6}{'labels':>7}  {'score':<14} {'beside it':<14} file")
     scores = {}
     for job, split in zip(jobs, splits, strict=True):
         results = predict_file(model, job, split, probabilities)
@@ -212,8 +213,8 @@ def row_of(job: Job, split: Split, results: Mapping[str, Any]) -> str:
         beside = f"macro F1 {results['macro_f1']:.3f}"
     elif "spearman" in results:
         beside = f"Spearman {results['spearman']:.3f}"
-    counts = f"{len(split):>6}{len(places_of_labels(split)):>8}"
-    return f"{job.task.title:<7}{counts}  {score:<14}  {beside:<14} {job.path.name}"
+    counts = f"{len(split):>6}{len(places_of_labels(split)):>7}"
+    return f"{job.task.title:<7}{counts}  {score:<14} {beside:<14} {job.path.name}"
 
 
 def say_results(

@@ -1,12 +1,12 @@
 """Check the prediction files, and zip them with the code for the course's grader.
 
-    python prepare_submit.py                    # the six files in predictions/
-    python prepare_submit.py RUN                # those of a run
-    python prepare_submit.py --part 1           # what classifier.py wrote, of both modes
-    python prepare_submit.py --name ANDREWID    # all in a folder ANDREWID/, as CMU wants it
+    python prepare_submit.py                  # the six files in predictions/
+    python prepare_submit.py RUN              # those of a run
+    python prepare_submit.py --part 1         # classifier.py's, of both modes
+    python prepare_submit.py --name ANDREWID  # all in a folder, as CMU wants it
 
-The zip holds the code and predictions/; no weights, data or runs. Where a prediction file does not
-fit the data, each fault is a line, and nothing is written.
+The zip holds the code and predictions/; no weights, data or runs. Where a
+prediction file does not fit the data, a line says how, and nothing is written.
 """
 
 if __name__ == "__main__":  # before the slow imports

@@ -4,6 +4,8 @@ import csv
 import json
 import shlex
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,16 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import classifier
+import prepare_submit
+from datasets import Split
 from errors import UserError
 from evaluation import predict_logits
+from examples import Example
 from multitask_bert import MultitaskBERT, build
 from multitask_classifier import main as train_main
 from multitask_classifier import train
 from options import Options
-from predict import main, read_arguments
+from predict import Job, main, read_arguments, row_of
 from tasks import TASKS
 
 TASKS_OF_RUN = ("sst", "para", "sts")
@@ -248,6 +253,14 @@ def test_what_is_refused(run: Path, line: str, message: str) -> None:
     assert Path("good.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("script", [main, prepare_submit.main])
+def test_a_script_s_help_fits(script: Callable, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        script(["--help"])
+    printed = capsys.readouterr().out
+    assert "RUN" in printed and max(map(len, printed.splitlines())) <= 80
+
+
 def test_no_run() -> None:
     with pytest.raises(UserError, match="no model in it; expected a run folder"):
         main(["nowhere"])
@@ -272,6 +285,15 @@ def test_what_makes_no_sense_beside_option_test(line: str, message: str) -> None
 def test_part_1_is_tested_run_by_run() -> None:
     with pytest.raises(UserError, match="part 1 has two models, each tested by: python predict.py"):
         classifier.main(["--option", "test"])
+
+
+def test_the_table_fits() -> None:
+    """The longest name of the course's, and a correlation below zero."""
+    path = Path(TASKS["cfimdb"].files.format("test-student"))
+    task = replace(TASKS["cfimdb"], metric_name="Pearson")
+    split = Split(task, [Example("a", ("x",), 1.0)] * 9, [], [])
+    results = {"score": -0.5, "spearman": -0.5}
+    assert len(row_of(Job(task, "test", path, False, None), split, results)) == 80
 
 
 # ---- probabilities
