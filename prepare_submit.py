@@ -106,8 +106,8 @@ def check_file(path: Path, task: Task, data: Path, ids: list[str]) -> None:
         lines[identity] = line
         if identity != ids[line - 2]:
             raise UserError(
-                f"{path}:{line}: id {identity}, expected {ids[line - 2]}; the ids must have the "
-                f"order of {data}"
+                f"{path}:{line}: id {identity}, expected {ids[line - 2]}; no row may be missing, "
+                f"and all must have the order of {data}"
             )
         try:
             task.labels.parse(value)
@@ -153,13 +153,14 @@ def check_all(files: dict[Path, tuple[str, str]], data_dir: str) -> None:
         )
     ids = {place: ids_of(path, TASKS[place[0]], place[1]) for place, path in paths.items()}
 
+    print(f"checking the predictions in {next(iter(files)).parent}")
     faults = 0
     for path, place in files.items():
         try:
             if not path.exists():
                 raise UserError(f"{path}: not there; {writer_of(path)}")
             check_file(path, TASKS[place[0]], paths[place], ids[place])
-            print(f"{path}: {len(ids[place])} predictions, as in {paths[place].name}")
+            print(f"  {path.name}: {len(ids[place])} predictions")
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             faults += 1
