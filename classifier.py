@@ -42,6 +42,11 @@ def options_for(task: str, options: Options, flags: dict[str, Any]) -> Options:
 def main(argv: list[str]) -> None:
     """The command line."""
     flags = read_flags(argv, __doc__.split("\n\n")[0])
+    if flags.get("option") == "test":
+        raise UserError(
+            "--option test: part 1 has two models, each tested by: "
+            "python predict.py runs/<date>-sst-classifier"
+        )
     options = options_of(flags)
     if options.resume:
         raise UserError(

@@ -36,6 +36,13 @@ from tokenizer import BertTokenizer
 CACHE = Path(".cache")  # of token ids
 
 
+def seeds(task: Task, seed: int) -> list[int]:
+    """The seeds of what is random in a task's data, another for each task."""
+    # Python's own hash of a string differs from process to process; sha256 does not.
+    name = hashlib.sha256(task.name.encode()).digest()
+    return [seed, int.from_bytes(name[:4], "big")]
+
+
 @dataclass
 class Split:
     """The examples of one task and split, tokenised, with an endless reader over them.
@@ -97,10 +104,8 @@ class Split:
     def permutation(self, turn: int) -> np.ndarray:
         """The order of one pass over the data; the last one asked for is kept."""
         if turn not in self._order:
-            # Python's own hash of a string differs from process to process; sha256 does not.
-            name = hashlib.sha256(self.task.name.encode()).digest()
-            seeds = [self.seed, int.from_bytes(name[:4], "big"), turn]
-            self._order = {turn: np.random.default_rng(seeds).permutation(len(self))}
+            draws = np.random.default_rng([*seeds(self.task, self.seed), turn])
+            self._order = {turn: draws.permutation(len(self))}
         return self._order[turn]
 
     def draw(self, count: int) -> list[int]:
@@ -155,6 +160,16 @@ def texts_to_encode(
     return [(sentence,) for text in texts for sentence in text]
 
 
+def split_of_texts(
+    task: Task, texts: list[tuple[str, ...]], options: Options, tokenizer: BertTokenizer
+) -> Split:
+    """A reader of texts that come from no file, and have no labels."""
+    examples = [Example("", text, None) for text in texts]
+    to_encode = texts_to_encode(task, texts, options)
+    encoded = tokenizer.encode_batch(to_encode, options.max_length)
+    return make_split(task, examples, [Tokens(ids, types) for ids, types in encoded], options)
+
+
 @dataclass(frozen=True)
 class DataFile:
     """A file as it was read."""
@@ -164,14 +179,20 @@ class DataFile:
     examples: list[Example]
 
 
-def read_file(path: Path, task: Task, split: str) -> DataFile:
-    """Read one file; UserError names the line where something is wrong."""
+def read_file(path: Path, task: Task, split: str, limit: int = 0) -> DataFile:
+    """Read one file, and keep the first `limit` examples of it, 0: all.
+
+    UserError names the line where something is wrong, in all of the file.
+    """
     # A task may bring a reader of its own, for files in another format.
     if task.read:
-        return DataFile(path, sha256_of(path), task.read(path, task, split))
-    digest = hashlib.sha256()
-    examples = read_examples(path, task, split, digest)
-    return DataFile(path, digest.hexdigest(), examples)
+        examples = task.read(path, task, split)
+        sha256 = sha256_of(path)
+    else:
+        digest = hashlib.sha256()
+        examples = read_examples(path, task, split, digest)
+        sha256 = digest.hexdigest()
+    return DataFile(path, sha256, examples[:limit] if limit else examples)
 
 
 def encode_file(file: DataFile, task: Task, options: Options, tokenizer: BertTokenizer) -> Split:
@@ -185,8 +206,8 @@ def encode_file(file: DataFile, task: Task, options: Options, tokenizer: BertTok
 def load_split(
     path: Path, task: Task, split: str, options: Options, tokenizer: BertTokenizer
 ) -> Split:
-    """Read and tokenise one file."""
-    return encode_file(read_file(path, task, split), task, options, tokenizer)
+    """Read and tokenise one file, up to --limit; `split` as for read_examples."""
+    return encode_file(read_file(path, task, split, options.limit), task, options, tokenizer)
 
 
 def load_task(
@@ -194,12 +215,14 @@ def load_task(
 ) -> dict[str, Split]:
     """Read and tokenise a task's files, {split: path}, and say what train shares with the others.
 
-    With `drop_leaks` that is left out of train.
+    With `drop_leaks` that is left out of train; of the rest `train_fraction` is kept.
     """
-    files = {split: read_file(path, task, split) for split, path in paths.items()}
+    files = {split: read_file(path, task, split, options.limit) for split, path in paths.items()}
     say_same_files(task, files)
     if "train" in files:
         files["train"] = checked_for_leaks(task, files, options.drop_leaks)
+        if options.train_fraction < 1:
+            files["train"] = share_of(files["train"], task, options)
     return {split: encode_file(file, task, options, tokenizer) for split, file in files.items()}
 
 
@@ -236,4 +259,18 @@ def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> 
         raise UserError(
             f"--drop_leaks leaves nothing of {train.path}: all of it stands in dev or test too"
         )
+    return replace(train, examples=kept)
+
+
+def share_of(train: DataFile, task: Task, options: Options) -> DataFile:
+    """A random --train_fraction of train, one example at least, in the order of the file.
+
+    The same seed draws the same; a smaller share is part of a larger one.
+    """
+    every = len(train.examples)
+    count = max(1, round(options.train_fraction * every))
+    # The last seed keeps these draws apart from the shuffles of all passes.
+    order = np.random.default_rng([*seeds(task, options.seed), 0, 1]).permutation(every)
+    kept = [train.examples[place] for place in sorted(order[:count])]
+    print(f"{task.name}: {count} of {every} training examples (--train_fraction)")
     return replace(train, examples=kept)

@@ -184,10 +184,10 @@ def check_value(f: "Field[Any]", value: Any) -> None:
     if not has_kind(value, kind):
         raise UserError(f"--{f.name} {shown(value, repr)}: expected {EXPECTED[kind]}")
     if kind is str:
-        check_text(f.name, value)
+        check_typed(f.name, value)
     if kind == Files:
         for name, path in value:
-            check_text(name, path)
+            check_typed(name, path)
     if kind in (int, float):
         check_number(f.name, value, rules)
 
@@ -201,7 +201,7 @@ def check_number(name: str, value: float, rules: Rules) -> None:
         raise UserError(f"--{name} {shown(value)}: expected {rules.range()}")
 
 
-def check_text(name: str, text: str) -> None:
+def check_typed(name: str, text: str) -> None:
     """UserError where a text is empty, or can be neither a file's name nor shown.
 
     The command line hands bytes of a name that are no UTF-8 on as lone surrogates.

@@ -123,7 +123,12 @@ def predict(model: Model, split: Split, seen: Seen = nobody) -> Sequence[Any]:
 
     An array; or a list of arrays where each token has one.
     """
-    predictions = split.task.predict(predict_logits(model, split, seen)).numpy()
+    return predictions_of(split, predict_logits(model, split, seen))
+
+
+def predictions_of(split: Split, logits: Tensor) -> Sequence[Any]:
+    """What predict() gives, from all examples' logits."""
+    predictions = split.task.predict(logits).numpy()
 
     # Padding has predictions too; they are cut off where each token has one.
     lengths = [len(split.sequences(index)[0]) for index in range(len(split))]

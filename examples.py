@@ -9,7 +9,7 @@ dropped.
 import csv
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,17 +116,22 @@ def check_cells(cells: list[str], names: list[str], path: Path, first: int, last
 
 
 def read_rows(
-    path: Path, columns: list[str], digest: "hashlib._Hash | None" = None
+    path: Path,
+    columns: list[str],
+    digest: "hashlib._Hash | None" = None,
+    optional: Collection[str] = (),
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Each row's last line and its cells in these columns; `digest` takes the file's bytes.
 
-    UserError where `columns` are not all there, or the file is no table.
+    UserError where `columns` are not all there, or the file is no table; the `optional` ones among
+    them may be missing.
     """
     # The csv module counts the lines that it gets, and keeps line breaks inside quotes.
     reader = csv.reader(read_lines(path, digest), delimiter="\t", strict=True)
     line = 0  # the last one that was read well
     try:
         names = next(reader, [])
+        columns = [column for column in columns if column in names or column not in optional]
         check_header(names, columns, path, reader.line_num)
         places = {column: names.index(column) for column in columns}
         line = reader.line_num
@@ -182,32 +187,45 @@ def parse_label(text: str, task: Task, where: str) -> Any:
         raise UserError(f'{where}: {task.label} is "{text}", {error}') from None
 
 
+def columns_of(task: Task, split: str) -> tuple[list[str], list[str]]:
+    """The columns that are read of a file, and which of them it may lack; see read_examples."""
+    columns = ["id", *task.columns]
+    if split == "test":
+        return columns, []
+    columns.append(task.label)
+    return columns, ["id", task.label] if split == "new" else []
+
+
 def read_examples(
     path: str | Path, task: Task, split: str, digest: "hashlib._Hash | None" = None
 ) -> list[Example]:
     """All examples of a file, in its order; UserError names the line where something is wrong.
 
-    `split` "test" asks for no labels and keeps every row; elsewhere a row without a label is
-    skipped and counted. `digest` takes the file's bytes as they are read, all of them.
+    `split` "train" and "dev" ask for labels: a row without one is skipped and counted. "test" asks
+    for none, reads none, and keeps every row. "new", a file to be predicted, keeps every row too,
+    and reads the labels that are there; its rows are numbered from 1 where it has no column id.
+    `digest` takes the file's bytes as they are read, all of them.
     """
     path = Path(path)
-    labelled = split != "test"
-    # A test file may lack the label column, so it is not asked for there.
-    columns = ["id", *task.columns]
-    if labelled:
-        columns.append(task.label)
+    columns, optional = columns_of(task, split)
+    labelled = split not in ("test", "new")
 
     examples: list[Example] = []
     lines: dict[str, int] = {}  # where each id stands
     unlabelled = 0
-    for line, row in read_rows(path, columns, digest):
+    numbered = False
+    for line, row in read_rows(path, columns, digest, optional):
         # The course's own files have a few such rows.
-        if labelled and not row[task.label].strip():
+        text = row.get(task.label, "").strip()
+        if labelled and not text:
             unlabelled += 1
             continue
         where = f"{path}:{line}"
 
         # Ids tie predictions to rows on the leaderboard: each must occur once.
+        if "id" not in row:
+            numbered = True
+            row["id"] = str(len(examples) + 1)
         identity, texts = parse_texts(row, task, where)
         if identity in lines:
             raise UserError(
@@ -215,8 +233,8 @@ def read_examples(
             )
         lines[identity] = line
 
-        # Labels that a test file has all the same are not read.
-        label = parse_label(row[task.label], task, where) if labelled else None
+        # A file may lack the labels of some rows, or of all.
+        label = parse_label(row[task.label], task, where) if text else None
         examples.append(Example(identity, texts, label))
 
     # A file of which nothing is left is the wrong one, or asked for as the wrong split.
@@ -224,4 +242,6 @@ def read_examples(
         raise UserError(f"{path}: no rows with {'a label' if labelled else 'text'} in it")
     if unlabelled:
         print(f"{one_line(str(path))}: skipped {unlabelled} rows without a label")
+    if numbered:
+        print(f"{one_line(str(path))}: has no column id: its rows are numbered from 1")
     return examples

@@ -55,6 +55,11 @@ ALIASES = {
     "model_name": "--model",
 }
 
+# What stands for several flags; those typed beside it win.
+PRESETS = {
+    "smoke": "--limit 32 --epochs 1 --steps_per_epoch 3 --name smoke",
+}
+
 # What people type and is no flag: what they are told.
 HINTS = {
     # Of training.
@@ -65,6 +70,8 @@ HINTS = {
     "gradient_accumulation_steps": "accumulation",
     "max_len": "max_length",
     "max_seq_length": "max_length",
+    "max_samples": "limit",
+    "max_train_samples": "limit",
     # Of the model.
     "dropout": "hidden_dropout_prob",
     "attention_probs_dropout_prob": "attention_dropout_prob",
@@ -115,11 +122,11 @@ def file_flags() -> dict[str, str]:
     return texts
 
 
-def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -> _Parser:
-    """A parser with a group a section and a flag an option, each in its first spelling."""
+def new_parser(description: str) -> _Parser:
+    """A parser without flags."""
     # SUPPRESS leaves out what was not typed, so that a resumed run can tell it from a default.
     # No abbreviations: a new option would change what an old command means.
-    parser = _Parser(
+    return _Parser(
         description=description,
         usage=argparse.SUPPRESS,
         add_help=False,
@@ -127,6 +134,21 @@ def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -
         argument_default=argparse.SUPPRESS,
         formatter_class=_formatter,
     )
+
+
+def page_parser(page: str) -> _Parser:
+    """A parser of a script's own, whose `--help` shows a page and then the flags."""
+    parser = new_parser(page)
+    parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(
+        prog, max_help_position=28, width=WIDTH
+    )
+    parser.add_argument("-h", "--help", action="help", help="this")
+    return parser
+
+
+def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -> _Parser:
+    """A parser with a group a section and a flag an option, each in its first spelling."""
+    parser = new_parser(description)
     for name in sections:
         group = parser.add_argument_group(f"{title(name)} ({name})")
         for f in fields(SECTIONS[name]):
@@ -162,7 +184,23 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
         return {"choices": rules.choices, "nargs": "?", "const": rules.bare}
     if rules.choices:
         return {"choices": rules.choices}
-    return {"type": kind, "metavar": {int: "INT", float: "NUMBER", str: "TEXT"}[kind]}
+    if kind is str:
+        return {"metavar": "TEXT"}
+    return {"type": number(kind), "metavar": {int: "INT", float: "NUMBER"}[kind]}
+
+
+def number(kind: type) -> Callable[[str], Any]:
+    """What argparse calls for a number; Python alone would read 1_0, and other scripts' digits."""
+
+    def check(word: str) -> Any:
+        try:
+            if word.isascii() and "_" not in word:
+                return kind(word)
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"invalid {kind.__name__} value: {word!r}")
+
+    return check
 
 
 def per_task_word(table: Mapping[str, Any]) -> Callable[[str], str]:
@@ -230,6 +268,8 @@ def overview(description: str) -> str:
         "@FILE reads flags from a text file, @FILE.json the options of a run",
         f"also taken: {' '.join(f'--{alias}' for alias in ALIASES)}",
         "of 2024: --fine-tune-mode last-linear-layer, --fine-tune-mode full-model",
+        "--smoke, a complete run in seconds, stands for:",
+        f"    {PRESETS['smoke']}",
     ]
     return "\n".join(lines)
 
@@ -265,6 +305,8 @@ def spelled(word: str) -> list[str]:
     name, equals, value = word[2:].partition("=")
     # Both --a-b and --a_b are taken; the parser knows the one with underscores.
     name = name.replace("-", "_")
+    if name in PRESETS:
+        raise UserError(f"{word}: takes no value; it stands for {PRESETS[name]}")
     # An alias may stand for a flag with a value; what was typed behind it goes to the last word.
     if name in ALIASES:
         *before, last = ALIASES[name].split()
@@ -277,6 +319,7 @@ def spelled(word: str) -> list[str]:
 def expand(argv: list[str]) -> list[str]:
     """The words with @files read, aliases replaced and flags in the parser's spelling."""
     words: list[str] = []
+    presets: list[str] = []  # stand first, so that all else wins
     # What is still to be looked at, the next one last, each with the files that it was read from.
     todo: list[tuple[str, tuple[Identity, ...]]] = [(word, ()) for word in reversed(argv)]
     seen = 0
@@ -289,11 +332,13 @@ def expand(argv: list[str]) -> list[str]:
         if word.startswith("@"):
             inner, itself = words_of_file(word[1:], reading)
             todo += [(one, (*reading, itself)) for one in reversed(inner)]
+        elif word.startswith("--") and word[2:] in PRESETS:
+            presets += PRESETS[word[2:]].split()
         elif word.startswith("--"):
             words += spelled(word)
         else:
             words.append(word)
-    return words
+    return [*presets, *words]
 
 
 def words_of_file(path: str, reading: tuple[Identity, ...]) -> tuple[list[str], Identity]:
@@ -353,17 +398,21 @@ def plain_words(name: str, words: Sequence[str]) -> Sequence[str]:
     return words
 
 
-def unknown(word: str) -> UserError:
-    """The error for a word that is no flag and no value of one."""
+def all_flags() -> list[str]:
+    """The names of all flags but aliases."""
+    return [*(f.name for f in fields(Options) if f.name != "files"), *file_flags()]
+
+
+def unknown(word: str, flags: Collection[str]) -> UserError:
+    """The error for a word that is none of the flags, and no value of one."""
     if not word.startswith("-"):
         return UserError(f"{word}: no flag, and no flag's value; --help lists the flags")
 
     # A hint by hand is better than the nearest spelling.
     typed = word.partition("=")[0]
     name = typed.lstrip("-").replace("-", "_")
-    flags = [f.name for f in fields(Options) if f.name != "files"]
-    near = difflib.get_close_matches(name, [*flags, *file_flags()], 1)
-    if name in HINTS:
+    near = difflib.get_close_matches(name, flags, 1)
+    if HINTS.get(name) in flags:
         near = [HINTS[name]]
     advice = f"did you mean --{near[0]}?" if near else "--help lists the flags"
     return UserError(f"{typed}: no such flag; {advice}")
@@ -379,14 +428,17 @@ def read_flags(argv: list[str], description: str) -> dict[str, Any]:
     show_help(words, description)
     found, rest = make_parser(description).parse_known_args(words)
     if rest:
-        raise unknown(rest[0])
+        raise unknown(rest[0], all_flags())
+    return gathered(vars(found))
 
-    # Back under the options' names: files gathered into one, words by task into one text.
+
+def gathered(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was parsed under the options' names: files in one, words by task as one text."""
     kinds = {f.name: f.type for f in fields(Options)}
     names_of_files = file_flags()
     given: dict[str, Any] = {}
     files: dict[str, str] = {}
-    for name, value in vars(found).items():
+    for name, value in found.items():
         if name in names_of_files:
             files[name] = value
         elif kinds.get(name) is PerTask:

@@ -20,15 +20,14 @@ from adapters.wrap import Adapter, fits, partial_state
 from base_bert import BertConfig
 from bert import FEED_FORWARDS, BertModel
 from course.faces import CourseFaces
-from datasets import make_split, texts_to_encode
+from datasets import split_of_texts
 from errors import UserError
-from evaluation import predict
-from examples import Example
+from evaluation import predict, predict_logits
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
 from model_folder import Base, check_base, find_saved, read_options, write_base, write_options
 from options import Options
-from packing import Batch, Packed, Tokens, pack
+from packing import Batch, Packed, pack
 from storage.tensor_files import read_tensors, shapes_of, write_tensors
 from tasks import Task, tasks_of
 from text.texts import as_tuples
@@ -150,20 +149,22 @@ class MultitaskBERT(CourseFaces, nn.Module):
             )
         return self.tasks[name]
 
-    def predict(self, name: str, texts: Iterable[str | tuple[str, ...]]) -> list[Any]:
-        """Classes of sentences; 0.0 / 1.0 or similarities of pairs of sentences.
+    def predict(
+        self, name: str, texts: Iterable[str | tuple[str, ...]], probabilities: bool = False
+    ) -> list[Any]:
+        """Classes of sentences; 0.0 / 1.0 or similarities of pairs; a list where tokens have one.
 
-        A list of numbers each, where a task has one a token.
+        With `probabilities` all classes' in a list, or a duplicate's; UserError where none are.
         """
         task = self.task_named(name)
+        if probabilities and not task.probabilities:
+            raise UserError(f"{name}: {task.title} has no probabilities, only predictions")
         tuples = as_tuples(texts, len(task.columns), name)
         if not tuples:
             return []
-        examples = [Example("", text, None) for text in tuples]
-        to_encode = texts_to_encode(task, tuples, self.options)
-        encoded = self.tokenizer.encode_batch(to_encode, self.options.max_length)
-        tokens = [Tokens(ids, types) for ids, types in encoded]
-        split = make_split(task, examples, tokens, self.options)
+        split = split_of_texts(task, tuples, self.options, self.tokenizer)
+        if probabilities and task.probabilities:
+            return task.probabilities(predict_logits(self, split)).tolist()
         return [prediction.tolist() for prediction in predict(self, split)]
 
     # ---- saving and loading

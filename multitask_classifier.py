@@ -25,14 +25,15 @@ from torch import Tensor, nn
 from datasets import CACHE, Data, Split, load_task
 from errors import UserError, run_main
 from evaluation import evaluate
-from flags import parse
+from flags import options_of, read_flags
 from losses.extras import add_terms, make_extras
 from multitask_bert import MultitaskBERT, build, peak_rate
 from options import Options, pick
+from predict import predict_with, request_of
 from pretrained import default_pretrained
 from storage.files import clear_unfinished
 from streams import lasting_streams
-from text.data_files import SPLITS, download_command, find_files
+from text.data_files import find_files, say_where, splits_of
 from training.best import merge_best
 from training.checkpoint import seed_everything
 from training.console import as_time
@@ -251,22 +252,16 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
     """All files of all tasks, checked and tokenised, and their facts for run.json."""
     clear_unfinished(CACHE)
     paths, built_in = find_files(options)
-    if built_in:
-        line = "=" * 80
-        place = Path(options.data_dir)
-        print(
-            f"{line}\nNo real data in {place.absolute()}: this run uses the BUILT-IN CORPUS.\n"
-            "Its scores say nothing about SST, Quora or STS.\n"
-            f"To fetch the course's data: {download_command(place)}\n{line}"
-        )
-    data: Data = {split: {} for split in SPLITS}
+    say_where(options, built_in)
+    splits = splits_of(options)
+    data: Data = {split: {} for split in splits}
     read: dict[str, dict[str, str]] = {}  # of each file, for run.json
     for name in options.tasks:
-        own = {split: paths[name, split] for split in SPLITS}
+        own = {split: paths[name, split] for split in splits}
         for split, part in load_task(own, model.tasks[name], options, model.tokenizer).items():
             data[split][name] = part
             read[f"{name}_{split}"] = {"path": display_path(own[split]), "sha256": part.sha256}
-        counts = ", ".join(f"{len(data[split][name])} {split}" for split in SPLITS)
+        counts = ", ".join(f"{len(data[split][name])} {split}" for split in splits)
         print(f"{name}: {counts} examples")
     return data, {"built_in_corpus": built_in, "data": read}
 
@@ -308,7 +303,11 @@ def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    train(parse(argv, __doc__.split("\n\n")[0]), whole=True)
+    flags = read_flags(argv, __doc__.split("\n\n")[0])
+    if flags.get("option") == "test":
+        predict_with(*request_of(flags))
+    else:
+        train(options_of(flags), whole=True)
 
 
 if __name__ == "__main__":

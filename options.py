@@ -211,11 +211,25 @@ class DataOptions(Section):
 
     # Read.
     data_dir: str = declare(
-        "data", "where the tasks' files are; the built-in corpus if none of them is there"
+        "data",
+        "where the tasks' files are; without data/ here those beside the scripts, and the built-in "
+        "corpus if there are none",
     )
     files: Files = declare((), "single files elsewhere")
+    test: bool = declare(True, "read and predict test files, or --no-test")
+
+    # Less than all of it.
     drop_leaks: bool = declare(
         False, "drop training examples that dev or test hold; a line says how many"
+    )
+    limit: int = declare(
+        0, "at most so many examples of each file; the first ones, 0: all", least=0, most=NEVER
+    )
+    train_fraction: float = declare(
+        1.0,
+        "share of the training examples; drawn by the seed, a smaller share is part of a larger",
+        above=0,
+        most=1,
     )
 
     # Longer sequences than 512 have no position embedding in BERT.
@@ -254,8 +268,9 @@ class RunOptions(Section):
     # What trains, and on what.
     option: str = declare(
         "finetune",
-        "what trains; finetune: the whole model, pretrain: the heads on a frozen BERT",
-        choices=("finetune", "pretrain"),
+        "what trains; finetune: the whole model, pretrain: the heads on a frozen BERT, test: "
+        "nothing, what predict.py does with --model RUN",
+        choices=("finetune", "pretrain", "test"),
     )
     seed: int = declare(11711, "of everything random", least=0, most=2**32 - 1)
     use_gpu: bool = declare(False, "run on CUDA")
@@ -438,6 +453,15 @@ CONFLICTS = (
         lambda o: o.swiglu_start == "random" and (o.lora or o.option == "pretrain"),
         "--swiglu_start random starts layers afresh, which --lora and --option pretrain keep "
         "frozen: drop one",
+    ),
+    Conflict(
+        lambda o: o.option == "test",
+        "--option test trains nothing; it is for the command line: --option test --model RUN",
+    ),
+    # Files of a split that is not read.
+    Conflict(
+        lambda o: not o.test and any("_test" in name for name, _ in o.files),
+        "--no-test leaves the test files out, but one was named: drop either",
     ),
     # Layers asked for in heads that have none.
     Conflict(

@@ -53,12 +53,25 @@ def argmax(logits: Tensor) -> Tensor:
 
 def positive(logits: Tensor) -> Tensor:
     """[B, 1] -> [B], 1.0 where the probability is above a half: the course's sigmoid().round()."""
-    return logits.squeeze(1).float().sigmoid().round()
+    return of_positive(logits).round()
 
 
 def similarity(logits: Tensor) -> Tensor:
     """[B, 1] -> [B], 0 to 5: five times the sigmoid (supervised.similarity_cross_entropy's map)."""
     return supervised.HIGHEST_SIMILARITY * logits.squeeze(1).float().sigmoid()
+
+
+def of_classes(logits: Tensor) -> Tensor:
+    """[B, classes] -> [B, classes], fp64: the probability of each class.
+
+    fp64, so that the largest is never level with the next one.
+    """
+    return logits.double().softmax(1)
+
+
+def of_positive(logits: Tensor) -> Tensor:
+    """[B, 1] -> [B], the probability that is rounded by positive()."""
+    return logits.squeeze(1).float().sigmoid()
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,8 @@ class Task:
     metric_name: str
     counts: Callable[[float], float]  # the metric as it counts in the overall score
     header: str  # of the prediction file's second column; "" where there is no such file
+    # [B, outputs] -> [B, classes], or [B] of the one that is asked for; None: there are none.
+    probabilities: Callable[[Tensor], Tensor] | None = None
     # What a task may do in its own way; None: as all others.
     read: Callable[..., list] | None = None  # examples.read_examples's
     change: Callable[[Batch], Batch] | None = None  # a last change of a batch, such as masking
@@ -144,6 +159,7 @@ def sentiment(name: str, title: str, files: str, classes: int) -> Task:
         metric_name="accuracy",
         counts=identity,
         header="Predicted_Sentiment",
+        probabilities=of_classes,
     )
 
 
@@ -163,6 +179,7 @@ TASKS = {
         metric_name="accuracy",
         counts=identity,
         header="Predicted_Is_Paraphrase",
+        probabilities=of_positive,
     ),
     "sts": Task(
         name="sts",

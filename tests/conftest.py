@@ -11,6 +11,7 @@ from bert import BertModel
 from errors import UserError
 from options import Options
 from pretrained import find_embedded
+from text import data_files
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +27,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests interrupt themselves, even where the suite runs behind a `&`, which ignores Ctrl-C."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_data_beside_the_scripts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A developer's own data/ changes no test."""
+    nowhere = tmp_path_factory.getbasetemp() / "nowhere"
+    monkeypatch.setattr(data_files, "BESIDE", nowhere)
 
 
 @pytest.fixture(scope="session")

@@ -358,6 +358,7 @@ PIECES = replace(
     outputs=2,
     loss=token_loss,
     predict=lambda logits: logits.argmax(-1),
+    probabilities=None,
     header="Predicted_Pieces",
     pipeline=TokenPipeline,
 )
@@ -448,6 +449,7 @@ MLM = replace(
     labels=NoLabels(),
     loss=token_loss,
     metric_name="log-likelihood",
+    probabilities=None,
     header="",
     read=read_lines,
     change=mask,

@@ -45,6 +45,15 @@ def test_flags_that_are_given_win_though_they_equal_a_default(options: Options) 
     assert Path("predictions/last-linear-layer-cfimdb-test-out.csv").exists()
 
 
+def test_a_smoke_run(options: Options) -> None:
+    short = {"epochs": 3, "steps_per_epoch": 0, "batch_size": 96}  # the defaults
+    classifier.main([*flags(replace(options, **short)), "--smoke", "--limit", "6"])  # type: ignore[arg-type]
+    for folder in (next(Path("runs").glob(f"*-{task}-smoke")) for task in ("sst", "cfimdb")):
+        held = json.loads((folder / "options.json").read_text())
+        assert (held["limit"], held["epochs"], held["steps_per_epoch"]) == (6, 1, 3)
+        assert len(list((folder / "predictions").iterdir())) == 2
+
+
 def test_what_stops_the_second_run_stops_the_first(options: Options, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dev.csv: two prediction files would be one"):
         classifier.main([*flags(options), "--predictions", "out/{split}.csv"])

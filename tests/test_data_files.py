@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ from errors import UserError
 from options import Options
 from tasks import TASKS
 from text import data_files
-from text.data_files import BUILT_IN, SPLITS, STEMS, data_in, download_command, find_files
+from text.data_files import (
+    BUILT_IN,
+    SPLITS,
+    STEMS,
+    data_in,
+    download_command,
+    find_files,
+    say_where,
+)
 
 
 def touch(
@@ -108,6 +117,58 @@ def test_files_of_a_task_that_does_not_run():
             UserError, match=f"^--{name} x.csv: that task does not run; .* sst para$"
         ):
             find_files(Options(tasks=("sst", "para"), files={name: "x.csv"}))
+
+
+def test_test_files_may_be_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "data", "sst", "para", "sts", splits=("train", "dev"))
+    touch(tmp_path / "data", "sst", splits=("test",))
+    with pytest.raises(UserError) as caught:
+        find_files(Options())
+    assert str(caught.value).startswith("missing 2 of 9 data files in data: quora-test-student.csv")
+    assert str(caught.value).endswith(" --out data, or leave them out: --no-test")
+    assert len(find_files(Options(test=False))[0]) == 6
+    # What predict.py asks for.
+    found, _ = find_files(Options(), ("dev", "test"), optional=("test",))
+    assert set(found) == {("sst", "dev"), ("sst", "test"), ("para", "dev"), ("sts", "dev")}
+    (tmp_path / "data" / "sts-dev.csv").unlink()
+    with pytest.raises(
+        UserError, match="^missing 1 of 9 data files in data: sts-dev.csv; .* data$"
+    ):
+        find_files(Options(), tuple(SPLITS), optional=("test",))
+    with pytest.raises(UserError, match="^missing 3 of 9 .*: quora-test.* --out data$"):
+        find_files(Options())
+
+
+def test_data_beside_the_scripts(tmp_path, monkeypatch, capsys):
+    """It is read where one stands in a folder without data/, and nobody named another."""
+    beside, here = tmp_path / "project" / "data", tmp_path / "here"
+    beside.mkdir(parents=True)
+    here.mkdir()
+    monkeypatch.setattr(data_files, "BESIDE", beside)
+    monkeypatch.chdir(here)
+    assert find_files(Options())[1]  # none there either
+    expected = touch(beside, "sst", "para", "sts")
+    paths, built_in = find_files(Options())
+    assert (paths, built_in) == (expected, False)
+    say_where(Options(), built_in)
+    assert capsys.readouterr().out == (
+        f"no data/ here, so the data is that beside the scripts:\n  {beside}\n"
+    )
+    # Some missing there are not quietly the built-in ones.
+    expected["sst", "dev"].unlink()
+    assert refusal(Options()).startswith(f"missing 1 of 9 data files in {beside}: ids-sst-dev.csv")
+    with pytest.raises(UserError, match="missing 9 of 9 data files in mine"):
+        find_files(Options(data_dir="mine"))
+    (here / "data").mkdir()
+    assert find_files(Options())[1]
+
+
+def test_a_task_whose_files_begin_with_the_split(monkeypatch):
+    """As "{}.csv": an empty beginning is none, or every file would look like data."""
+    assert "" not in STEMS and not data_files.looks_like_data("download.py")
+    task = replace(TASKS["sst"], files="{}.csv")
+    assert data_files.stems_of([task, TASKS["sts"]]) == ("sts-",)
 
 
 # ---- what stands in the usual folder

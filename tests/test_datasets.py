@@ -1,6 +1,7 @@
 """Files read and tokenised, what train shares with dev and test, batches."""
 
 import hashlib
+import itertools
 import math
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +79,57 @@ def test_load_split(tmp_path, monkeypatch, tokenizer):
         assert batch.owners.tolist() == [place for place in range(3) for _ in range(each)]
     short = load_split(path, sts, "test", Options(max_length=4), tokenizer)
     assert len(short.tokens[0]) == 4
+
+
+# ---- a part of the examples
+
+
+def test_the_first_examples_of_each_file(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"text {i}\t{i}" for i in range(5)]
+    paths = paths_of(tmp_path, "sst", train=rows, dev=["old\t", *rows[3:]], test=rows[:2])
+    found = load_task(paths, TASKS["sst"], Options(limit=2), tokenizer)
+    ids = {split: [example.id for example in part.examples] for split, part in found.items()}
+    assert ids == {
+        "train": ["train0", "train1"],
+        "dev": ["dev1", "dev2"],
+        "test": ["test0", "test1"],
+    }
+    assert found["train"].sha256 == hashlib.sha256(paths["train"].read_bytes()).hexdigest()
+    # What is wrong further down is still found.
+    paths["train"].write_text(paths["train"].read_text() + "x\ttext\t9\n")
+    with pytest.raises(UserError, match="train.csv:7: sentiment is"):
+        load_task(paths, TASKS["sst"], Options(limit=2), tokenizer)
+
+
+def test_a_share_of_train(tmp_path, monkeypatch, tokenizer, capsys):
+    """Drawn by the seed and the task; a smaller one is part of a larger, in the file's order."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"text {i}\t{i % 2}" for i in range(40)]
+
+    def ids(task: str, **given: Any) -> list[str]:
+        paths = paths_of(tmp_path, task, train=rows, dev=["other\t1"])
+        found = load_task(paths, TASKS[task], Options(**given), tokenizer)
+        assert len(found["dev"]) == 1
+        return [example.id for example in found["train"].examples]
+
+    whole = ids("sst")
+    assert whole == [f"train{i}" for i in range(40)]
+    capsys.readouterr()
+    shares = [ids("sst", train_fraction=share) for share in (0.001, 0.1, 0.5, 0.9, 1.0)]
+    assert [len(share) for share in shares] == [1, 4, 20, 36, 40]
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "sst: 4 of 40 training examples (--train_fraction)"
+    )
+    for smaller, larger in itertools.pairwise(shares):
+        assert set(smaller) < set(larger)
+        assert smaller == [name for name in whole if name in smaller]
+    assert ids("sst", train_fraction=0.5) == shares[2] != whole[:20]
+    assert ids("sst", train_fraction=0.5, seed=1) != shares[2]
+    assert ids("cfimdb", train_fraction=0.5) != shares[2]
+    # Of what --limit leaves.
+    both = ids("sst", train_fraction=0.5, limit=10)
+    assert len(both) == 5 and set(both) < set(whole[:10])
 
 
 # ---- what train shares with dev and test

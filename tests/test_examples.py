@@ -63,6 +63,24 @@ def test_other_order_of_columns(write):
     assert read_examples(path, STS, "train") == [Example("a", ("x", "y"), 4.6)]
 
 
+def test_a_file_to_be_predicted(write, capsys):
+    """Every row, the labels that are there, and numbers where it has no ids."""
+    path = write("sentiment\tsentence\n\tx\n\n4\ty\n \tz\n")
+    rows = [Example("1", ("x",), None), Example("2", ("y",), 4.0), Example("3", ("z",), None)]
+    assert read_examples(path, SST, "new") == rows
+    assert capsys.readouterr().out == f"{path}: has no column id: its rows are numbered from 1\n"
+    assert read_examples(write("id\tsentence\nA\tx\n"), SST, "new") == [Example("a", ("x",), None)]
+    assert capsys.readouterr().out == ""
+    for text, message in (
+        ("id\tsentence\n\tx\n", "some.csv:2: id is empty"),
+        ("sentence\tsentiment\nx\t4.5\n", 'some.csv:2: sentiment is "4.5", expected a whole'),
+        ("id\tsentiment\na\t4\n", "some.csv:1: no column sentence; found id, sentiment"),
+        ("id\tid\tsentence\na\tb\tc\n", "some.csv:1: 2 columns have the name id"),
+        ("sentence\n", "some.csv: no rows with text in it"),
+    ):
+        assert refusal(write(text), SST, "new").startswith(message)
+
+
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_rows_without_a_label_are_skipped_and_counted(write, split, capsys):
     # What is skipped is not checked further.

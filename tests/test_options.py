@@ -220,6 +220,8 @@ RANGES: dict[str, tuple[str, list]] = {
     "clip": ("0 to 1000000000", [-0.1, 1e300]),
     "max_length": ("3 to 512", [2, 513]),
     "sampling_exponent": ("-10 to 10", [-10.1, 11]),
+    "limit": ("0 to 1000000000", [-1, 2**31]),
+    "train_fraction": ("above 0, at most 1", [0, -0.1, 1.01]),
     "seed": ("0 to 4294967295", [-1, 2**32, 10**400]),
 }
 
@@ -292,6 +294,14 @@ PAIRS: list[tuple[dict, str]] = [
     ),
     ({**AFRESH, "lora": True}, FROZEN),
     ({**AFRESH, "option": "pretrain"}, FROZEN),
+    (
+        {"option": "test"},
+        "--option test trains nothing; it is for the command line: --option test --model RUN",
+    ),
+    (
+        {"test": False, "files": {"sst_dev": "a", "sst_test_out": "b"}},
+        "--no-test leaves the test files out, but one was named: drop either",
+    ),
     (
         {"head": "linear", "rmsnorm": "heads"},
         "--head linear has no norm: use --rmsnorm encoder, not heads",

@@ -29,6 +29,7 @@ from losses import extras
 from multitask_bert import build
 from multitask_classifier import MultitaskBERT, train
 from options import Options
+from predict import predict_with
 from tasks import TASKS
 from tests import newcomers
 from tests.multitask import ADAPTER_FILES, DEV_FILES
@@ -229,7 +230,14 @@ def test_a_task_with_a_label_a_token(
     lines = Path("predictions/pieces-test-output.csv").read_text().splitlines()
     assert lines[0] == "id \t Predicted_Pieces "
     assert set(lines[1].split(" , ")[1].split()) <= {"0", "1"}
-    model = MultitaskBERT.load(next(Path("runs").glob("*-newcomer")))
+    folder = next(Path("runs").glob("*-newcomer"))
+    before = {path: path.read_bytes() for path in Path("predictions").iterdir()}
+    assert set(predict_with(str(folder), {}, probabilities=True)) == {"sst_dev", "pieces_dev"}
+    after = {path: path.read_bytes() for path in Path("predictions").iterdir()}
+    tables = {f"predictions/sst-{split}-output-probabilities.csv" for split in ("dev", "test")}
+    assert {str(path) for path in after.keys() - before.keys()} == tables
+    assert all(after[path] == text for path, text in before.items())
+    model = MultitaskBERT.load(folder)
     pieces = model.tokenizer(["a fine film"])["input_ids"][0]
     assert [len(row) for row in model.predict("pieces", ["a fine film"])] == [len(pieces) - 2]
 
@@ -254,6 +262,12 @@ def test_masked_language_modelling_is_a_task(
     scores = whole["best"]["scores"]
     assert scores["mlm"] < -5 and not Path("predictions/mlm-dev-output.csv").exists()
     assert MultitaskBERT.load(folder).predict("sts", [("A film .", "A film .")])
+    again = predict_with(folder, {})
+    assert {name: found["score"] for name, found in again.items()} == {
+        "mlm_dev": scores["mlm"],
+        "sts_dev": scores["sts"],
+    }
+    assert not Path("predictions/mlm-dev-output.csv").exists()
 
 
 def test_a_fourth_task(

@@ -3,6 +3,7 @@ every option is alive. Stopping and resuming: test_run.py.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, fields, replace
@@ -46,7 +47,7 @@ def flags(options: Options) -> list[str]:
     line = []
     for name, value in asdict(options).items():
         if isinstance(value, bool):
-            line += [f"--{name}"] if value else []
+            line += [f"--{name}" if value else f"--no-{name}"]
         elif value is not None and value != getattr(Options, name):
             line += [f"--{name}", *([str(value)] if not isinstance(value, tuple) else value)]
     return line
@@ -109,6 +110,30 @@ def test_the_built_in_corpus_is_announced(options: Options, capsys: pytest.Captu
     assert json.loads((Path(result["folder"]) / "run.json").read_text())["built_in_corpus"] is True
 
 
+def test_a_run_of_few_examples_keeps_its_predictions(
+    options: Options, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(train(replace(options, limit=5))["folder"])
+    printed = capsys.readouterr().out
+    assert "sst: 5 train, 5 dev, 5 test examples" in printed
+    assert f"predictions kept in {folder}/predictions\n  not copied: --limit leaves" in printed
+    assert not list(Path("predictions").iterdir())
+    lines = (folder / "predictions" / "sst-test-output.csv").read_text().splitlines()
+    assert len(lines) == 6
+
+
+def test_a_run_without_test_files(options: Options) -> None:
+    shutil.copytree(options.data_dir, "mine", ignore=shutil.ignore_patterns("*test*"))
+    options = replace(options, data_dir="mine")
+    with pytest.raises(UserError, match=r"missing 3 of 9 .* or leave them out: --no-test$"):
+        train(options)
+    folder = Path(train(replace(options, test=False))["folder"])
+    assert {path.name for path in Path("predictions").iterdir()} == {
+        f"{task}-dev-output.csv" for task in LEADERBOARD
+    }
+    assert len(json.loads((folder / "run.json").read_text())["data"]) == 6
+
+
 def test_what_a_kill_left_in_the_cache_is_cleared(options: Options) -> None:
     Path(".cache").mkdir()
     Path(".cache", UNFINISHED.format("0123456789abcdef")).write_bytes(b"half")
@@ -167,6 +192,8 @@ ALIVE: dict[str, list[dict]] = {
     "seed": [{"seed": 7}],
     "precision": [{"precision": "bf16"}],
     "model": [{"model": "other"}],
+    "limit": [{"limit": 11}],
+    "train_fraction": [{"train_fraction": 0.3}],
     "drop_leaks": [{"drop_leaks": True, "files": {"sst_train": "leaky.csv"}}],
     "files": [
         {"files": {"sst_train": "unequal-sst.csv"}},
@@ -186,6 +213,7 @@ DEAD = {
     "lora_merge",
     "use_gpu",
     "data_dir",
+    "test",
     "predictions",
     "name",
     "runs_dir",

@@ -5,54 +5,93 @@ data. A name looks like data if it ends as tables and archives do (.csv, .zip) o
 files do, in letters of either case; what a download left unfinished (.part) and hidden files do
 not. Folders in it are looked into too, as an archive may have brought one. A folder that can't be
 looked into is refused: there might be data in it.
+
+The usual folder is data/ of the folder that one stands in, or where that has none, the one beside
+the scripts.
 """
 
 import contextlib
 import difflib
 import os
 import shlex
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from errors import UserError, listed
 from options import Options
 from storage.files import check_regular, reason_of
-from tasks import TASKS
+from tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[1]
-BUILT_IN = ROOT / "data" / "builtin"
+BESIDE = ROOT / "data"  # the scripts
+BUILT_IN = BESIDE / "builtin"
 SPLITS = {"train": "train", "dev": "dev", "test": "test-student"}
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx", ".zip", ".tar", ".tgz", ".gz")
-STEMS = tuple(task.files.split("{}")[0].lower() for task in TASKS.values())
 
 
-def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
+def stems_of(tasks: Iterable[Task]) -> tuple[str, ...]:
+    """How the names of tasks' files begin; nothing, with which any name does, is no beginning."""
+    beginnings = [task.files.split("{}")[0].lower() for task in tasks]
+    return tuple(stem for stem in beginnings if stem)
+
+
+STEMS = stems_of(TASKS.values())
+
+
+def splits_of(options: Options) -> tuple[str, ...]:
+    """The splits that a run reads."""
+    return ("train", "dev", "test") if options.test else ("train", "dev")
+
+
+def is_usual(folder: Path) -> bool:
+    """Whether a data folder is the one that is meant where nobody names one."""
+    return folder == Path(Options.data_dir)
+
+
+def data_folder(options: Options) -> Path:
+    """The folder that the tasks' files are looked for in."""
+    folder = Path(options.data_dir)
+    if is_usual(folder) and not os.path.lexists(folder) and data_in(BESIDE):
+        return BESIDE
+    return folder
+
+
+def find_files(
+    options: Options, splits: Collection[str] | None = None, optional: Collection[str] = ()
+) -> tuple[dict[tuple[str, str], Path], bool]:
     """The file of every (task, split), and whether they are the built-in corpus.
 
-    UserError, which says what was seen, where some are there and some not, or not as they should.
+    `splits`: those that are wanted, by default a run's; files of the `optional` ones among them are
+    left out where they are not there. UserError, which says what was seen, where some are there and
+    some not, or not as they should.
     """
     check_names(options)
-    folder = Path(options.data_dir)
+    folder = data_folder(options)
+    wanted = splits_of(options) if splits is None else splits
     # A path given for one file wins over the folder.
     paths: dict[tuple[str, str], Path] = {}
     given = False
     for task in options.tasks:
-        for split, suffix in SPLITS.items():
+        for split in wanted:
             named = options.file(f"{task}_{split}")
             if named:
                 given = True
                 check_given(f"--{task}_{split}", Path(named))
-            paths[task, split] = Path(named or folder / TASKS[task].files.format(suffix))
+            usual = folder / TASKS[task].files.format(SPLITS[split])
+            paths[task, split] = Path(named or usual)
 
     # Where all are there, each must be a regular file.
-    missing = [path for path in paths.values() if fault(path)]
-    if not missing:
-        for path in paths.values():
+    missing = {place: path for place, path in paths.items() if fault(path)}
+    needed = [path for (_, split), path in missing.items() if split not in optional]
+    if not needed:
+        there = {place: path for place, path in paths.items() if place not in missing}
+        for path in there.values():
             check_regular(path)
-        return paths, False
+        return there, False
 
     # Only where nobody asked for other data, and none is there, does the built-in corpus stand in.
     seen = data_in(folder)
-    if folder == Path(Options.data_dir) and not given and not seen:
+    if is_usual(folder) and not given and not seen:
         built_in = {
             (task, split): BUILT_IN / TASKS[task].files.format(SPLITS[split])
             for task, split in paths
@@ -62,10 +101,27 @@ def find_files(options: Options) -> tuple[dict[tuple[str, str], Path], bool]:
     # What was seen there instead, what is missing, and the command that fetches it.
     others = [name for name in seen if folder / name not in paths.values()]
     instead = f", which holds {listed(others, 3)}" if others else ""
+    without = ""
+    if splits is None and all(split == "test" for _, split in missing):
+        without = ", or leave them out: --no-test"
     raise UserError(
-        f"missing {len(missing)} of {len(paths)} data files in {folder}{instead}: "
-        f"{listed(map(with_fault, missing))}; fetch them: {download_command(folder)}"
+        f"missing {len(needed)} of {len(paths)} data files in {folder}{instead}: "
+        f"{listed(map(with_fault, needed))}; fetch them: {download_command(folder)}{without}"
     )
+
+
+def say_where(options: Options, built_in: bool) -> None:
+    """Say it where the data is not that of the folder which the options name."""
+    folder = data_folder(options)
+    if built_in:
+        line = "=" * 80
+        print(
+            f"{line}\nNo real data in {folder.absolute()}: this run uses the BUILT-IN CORPUS.\n"
+            "Its scores say nothing about SST, Quora or STS.\n"
+            f"To fetch the course's data: {download_command(folder)}\n{line}"
+        )
+    elif folder != Path(options.data_dir):
+        print(f"no {options.data_dir}/ here, so the data is that beside the scripts:\n  {folder}")
 
 
 def check_names(options: Options) -> None:
@@ -151,12 +207,12 @@ def download_command(folder: Path) -> str:
     """The command that fetches the course's data into a folder, from wherever one stands."""
     # The script as one would type it from here, or its whole path where it lies elsewhere.
     script = ROOT / "data" / "download.py"
-    shown = os.path.relpath(script)
-    if shown.startswith(".."):
-        shown = str(script)
+    typed = os.path.relpath(script)
+    if typed.startswith(".."):
+        typed = str(script)
 
     # It writes beside itself unless told otherwise.
-    command = ["python", shown]
+    command = ["python", typed]
     if folder.absolute() != script.parent:
         command += ["--out", str(folder)]
     return shlex.join(command)

@@ -24,8 +24,8 @@ from storage.files import (
 )
 from storage.json_files import read_json
 from tasks import TASKS, tasks_of
-from text.data_files import SPLITS, find_files
-from text.prediction_files import prediction_file, write_predictions
+from text.data_files import SPLITS, data_folder, find_files, splits_of
+from text.prediction_files import is_ours, prediction_file, write_predictions
 from training.console import Console
 from training.environment import check_writable, display_path
 from training.manifest import NAME as MANIFEST
@@ -55,9 +55,10 @@ def output_path(options: Options, task: str, split: str) -> Path:
 def outputs_of(options: Options) -> list[Output]:
     """The prediction files of a run; tasks without a header have none."""
     names = [name for name, task in tasks_of(options).items() if task.header]
+    splits = [split for split in splits_of(options) if split != "train"]
     return [
         Output(name, split, prediction_file(name, split), output_path(options, name, split))
-        for split in ("dev", "test")
+        for split in splits
         for name in names
     ]
 
@@ -77,9 +78,14 @@ def identity(path: Path) -> object:
 def inputs_of(options: Options) -> list[Path]:
     """The files that a run reads, those of other tasks in its data folder, and its weights."""
     paths, _ = find_files(options)
-    files = list(paths.values())
+    return [*paths.values(), *kept_files(options)]
+
+
+def kept_files(options: Options) -> list[Path]:
+    """All tasks' files in a run's data folder, there or not, and its pretrained weights."""
+    files = []
     for task in TASKS.values():
-        files += [Path(options.data_dir) / task.files.format(word) for word in SPLITS.values()]
+        files += [data_folder(options) / task.files.format(word) for word in SPLITS.values()]
     with contextlib.suppress(UserError):  # building the model will say it
         folder = find_pretrained(options.model, local_only=True)
         files += [folder / name for name in MODEL_FILES]
@@ -92,11 +98,19 @@ def check_outputs(*runs: Options) -> None:
     That is what they read, another one's predictions, and whatever a run's folder holds. Else
     the folders are there, cleared of what killed runs left.
     """
-    # What is there already is looked at before anything is made.
     outputs = [output.copy for options in runs for output in outputs_of(options)]
+    check_places(outputs, [path for options in runs for path in inputs_of(options)])
+
+
+def check_places(outputs: list[Path], inputs: list[Path]) -> None:
+    """UserError where these outputs can't be written, or would replace what must stay.
+
+    Else their folders are there, cleared of what killed runs left.
+    """
+    # What is there already is looked at before anything is made.
     for path in outputs:
         check_replaceable(path)
-    check_apart(outputs, [path for options in runs for path in inputs_of(options)])
+    check_apart(outputs, inputs)
     check_outside(outputs)
     for path in outputs:
         check_predictions(path)
@@ -139,7 +153,7 @@ def check_predictions(path: Path) -> None:
         return
     with open_regular(path) as file:
         first = file.readline(200)
-    if first.strip() and not (first.startswith(b"id") and b"Predicted_" in first):
+    if first.strip() and not is_ours(first):
         raise UserError(
             f"{path}: is there, but is no prediction file, so it is not replaced; "
             "name another file, or delete it"
@@ -189,9 +203,15 @@ def write_outputs(
                 write_bytes(own / output.name, read_bytes(ready, LARGEST_TEXT))
             elif output.split == split:
                 to_predict.append(output)
-        predict_outputs(own, to_predict, model, data[split], console)
+        predict_outputs(own, to_predict, model, data.get(split, {}), console)
 
     place = place_of(outputs)
+    if options.limit:
+        print(
+            f"predictions kept in {own}\n"
+            "  not copied: --limit leaves most rows out, so they are incomplete"
+        )
+        return own
     if has_finished(folder, options.epochs):
         print("this run had ended before, so its predictions are not copied again; to do so:")
         print(f"cp {own}/* {place or 'WHERE'}")

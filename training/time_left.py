@@ -11,7 +11,7 @@ PREDICTED_SHARE = 0.25
 
 def time_left_of(data: Data, steps: int, epoch: int) -> "TimeLeft":
     """The TimeLeft of a run on these data."""
-    tokens = {split: count_tokens(data[split].values()) for split in ("dev", "test")}
+    tokens = {split: count_tokens(data.get(split, {}).values()) for split in ("dev", "test")}
     return TimeLeft(steps, epoch, tokens)
 
 
