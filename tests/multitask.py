@@ -33,8 +33,9 @@ WORDS = [
 ]
 BASE = Options(tasks=("sst", "para", "sts"), precision="fp32")
 ENCODINGS = ("cross", "bi")
-# What is saved of a model whose encoder is frozen.
-ADAPTER_FILES = {"options.json", "base.json", "adapter.safetensors", "manifest.json"}
+# What is saved of a model whose encoder is frozen, and where LoRA is beside it.
+FROZEN_FILES = {"options.json", "base.json", "heads.safetensors", "manifest.json"}
+LORA_FILES = FROZEN_FILES | {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def make(folder: Path, **change: object) -> MultitaskBERT:

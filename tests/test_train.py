@@ -20,7 +20,7 @@ from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from storage.files import UNFINISHED, sha256_of
 from tasks import LEADERBOARD
-from tests.multitask import ADAPTER_FILES
+from tests.multitask import LORA_FILES
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,7 +123,7 @@ def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> Non
 
 def test_lora_is_saved_small_and_merges(options: Options) -> None:
     plain = Path(train(replace(options, lora=True))["folder"])
-    assert {p.name for p in (plain / "best").iterdir()} == ADAPTER_FILES
+    assert {p.name for p in (plain / "best").iterdir()} == LORA_FILES
     merged = Path(train(replace(options, lora=True, lora_merge=True, name="merged"))["folder"])
     assert (merged / "best" / "model.safetensors").exists()
     texts = [("A lovely film .",), ("It is not good , sadly .",)]
