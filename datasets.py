@@ -52,6 +52,7 @@ class Split:
     seed: int = 0
     drawn: int = 0
     sha256: str = ""  # of the file that it was read from
+    in_train: int = 0  # examples of another split that stand in train too
     _order: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -145,6 +146,7 @@ class DataFile:
     path: Path
     sha256: str  # of the bytes that were read
     examples: list[Example]
+    in_train: int = 0  # examples of another split that stand in train too
 
 
 def read_file(path: Path, task: Task, split: str) -> DataFile:
@@ -162,7 +164,8 @@ def encode_file(file: DataFile, task: Task, options: Options, tokenizer: BertTok
     # Token ids depend on how pairs are encoded, so the cache is asked for the texts as encoded.
     texts = texts_to_encode(task, [example.texts for example in file.examples], options)
     encoded = tokenize(texts, tokenizer, options.max_length, CACHE)
-    return replace(make_split(task, file.examples, encoded, options), sha256=file.sha256)
+    split = make_split(task, file.examples, encoded, options)
+    return replace(split, sha256=file.sha256, in_train=file.in_train)
 
 
 def load_split(
@@ -182,7 +185,7 @@ def load_task(
     files = {split: read_file(path, task, split) for split, path in paths.items()}
     say_same_files(task, files)
     if "train" in files:
-        files["train"] = checked_for_leaks(task, files, options.drop_leaks)
+        files = checked_for_leaks(task, files, options.drop_leaks)
     return {split: encode_file(file, task, options, tokenizer) for split, file in files.items()}
 
 
@@ -197,21 +200,22 @@ def say_same_files(task: Task, files: Mapping[str, DataFile]) -> None:
             )
 
 
-def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> DataFile:
-    """The file of train, without what dev or test hold too if `drop`; a line says how much it is.
+def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> dict[str, DataFile]:
+    """The files, each with how much of it stands in train too; a line says so where any does.
 
-    UserError where nothing is left.
+    If `drop`, train comes without that; UserError where nothing is left.
     """
     train = files["train"]
     others = {split: file.examples for split, file in files.items() if split != "train"}
     counts, places = shared(train.examples, others)
+    counted = {split: replace(file, in_train=counts.get(split, 0)) for split, file in files.items()}
     if not places:
-        return train
+        return counted
     found = " and ".join(f"{n} of {len(others[split])} {split}" for split, n in counts.items())
     line = f"{task.name}: {found} examples stand in train too"
     if not drop:
         print(f"{line}; --drop_leaks leaves them out of train")
-        return train
+        return counted
 
     print(f"{line}; left out {len(places)} of {len(train.examples)} from train")
     kept = [example for place, example in enumerate(train.examples) if place not in places]
@@ -219,4 +223,4 @@ def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> 
         raise UserError(
             f"--drop_leaks leaves nothing of {train.path}: all of it stands in dev or test too"
         )
-    return replace(train, examples=kept)
+    return {**counted, "train": replace(train, examples=kept)}

@@ -17,7 +17,6 @@ A frozen encoder with adapters that PEFT does not know has neither of the two in
 """
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor
 from adapters.wrap import fits
 from errors import UserError
 from options import Options
-from pretrained import find_best, has_one_of, hub_id, hub_snapshot
+from pretrained import find_best, has_one_of, hub_id, hub_snapshot, is_hub_id
 from storage.files import read_text, write_text
 from storage.json_files import read_record, write_json
 from storage.tensor_files import read_tensors, write_tensors
@@ -65,7 +64,7 @@ def find_saved(name: str | Path) -> Path:
     """
     if os.path.isdir(name):
         folder = find_best(Path(name))
-    elif is_hub_id(str(name)):
+    elif "/" in str(name) and is_hub_id(str(name)):
         folder = fetch_saved(str(name))
     else:
         folder = Path(name)
@@ -81,11 +80,6 @@ def find_saved(name: str | Path) -> Path:
             "commit that its run.json names"
         )
     return folder
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a text is USER/NAME, and no path in a folder that is here."""
-    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not os.path.exists(name.split("/")[0])
 
 
 def fetch_saved(name: str) -> Path:

@@ -39,6 +39,7 @@ from training.environment import display_path, keep_freed_memory, pick_device, p
 from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
 from training.lock import locks_released
+from training.model_card import save_run
 from training.named_state import NamedState
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, has_finished, write_outputs
@@ -48,6 +49,7 @@ from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
 from training.signals import resumable
 from training.space import check_space
+from training.start import model_under, start_from
 from training.surgery import COMBINERS
 from training.warmup import Schedule
 
@@ -170,10 +172,13 @@ def train(options: Options) -> dict[str, Any]:
     seed_everything(options.seed)
     keep_freed_memory()
     settle_arithmetic()
-    model = build(options).to(device)
+    model = build(options)
+    started_from = start_from(model, options.init) if options.init else ""
+    model.to(device)
     model.compute_dtype = pick_dtype(options.precision, device)
     data, facts = load_data(options, model)
     facts["dtype"] = str(model.compute_dtype)
+    facts["init"] = started_from
     training = data["train"]
     learner = make_learner(options, model, training)
     hooks = make_hooks(model, options)
@@ -259,12 +264,17 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
             f"To fetch the course's data: {download_command(place)}\n{line}"
         )
     data: Data = {split: {} for split in SPLITS}
-    read: dict[str, dict[str, str]] = {}  # of each file, for run.json
+    read: dict[str, dict[str, Any]] = {}  # of each file, for run.json
     for name in options.tasks:
         own = {split: paths[name, split] for split in SPLITS}
         for split, part in load_task(own, model.tasks[name], options, model.tokenizer).items():
             data[split][name] = part
-            read[f"{name}_{split}"] = {"path": display_path(own[split]), "sha256": part.sha256}
+            read[f"{name}_{split}"] = {
+                "path": display_path(own[split]),
+                "sha256": part.sha256,
+                "examples": len(part),
+                "in_train": part.in_train,
+            }
         counts = ", ".join(f"{len(data[split][name])} {split}" for split in SPLITS)
         print(f"{name}: {counts} examples")
     return data, {"built_in_corpus": built_in, "data": read}
@@ -276,6 +286,8 @@ def prepared(options: Options) -> Options:
     The model is named, and the output folders are there and writable.
     """
     options = resumed(options) if options.resume else options.check()
+    if options.init and not options.resume:
+        options = replace(options, model=model_under(options))
     if options.model == "auto":
         options = replace(options, model=default_pretrained())
     # A run that had finished before writes into its own folder only.
@@ -288,12 +300,12 @@ def prepared(options: Options) -> Options:
 
 def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     """Load the best model, write its prediction files, say where everything is."""
+    best = run.progress.best
     model = MultitaskBERT.load(run.folder, options.use_gpu)
     if model.merge_wanted:
         model.merge()
-        replace_folder(run.folder / "best", model.save)
+        replace_folder(run.folder / "best", lambda new: save_run(new, model, run.facts, best))
     predictions = write_outputs(run.folder, options, model, data)
-    best = run.progress.best
     results = run.finish({"best": best, "predictions": str(predictions)})
     scores = "  ".join(
         f"{model.tasks[name].title} {model.tasks[name].metric_name} {score:.3f}"

@@ -47,13 +47,19 @@ def find_pretrained(
         return with_encoder(find_best(Path(name)))
     if str(name).removeprefix("sentence-transformers/") == EMBEDDED:
         return find_embedded()
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)):
+    if not is_hub_id(str(name)):
         raise UserError(f"{name}: no such folder, and not a hub id; --model takes either")
     # What is on disk whole needs no network.
     if not local_only:
         with contextlib.suppress(UserError):
             return find_in_hub(str(name), True, cache_dir)
     return find_in_hub(str(name), local_only, cache_dir)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a text may be NAME or USER/NAME of the hub, and is no path in a folder that is here."""
+    form = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
+    return bool(form) and not ("/" in name and os.path.exists(name.split("/")[0]))
 
 
 def find_best(folder: Path) -> Path:

@@ -85,6 +85,8 @@ def test_a_run_leaves_what_the_readme_promises(
         == {
             "path": f"{options.data_dir}/sts-dev.csv",
             "sha256": sha256_of(Path(options.data_dir) / "sts-dev.csv"),
+            "examples": 12,
+            "in_train": facts["data"]["sts_dev"]["in_train"],
         }
         and facts["best"]["epoch"] == 1
     )

@@ -33,6 +33,7 @@ from training.environment import check_writable, environment
 from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
 from training.log import Log
+from training.model_card import save_run
 from training.progress import Progress, read_progress
 from training.signals import Signals, interrupted
 
@@ -291,7 +292,8 @@ class Run:
                 "overall": overall,
                 "scores": of_tasks,
             }
-            replace_folder(self.folder / "best", model.save)
+            best = progress.best
+            replace_folder(self.folder / "best", lambda new: save_run(new, model, self.facts, best))
             progress.best_manifest = best_sum(self.folder / "best")
         self.console.score_row(epoch, progress.step, scores, seconds, better)
         self.tick = time.monotonic()  # scoring is not training time
