@@ -57,7 +57,7 @@ def find_pretrained(
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a text may be NAME or USER/NAME of the hub, and is no path in a folder that is here."""
+    """Whether a text may be NAME or USER/NAME of the hub, and is no path in a folder here."""
     form = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
     return bool(form) and not ("/" in name and os.path.exists(name.split("/")[0]))
 

@@ -169,6 +169,7 @@ ALIVE: dict[str, list[dict]] = {
     "seed": [{"seed": 7}],
     "precision": [{"precision": "bf16"}],
     "model": [{"model": "other"}],
+    "init": [{"init": "saved", "model": "saved"}],
     "drop_leaks": [{"drop_leaks": True, "files": {"sst_train": "leaky.csv"}}],
     "files": [
         {"files": {"sst_train": "unequal-sst.csv"}},
@@ -221,6 +222,8 @@ def test_option_is_alive(
     torch.nn.init.normal_(other.pooler_dense.weight)
     torch.nn.init.normal_(other.embed_layer_norm.weight)
     other.save_pretrained("other")
+    Path("saved").mkdir()
+    multitask_classifier.build(replace(options, model="other")).save(Path("saved"))
     for variant in ALIVE[name]:
         fixed = {
             k: v for k, v in variant.items() if k != name

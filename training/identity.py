@@ -40,7 +40,7 @@ class Identity:
     base_weights: str  # SHA-256 of its tensors
     tokenizer: str  # SHA-256 of its definition
     dtype: str  # of the encoder's products
-    init: str = field(default="", kw_only=True)  # SHA-256 of the model that --init started from
+    init: str = field(default="", kw_only=True)  # which model --init started from
 
     # The surroundings.
     commit: str

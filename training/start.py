@@ -5,15 +5,15 @@ folder; or, where only an adapter or heads were saved there, the model that thes
 """
 
 import os
-from pathlib import Path
 
 from adapters.wrap import Adapter, fits
 from errors import UserError
 from model_folder import BASE, find_saved, read_options
 from multitask_bert import ADAPTERS, MultitaskBERT
 from options import PLAIN_HEADS, Options
-from storage.tensor_files import sha256_of_tensors
+from storage.files import sha256_of
 from tasks import Task
+from training.manifest import NAME as MANIFEST
 
 
 def model_under(options: Options) -> str:
@@ -32,11 +32,11 @@ def model_under(options: Options) -> str:
 def start_from(model: MultitaskBERT, run: str) -> str:
     """Put what another run has learned into a new model that was built on its encoder.
 
-    Heads of tasks that it had not start afresh, and a line says so. Returns the SHA-256 of the
-    weights. UserError where they do not fit.
+    Heads of tasks that it had not start afresh, and a line says so. Returns the SHA-256 of its
+    manifest, which tells it from others. UserError where the two do not fit.
     """
+    digest = sha256_of(find_saved(run) / MANIFEST)
     old = MultitaskBERT.load(run)
-    digest = sha256_of_tensors(old.state_dict())
     shared = [name for name in model.tasks if name in old.tasks]
     check_encoders(model, old, run)
     for name in shared:
