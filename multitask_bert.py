@@ -218,8 +218,9 @@ class MultitaskBERT(CourseFaces, nn.Module):
         """In which file of a saved model each of own_state()'s tensors stands, under which name."""
         files: Places = {HEADS: {}}
         if self.whole:
-            own = self.bert.own_names() & set(self.bert.state_dict())
-            files[ENCODER] = {f"bert.{name}": hub_name(name) for name in own}
+            own = self.bert.own_names()
+            names = [name for name in self.bert.state_dict() if name in own]
+            files[ENCODER] = {f"bert.{name}": hub_name(name) for name in names}
         elif form := self.peft_form():
             files[ADAPTER] = {f"bert.{name}": theirs for name, theirs in form.names.items()}
         placed = {name for names in files.values() for name in names}

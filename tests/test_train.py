@@ -125,7 +125,7 @@ def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> Non
 
 def test_lora_is_saved_small_and_merges(options: Options) -> None:
     plain = Path(train(replace(options, lora=True))["folder"])
-    assert {p.name for p in (plain / "best").iterdir()} == LORA_FILES
+    assert {p.name for p in (plain / "best").iterdir()} == LORA_FILES | {"README.md"}
     merged = Path(train(replace(options, lora=True, lora_merge=True, name="merged"))["folder"])
     assert (merged / "best" / "model.safetensors").exists()
     texts = [("A lovely film .",), ("It is not good , sadly .",)]
