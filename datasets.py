@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json holds of it."""
+        return {"sha256": self.sha256, "examples": len(self), "in_train": self.in_train}
 
     def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""

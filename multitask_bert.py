@@ -59,23 +59,6 @@ ADAPTERS: dict[str, Adapter] = {
 }
 
 
-def peak_rate(options: Options, hidden_size: int) -> float:
-    """The highest learning rate of a run: --lr, or what suits the model.
-
-    That is 1e-3 for heads alone; else 5e-5 for bert-base and more for narrower encoders (2e-4 for
-    MiniLM), times what adapters take.
-    """
-    if options.lr is not None:
-        return options.lr
-    if options.option == "pretrain":
-        return 1e-3
-    rate = min(3e-4, 5e-5 * (768 / hidden_size) ** 2)
-    for adapter in ADAPTERS.values():
-        if adapter.wanted(options):
-            rate = adapter.rate_factor * rate
-    return rate
-
-
 class MultitaskBERT(CourseFaces, nn.Module):
     """The encoder, and a pipeline for each of options.tasks.
 
@@ -93,6 +76,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         # padding.
         self.row_multiple = 1
         self.trained: frozenset[str] = frozenset()
+        self.started_from = ""  # see training/start.py
         self._tokenizer: BertTokenizer | None = None
         # Modules that adapters add: each turns packed rows into a summand of the embeddings [N, H].
         self.embedding_terms = nn.ModuleDict()

@@ -27,9 +27,8 @@ from errors import UserError, run_main
 from evaluation import evaluate
 from flags import parse
 from losses.extras import add_terms, make_extras
-from multitask_bert import MultitaskBERT, build, peak_rate
+from multitask_bert import MultitaskBERT, build
 from options import Options, pick
-from pretrained import default_pretrained
 from storage.files import clear_unfinished
 from streams import lasting_streams
 from text.data_files import SPLITS, download_command, find_files
@@ -43,13 +42,14 @@ from training.model_card import save_run
 from training.named_state import NamedState
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, has_finished, write_outputs
+from training.rates import peak_rate
 from training.repeatable import settle_arithmetic
 from training.run import Run, resumed
 from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
 from training.signals import resumable
 from training.space import check_space
-from training.start import model_under, start_from
+from training.start import model_for, started
 from training.surgery import COMBINERS
 from training.warmup import Schedule
 
@@ -172,13 +172,10 @@ def train(options: Options) -> dict[str, Any]:
     seed_everything(options.seed)
     keep_freed_memory()
     settle_arithmetic()
-    model = build(options)
-    started_from = start_from(model, options.init) if options.init else ""
-    model.to(device)
+    model = started(build(options)).to(device)
     model.compute_dtype = pick_dtype(options.precision, device)
     data, facts = load_data(options, model)
     facts["dtype"] = str(model.compute_dtype)
-    facts["init"] = started_from
     training = data["train"]
     learner = make_learner(options, model, training)
     hooks = make_hooks(model, options)
@@ -269,15 +266,10 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
         own = {split: paths[name, split] for split in SPLITS}
         for split, part in load_task(own, model.tasks[name], options, model.tokenizer).items():
             data[split][name] = part
-            read[f"{name}_{split}"] = {
-                "path": display_path(own[split]),
-                "sha256": part.sha256,
-                "examples": len(part),
-                "in_train": part.in_train,
-            }
+            read[f"{name}_{split}"] = {"path": display_path(own[split]), **part.facts()}
         counts = ", ".join(f"{len(data[split][name])} {split}" for split in SPLITS)
         print(f"{name}: {counts} examples")
-    return data, {"built_in_corpus": built_in, "data": read}
+    return data, {"built_in_corpus": built_in, "data": read, "init": model.started_from}
 
 
 def prepared(options: Options) -> Options:
@@ -286,10 +278,8 @@ def prepared(options: Options) -> Options:
     The model is named, and the output folders are there and writable.
     """
     options = resumed(options) if options.resume else options.check()
-    if options.init and not options.resume:
-        options = replace(options, model=model_under(options))
-    if options.model == "auto":
-        options = replace(options, model=default_pretrained())
+    if not options.resume:
+        options = replace(options, model=model_for(options))
     # A run that had finished before writes into its own folder only.
     if not (options.resume and has_finished(Path(options.resume))):
         check_outputs(options)

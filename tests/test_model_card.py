@@ -41,7 +41,6 @@ def test_the_card_of_a_run(options: Options) -> None:
     assert f"| SST | accuracy | {facts['best']['scores']['sst']:.3f} |" in card.content
     assert facts["command"] in card.content and facts["commit"] in card.content
     assert 'MultitaskBERT.load("FOLDER")' in card.content
-    assert max(map(len, card.text.splitlines())) < 200
 
     # People edit it, on the hub too: the model is still the one that was saved.
     (best / "README.md").write_text("my best model")

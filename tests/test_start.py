@@ -17,8 +17,9 @@ from options import Options
 from tests.multitask import BASE, close, logits, make, texts
 from tests.test_run import interrupted
 from tests.test_train import same, weights
+from training import start
 from training.run import Run
-from training.start import model_under, start_from
+from training.start import model_for
 
 
 @pytest.fixture
@@ -44,10 +45,8 @@ def saved(tiny: Path, name: str, **change: object) -> MultitaskBERT:
 def started(name: str, **change: object) -> MultitaskBERT:
     """A new model that starts from a saved one."""
     options = replace(BASE, init=name, **change)  # type: ignore[arg-type]
-    options = replace(options, model=model_under(options))
-    model = build(options.check())
-    start_from(model, name)
-    return model.eval()
+    options = replace(options, model=model_for(options))
+    return start.started(build(options.check())).eval()
 
 
 def all_logits(model: MultitaskBERT) -> dict[str, Tensor]:

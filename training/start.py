@@ -11,14 +11,20 @@ from errors import UserError
 from model_folder import BASE, find_saved, read_options
 from multitask_bert import ADAPTERS, MultitaskBERT
 from options import PLAIN_HEADS, Options
+from pretrained import default_pretrained
 from storage.files import sha256_of
 from tasks import Task
 from training.manifest import NAME as MANIFEST
 
 
-def model_under(options: Options) -> str:
-    """What --model is for a run with --init; UserError where another one was given."""
-    run = str(options.init)
+def model_for(options: Options) -> str:
+    """What --model is for a new run: what was given, or the encoder that --init brings.
+
+    UserError where both are given, and differ.
+    """
+    run = options.init
+    if run is None:
+        return default_pretrained() if options.model == "auto" else options.model
     folder = find_saved(run)
     model = read_options(folder).model if os.path.exists(folder / BASE) else run
     if options.model not in ("auto", model):
@@ -29,13 +35,16 @@ def model_under(options: Options) -> str:
     return model
 
 
-def start_from(model: MultitaskBERT, run: str) -> str:
-    """Put what another run has learned into a new model that was built on its encoder.
+def started(model: MultitaskBERT) -> MultitaskBERT:
+    """A new model, built on the other run's encoder, with what that run has learned put into it.
 
-    Heads of tasks that it had not start afresh, and a line says so. Returns the SHA-256 of its
-    manifest, which tells it from others. UserError where the two do not fit.
+    Heads of tasks that it had not start afresh, and a line says so. `model.started_from` is the
+    SHA-256 of its manifest then, which tells it from others. UserError where the two do not fit.
     """
-    digest = sha256_of(find_saved(run) / MANIFEST)
+    run = model.options.init
+    if run is None:
+        return model
+    model.started_from = sha256_of(find_saved(run) / MANIFEST)
     old = MultitaskBERT.load(run)
     shared = [name for name in model.tasks if name in old.tasks]
     check_encoders(model, old, run)
@@ -48,7 +57,7 @@ def start_from(model: MultitaskBERT, run: str) -> str:
         fits(state, model.pipelines[name].state_dict(), f"--init {run}: {name}")
         model.pipelines[name].load_state_dict(state)
     print_taken(model, run, shared)
-    return digest
+    return model
 
 
 def print_taken(model: MultitaskBERT, run: str, shared: list[str]) -> None:
