@@ -19,6 +19,7 @@ from heads.pipeline import HEADS, POOLINGS
 from lora import LoRALinear
 from multitask_bert import MultitaskBERT
 from options import Options
+from storage.tensor_files import write_tensors
 from tasks import TASKS
 from tests.multitask import BASE, ENCODINGS, batch, close, logits, make, padded, texts
 from tokenizer import BertTokenizer
@@ -303,6 +304,19 @@ def test_loading_errors_are_one_line(tiny, tmp_path, change, name, content, mess
         with pytest.raises(UserError, match=message) as caught:
             MultitaskBERT.load(folder)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{}, {"lora": True}])
+def test_a_folder_of_an_older_version(tiny, tmp_path, change):
+    """Heads and encoder were in one file, under our names."""
+    model = saved(tiny, tmp_path / "run", **change)
+    for path in (tmp_path / "run").glob("*.safetensors"):
+        path.unlink()
+    name = "adapter.safetensors" if change else "model.safetensors"
+    write_tensors(tmp_path / "run" / name, model.own_state())
+    write_manifest(tmp_path / "run")
+    with pytest.raises(UserError, match="so it is as older versions saved it; train again, or"):
+        MultitaskBERT.load(tmp_path / "run")
 
 
 def test_torn_weights(tiny, tmp_path):

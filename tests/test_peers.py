@@ -73,7 +73,10 @@ def vectors(model: MultitaskBERT, task: str) -> Tensor:
     return model(model.pack({task: some})).pooled[task]
 
 
-def answers(code: str, place: Path, *names: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+Answers = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def answers(code: str, place: Path, *names: str) -> Answers:
     """What `code` puts into `tensors` and `words`, in a process elsewhere, about these models."""
     frame = (
         "import json, sys, torch\nfrom safetensors.torch import load_file, save_file\n"
@@ -91,53 +94,56 @@ def answers(code: str, place: Path, *names: str) -> tuple[dict[str, Tensor], dic
     return load_file(place / "theirs.safetensors"), words
 
 
-TRANSFORMERS = """
+# What transformers can't load is said; what PEFT puts an adapter on is its base.
+LOADED = """
 from transformers import AutoModel, AutoTokenizer
+from peft import PeftModel
+from pathlib import Path
 for name in names:
+    adapter = Path(name, "adapter_config.json")
+    place = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.exists() else name
     try:
-        model, info = AutoModel.from_pretrained(name, output_loading_info=True)
+        model, info = AutoModel.from_pretrained(place, output_loading_info=True)
     except ValueError as error:
         words[name] = str(error)
         continue
     words[name] = {key: sorted(map(str, value)) for key, value in info.items()}
-    assert AutoTokenizer.from_pretrained(name)("A film")["input_ids"][0] == ids[0, 0]
+    if adapter.exists():
+        model = PeftModel.from_pretrained(model, name)
+        words[name] = sum("lora_" in x for x in model.state_dict())
+    assert AutoTokenizer.from_pretrained(place)("A film")["input_ids"][0] == ids[0, 0]
     tensors[name] = model.eval()(ids, attention_mask=mask).last_hidden_state
 """
 
 
-def test_transformers_loads_the_trained_encoder(place: Path) -> None:
-    pytest.importorskip("transformers")
-    theirs, words = answers(TRANSFORMERS, place, *WHOLE, *OURS)
+@pytest.fixture(scope="module")
+def loaded(place: Path) -> Answers:
+    """What transformers and PEFT make of the models."""
+    pytest.importorskip("peft")
+    return answers(LOADED, place, *WHOLE, *OURS, *LORA)
+
+
+def test_transformers_loads_the_trained_encoder(place: Path, loaded: Answers) -> None:
+    theirs, words = loaded
     ours = load_file(place / "ours.safetensors")
     for name in WHOLE:
         assert not any(words[name].values()), words[name]  # nothing missing, nothing left over
         torch.testing.assert_close(theirs[name], ours[f"{name}.states"], atol=1e-5, rtol=1e-5)
-    # What is not BERT's network is refused, not loaded at random.
+
+
+def test_what_is_not_bert_is_refused(loaded: Answers) -> None:
+    """Not loaded with weights at random."""
     for name in OURS:
-        assert "model type `minbert`" in words[name]
+        assert "model type `minbert`" in loaded[1][name]
 
 
-PEFT = """
-from peft import PeftModel
-from transformers import AutoModel
-for name in names:
-    config = json.load(open(f"{name}/adapter_config.json"))
-    base = AutoModel.from_pretrained(config["base_model_name_or_path"])
-    model = PeftModel.from_pretrained(base, name)
-    words[name] = sorted(x.removeprefix("base_model.model.") for x in model.state_dict())
-    tensors[name] = model.eval()(ids, attention_mask=mask).last_hidden_state
-"""
-
-
-def test_peft_loads_the_adapters(place: Path) -> None:
-    pytest.importorskip("peft")
-    theirs, words = answers(PEFT, place, *LORA)
+def test_peft_loads_the_adapters(place: Path, loaded: Answers) -> None:
+    theirs, words = loaded
     ours = load_file(place / "ours.safetensors")
     for name in LORA:
         torch.testing.assert_close(theirs[name], ours[f"{name}.states"], atol=1e-5, rtol=1e-5)
         # As many updates as the file has, so that none went elsewhere.
-        own = load_file(place / name / "adapter_model.safetensors")
-        assert sum("lora_" in x for x in words[name]) == len(own)
+        assert words[name] == len(load_file(place / name / "adapter_model.safetensors"))
 
 
 SENTENCES = f"""
