@@ -5,6 +5,8 @@ A run's best model in three lines:
     from multitask_classifier import MultitaskBERT
     model = MultitaskBERT.load("runs/2026-11-20-multitask")
     model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
+
+load() also takes a folder that export.py or save() wrote, and USER/NAME of the Hugging Face hub.
 """
 
 import os

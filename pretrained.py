@@ -57,9 +57,11 @@ def find_pretrained(
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a text may be NAME or USER/NAME of the hub, and is no path in a folder here."""
-    form = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
-    return bool(form) and not ("/" in name and os.path.exists(name.split("/")[0]))
+    """Whether a text may be NAME or USER/NAME of the hub, and does not name a run that is gone."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return False
+    folder, slash, _ = name.partition("/")
+    return not (slash and any(Path(folder).glob("*/options.json")))  # other runs are there
 
 
 def find_best(folder: Path) -> Path:

@@ -14,6 +14,7 @@ from errors import UserError
 from multitask_bert import MultitaskBERT, build
 from multitask_classifier import train
 from options import Options
+from pretrained import find_pretrained
 from tests.multitask import BASE, close, logits, make, texts
 from tests.test_run import interrupted
 from tests.test_train import same, weights
@@ -128,9 +129,13 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_no_such_run(here: Path) -> None:
-    Path("runs").mkdir()
+    """A name that looks like one of the hub's, but stands where runs are."""
+    Path("runs/one").mkdir(parents=True)
+    Path("runs/one/options.json").touch()
     with pytest.raises(UserError, match="runs/none: no model in it; expected a run folder"):
         multitask_classifier.prepared(Options(init="runs/none"))
+    with pytest.raises(UserError, match="runs/none: no such folder, and not a hub id"):
+        find_pretrained("runs/none")
 
 
 # ---- whole runs
