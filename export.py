@@ -18,11 +18,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from errors import UserError, run_main
 from multitask_bert import MultitaskBERT
-from storage.files import reason_of
+from storage.files import reason_of, sync
 from storage.json_files import read_json
 from training.identity import read_facts
+from training.manifest import NAME as MANIFEST
 from training.model_card import write_card
 
 
@@ -52,6 +55,9 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{folder}: {reason_of(error)}; name another folder") from None
     if taken:
         raise UserError(f"{folder}: is there already, and not empty; name another folder")
+    for parent in Path(os.path.realpath(folder)).parents:
+        if (parent / MANIFEST).exists():
+            raise UserError(f"{folder}: lies in a saved model, {parent}; name another folder")
 
 
 def best_of(run: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -72,8 +78,8 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
         model.merge()
 
     # Beside its place first: a kill leaves nothing that looks like a model.
-    folder = Path(os.path.abspath(folder))
-    new = folder.with_name(f".{folder.name}.new")
+    place = Path(os.path.abspath(folder))
+    new = place.with_name(f".{place.name}.new")
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -81,9 +87,12 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
         if (run / "run.json").exists():
             facts = read_facts(run)
             write_card(new, model.options, facts, best_of(run, facts))
-        new.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be written ({reason_of(error)})") from None
+        for path in [*new.rglob("*"), new]:  # on the disk before the name that vouches for them
+            sync(path)
+        new.rename(place)
+    except (OSError, SafetensorError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise UserError(f"{folder}: can't be written ({reason})") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return model

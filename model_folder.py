@@ -69,9 +69,11 @@ def find_saved(name: str | Path) -> Path:
     else:
         folder = Path(name)
     if not os.path.exists(folder / "options.json") or not any(folder.glob("*.safetensors")):
+        gone = "" if os.path.exists(folder) else "no such folder, "
         raise UserError(
-            f"{folder}: no model in it; expected a run folder with best/, such as "
-            "runs/<date>-<name>, a saved model's, or USER/NAME of the hub"
+            f"{folder}: {gone}no model in it; expected a run folder with best/, such as "
+            "runs/<date>-<name>, a saved model's, or USER/NAME of the hub; an encoder alone is for "
+            "--model"
         )
     if not os.path.exists(folder / HEADS):
         was = "as older versions saved it" if has_one_of(folder, BEFORE) else "not whole"

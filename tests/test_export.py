@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors import SafetensorError
 
 import export
 from errors import UserError
@@ -62,8 +63,9 @@ def test_a_run_that_has_not_ended(options: Options, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere", "out"], "nowhere: no model in it; expected a run folder"),
+        (["nowhere", "out"], "nowhere: no such folder, no model in it; expected a run folder"),
         (["run", "full"], "full: is there already, and not empty; name another folder"),
+        (["run", "run/best/out"], "run/best/out: lies in a saved model"),
         (["run", "full/file"], "full/file: is there already"),
         (["run", "full/file/below"], "full/file/below: (is|can't|Not)"),
         (["run"], "required: folder; --help lists the flags"),
@@ -85,6 +87,21 @@ def test_help_is_narrow(capsys: pytest.CaptureFixture, monkeypatch: pytest.Monke
     with pytest.raises(SystemExit):
         export.main(["--help"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tiny, "run")
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("model_folder.write_tensors", full)
+    with pytest.raises(UserError, match="^out: can't be written .No space left"):
+        export.main(["run", "out"])
+    assert [path.name for path in Path().iterdir()] == ["run"]
 
 
 def test_into_the_folder_that_one_stands_in(

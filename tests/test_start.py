@@ -132,7 +132,9 @@ def test_no_such_run(here: Path) -> None:
     """A name that looks like one of the hub's, but stands where runs are."""
     Path("runs/one").mkdir(parents=True)
     Path("runs/one/options.json").touch()
-    with pytest.raises(UserError, match="runs/none: no model in it; expected a run folder"):
+    with pytest.raises(
+        UserError, match="runs/none: no such folder, no model in it; expected a run folder"
+    ):
         multitask_classifier.prepared(Options(init="runs/none"))
     with pytest.raises(UserError, match="runs/none: no such folder, and not a hub id"):
         find_pretrained("runs/none")
