@@ -68,23 +68,22 @@ ADAPTED = {"lora": True, "lora_rank": 3, "lora_targets": "qv"}
         (ADAPTED, {**ADAPTED, "lora_dropout": 0.3, "lora_merge": True}),
         (ADAPTED, {}),  # merged
         ({"rmsnorm": "all", "swiglu": "all"}, {"rmsnorm": "heads", "swiglu": "heads"}),
-        ({"rmsnorm": "all", "lora": True}, {"rmsnorm": "all"}),
-        ({"swiglu": "encoder", "swiglu_start": "random"}, {}),
+        ({"swiglu": "encoder", "swiglu_start": "random", "rmsnorm": "encoder"}, {}),
         ({"pair_encoding": "bi", "pooling": "mean"}, {"pair_encoding": "bi", "pooling": "mean"}),
     ],
 )
 def test_it_computes_what_the_other_run_did(tiny: Path, here: Path, was: dict, now: dict) -> None:
     before = all_logits(saved(tiny, "run", **was))
     model = started("run", **now)
-    for task, values in all_logits(model).items():
+    after = all_logits(model)
+    for task, values in after.items():
         close(values, before[task])
+
     # And what it saves stands for itself, on the base that it names.
     Path("again").mkdir()
     model.save(Path("again"))
-    assert all(
-        torch.equal(x, all_logits(model)[t])
-        for t, x in all_logits(MultitaskBERT.load("again")).items()
-    )
+    for task, values in all_logits(MultitaskBERT.load("again")).items():
+        assert torch.equal(values, after[task])
 
 
 def test_new_tasks_start_afresh_and_a_line_says_so(
