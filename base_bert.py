@@ -97,14 +97,20 @@ class BertConfig:
             raise UserError(f'{field} is "{name}", expected one of {", ".join(table)}')
         return table[name]
 
-    def save(self, folder: Path) -> None:
+    @property
+    def is_bert(self) -> bool:
+        """Whether it is BERT's own network, as others build it."""
+        return (self.norm, self.feed_forward) == ("layernorm", "gelu")
+
+    def save(self, folder: Path, extended: bool = False) -> None:
         """Write config.json.
 
-        With another norm or feed-forward it is not BERT any more, and says so to whoever loads it.
+        With another norm or feed-forward, or `extended` by adapters, it is not BERT any more, and
+        says so to whoever loads it.
         """
         # Under the type bert, transformers would put the weights into a network of another form.
-        plain = (self.norm, self.feed_forward) == ("layernorm", "gelu")
-        head = {"architectures": ["BertModel"], "model_type": "bert" if plain else "minbert"}
+        kind = "bert" if self.is_bert and not extended else "minbert"
+        head = {"architectures": ["BertModel"], "model_type": kind}
         write_json(folder / "config.json", {**head, **asdict(self)})
 
 
@@ -203,12 +209,18 @@ class BertPreTrainedModel(nn.Module):
         model.name_or_path = str(name if cache_dir is None else folder)
         return (model.eval(), info) if output_loading_info else model.eval()
 
+    def own_names(self) -> set[str]:
+        """The names of the tensors that belong to the network itself, not to what was added to it.
+
+        Without the constant positions.
+        """
+        with torch.device("meta"):  # a second one, which costs no memory
+            return set(type(self)(self.config).state_dict()) - {"position_ids"}
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that transformers loads: config.json, weights and any known vocabulary."""
-        # Names of a plain model, made on the meta device so that it costs no memory.
-        with torch.device("meta"):
-            plain = set(type(self)(self.config).state_dict())
-        if set(self.state_dict()) != plain:
+        state = {name: x for name, x in self.state_dict().items() if name != "position_ids"}
+        if set(state) != self.own_names():
             raise UserError(
                 "the encoder has adapters in it: merge them first (lora.merge), then save"
             )
@@ -219,9 +231,8 @@ class BertPreTrainedModel(nn.Module):
         source = find_pretrained(self.name_or_path) if self.name_or_path else folder
         self.config.save(folder)
 
-        # Weights under Hugging Face's names; the constant positions are left out.
-        own = {hub_name(k): v for k, v in self.state_dict().items() if k != "position_ids"}
-        write_tensors(folder / "model.safetensors", own)
+        # Weights under Hugging Face's names.
+        write_tensors(folder / "model.safetensors", {hub_name(k): v for k, v in state.items()})
 
         # Saved onto itself, a folder has its vocabulary already.
         for name in TOKENIZER_FILES:

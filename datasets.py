@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class Split:
     seed: int = 0
     drawn: int = 0
     sha256: str = ""  # of the file that it was read from
+    in_train: int = 0  # examples of another split that stand in train too
     _order: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -68,6 +70,10 @@ class Split:
     def ids(self) -> list[str]:
         """Of all examples, in file order."""
         return [example.id for example in self.examples]
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json holds of it."""
+        return {"sha256": self.sha256, "examples": len(self), "in_train": self.in_train}
 
     def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""
@@ -177,6 +183,7 @@ class DataFile:
     path: Path
     sha256: str  # of the bytes that were read
     examples: list[Example]
+    in_train: int = 0  # examples of another split that stand in train too
 
 
 def read_file(path: Path, task: Task, split: str, limit: int = 0) -> DataFile:
@@ -200,7 +207,8 @@ def encode_file(file: DataFile, task: Task, options: Options, tokenizer: BertTok
     # Token ids depend on how pairs are encoded, so the cache is asked for the texts as encoded.
     texts = texts_to_encode(task, [example.texts for example in file.examples], options)
     encoded = tokenize(texts, tokenizer, options.max_length, CACHE)
-    return replace(make_split(task, file.examples, encoded, options), sha256=file.sha256)
+    split = make_split(task, file.examples, encoded, options)
+    return replace(split, sha256=file.sha256, in_train=file.in_train)
 
 
 def load_split(
@@ -220,7 +228,7 @@ def load_task(
     files = {split: read_file(path, task, split, options.limit) for split, path in paths.items()}
     say_same_files(task, files)
     if "train" in files:
-        files["train"] = checked_for_leaks(task, files, options.drop_leaks)
+        files = checked_for_leaks(task, files, options.drop_leaks)
         if options.train_fraction < 1:
             files["train"] = share_of(files["train"], task, options)
     return {split: encode_file(file, task, options, tokenizer) for split, file in files.items()}
@@ -237,21 +245,22 @@ def say_same_files(task: Task, files: Mapping[str, DataFile]) -> None:
             )
 
 
-def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> DataFile:
-    """The file of train, without what dev or test hold too if `drop`; a line says how much it is.
+def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> dict[str, DataFile]:
+    """The files, each with how much of it stands in train too; a line says so where any does.
 
-    UserError where nothing is left.
+    If `drop`, train comes without that; UserError where nothing is left.
     """
     train = files["train"]
     others = {split: file.examples for split, file in files.items() if split != "train"}
     counts, places = shared(train.examples, others)
+    counted = {split: replace(file, in_train=counts.get(split, 0)) for split, file in files.items()}
     if not places:
-        return train
+        return counted
     found = " and ".join(f"{n} of {len(others[split])} {split}" for split, n in counts.items())
     line = f"{task.name}: {found} examples stand in train too"
     if not drop:
         print(f"{line}; --drop_leaks leaves them out of train")
-        return train
+        return counted
 
     print(f"{line}; left out {len(places)} of {len(train.examples)} from train")
     kept = [example for place, example in enumerate(train.examples) if place not in places]
@@ -259,7 +268,7 @@ def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> 
         raise UserError(
             f"--drop_leaks leaves nothing of {train.path}: all of it stands in dev or test too"
         )
-    return replace(train, examples=kept)
+    return {**counted, "train": replace(train, examples=kept)}
 
 
 def share_of(train: DataFile, task: Task, options: Options) -> DataFile:

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters.layers import TARGETS, choose_layers
-from adapters.wrap import Adapter
+from adapters.wrap import Adapter, PeftForm
 from bert import BertModel
 from dropout import Dropout
 from errors import UserError
 from options import AdapterOptions
+from weights import hub_name
 
 
 class LoRALinear(nn.Module):
@@ -133,5 +134,31 @@ def merge(model: nn.Module) -> None:
             model.set_submodule(name, module.base)
 
 
+def in_peft(bert: nn.Module, options: AdapterOptions) -> PeftForm:
+    """An adapted encoder's updates as PEFT saves them.
+
+    The linears are named in full: a name's end alone, as "output.dense", would match others too.
+    """
+    names = {}
+    targets = []
+    for name, module in bert.named_modules():
+        if isinstance(module, LoRALinear):
+            target = hub_name(f"{name}.lora_A").removesuffix(".lora_A")
+            targets.append(target)
+            for matrix in ("lora_A", "lora_B"):  # in PEFT each is a linear without bias
+                names[f"{name}.{matrix}"] = f"base_model.model.{target}.{matrix}.weight"
+    config = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "inference_mode": True,
+        "r": options.lora_rank,
+        "lora_alpha": options.lora_alpha,
+        "lora_dropout": options.lora_dropout,
+        "target_modules": targets,
+        "bias": "none",
+    }
+    return PeftForm(config, names)
+
+
 # Useful learning rates are about ten times full fine-tuning's.
-ADAPTER = Adapter("lora", adapt_from_options, merge, rate_factor=10.0)
+ADAPTER = Adapter("lora", adapt_from_options, merge, rate_factor=10.0, in_peft=in_peft)

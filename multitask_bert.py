@@ -5,8 +5,11 @@ A run's best model in three lines:
     from multitask_classifier import MultitaskBERT
     model = MultitaskBERT.load("runs/2026-11-20-multitask")
     model.predict("sst", ["A lovely film .", "It is not good ."])  # classes, 0 to 4
+
+load() also takes a folder that export.py or save() wrote, and USER/NAME of the Hugging Face hub.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,47 +19,45 @@ import torch
 from torch import Tensor, nn
 
 import lora
-from adapters.wrap import Adapter, fits, partial_state
-from base_bert import BertConfig
-from bert import FEED_FORWARDS, BertModel
+from adapters.wrap import Adapter, PeftForm, partial_state
+from bert import BertModel
 from course.faces import CourseFaces
 from datasets import split_of_texts
+from encoder import pretrained_encoder, saved_encoder
 from errors import UserError
 from evaluation import predict, predict_logits
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
-from model_folder import Base, check_base, find_saved, read_options, write_base, write_options
+from model_folder import (
+    ADAPTER,
+    BASE,
+    ENCODER,
+    HEADS,
+    Base,
+    Places,
+    check_base,
+    find_saved,
+    read_options,
+    read_state,
+    write_adapter_config,
+    write_base,
+    write_options,
+    write_state,
+)
 from options import Options
 from packing import Batch, Packed, pack
-from storage.tensor_files import read_tensors, shapes_of, write_tensors
+from sentence_bert import chosen_task, pooling_mode, write_sentence_bert
 from tasks import Task, tasks_of
 from text.texts import as_tuples
 from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
 from training.manifest import check_manifest, write_manifest
-from weights import check_sizes
+from weights import hub_name
 
 # What may change the loaded encoder, from inside, each with the options that ask for it.
 ADAPTERS: dict[str, Adapter] = {
     "lora": lora.ADAPTER,
 }
-
-
-def peak_rate(options: Options, hidden_size: int) -> float:
-    """The highest learning rate of a run: --lr, or what suits the model.
-
-    That is 1e-3 for heads alone; else 5e-5 for bert-base and more for narrower encoders (2e-4 for
-    MiniLM), times what adapters take.
-    """
-    if options.lr is not None:
-        return options.lr
-    if options.option == "pretrain":
-        return 1e-3
-    rate = min(3e-4, 5e-5 * (768 / hidden_size) ** 2)
-    for adapter in ADAPTERS.values():
-        if adapter.wanted(options):
-            rate = adapter.rate_factor * rate
-    return rate
 
 
 class MultitaskBERT(CourseFaces, nn.Module):
@@ -76,6 +77,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         # padding.
         self.row_multiple = 1
         self.trained: frozenset[str] = frozenset()
+        self.started_from = ""  # see training/start.py
         self._tokenizer: BertTokenizer | None = None
         # Modules that adapters add: each turns packed rows into a summand of the embeddings [N, H].
         self.embedding_terms = nn.ModuleDict()
@@ -176,18 +178,57 @@ class MultitaskBERT(CourseFaces, nn.Module):
 
     def own_state(self) -> dict[str, Tensor]:
         """What save() writes: everything, or where the encoder is frozen what training changes."""
-        return self.state_dict() if self.whole else partial_state(self, self.trained)
+        if not self.whole:
+            return partial_state(self, self.trained)
+        return {name: x for name, x in self.state_dict().items() if name != "bert.position_ids"}
+
+    @property
+    def extended(self) -> bool:
+        """Whether something computes in the encoder that BERT has not."""
+        names = set(self.bert.state_dict()) - {"position_ids"}
+        return len(self.embedding_terms) > 0 or names != self.bert.own_names()
+
+    def peft_form(self) -> PeftForm | None:
+        """The model's adapter as PEFT saves it.
+
+        None where all of the encoder is saved, or it is not a single adapter of a kind that PEFT
+        has on a plain BERT.
+        """
+        wanted = [adapter for adapter in ADAPTERS.values() if adapter.wanted(self.options)]
+        if self.whole or not self.bert.config.is_bert or len(wanted) != 1 or not wanted[0].in_peft:
+            return None
+        form = wanted[0].in_peft(self.bert, self.options)
+        added = {name for name in self.own_state() if not name.startswith("pipelines.")}
+        return form if added == {f"bert.{name}" for name in form.names} else None
+
+    def places(self) -> Places:
+        """In which file of a saved model each of own_state()'s tensors stands, under which name."""
+        files: Places = {HEADS: {}}
+        if self.whole:
+            own = self.bert.own_names()
+            names = [name for name in self.bert.state_dict() if name in own]
+            files[ENCODER] = {f"bert.{name}": hub_name(name) for name in names}
+        elif form := self.peft_form():
+            files[ADAPTER] = {f"bert.{name}": theirs for name, theirs in form.names.items()}
+        placed = {name for names in files.values() for name in names}
+        files[HEADS] = {name: name for name in self.own_state() if name not in placed}
+        return files
 
     def save(self, folder: Path) -> None:
-        """Write what load() reads into a folder that exists."""
+        """Write what load() reads into a folder that exists; model_folder.py says which files."""
         write_options(folder, self.options)
+        write_state(folder, self.own_state(), self.places())
         if self.whole:
-            self.bert.config.save(folder)
+            self.bert.config.save(folder, self.extended)
             self.tokenizer.save_pretrained(folder)
-            write_tensors(folder / "model.safetensors", self.own_state())
+            mode = pooling_mode(self.pipelines[chosen_task(self.tasks)])
+            if mode and self.bert.config.is_bert and not self.extended:
+                size = self.bert.config.hidden_size
+                write_sentence_bert(folder, mode, size, self.options.max_length)
         else:
             write_base(folder, self.base)
-            write_tensors(folder / "adapter.safetensors", self.own_state())
+        if form := self.peft_form():
+            write_adapter_config(folder, form.config, self.options.model)
         write_manifest(folder)
 
     @property
@@ -197,31 +238,23 @@ class MultitaskBERT(CourseFaces, nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, use_gpu: bool = False) -> "MultitaskBERT":
-        """The best model of a run folder (or a folder that save() wrote), in eval mode.
+        """The best model of a run folder, of one that save() wrote, or of the hub's USER/NAME.
 
-        UserError where a file of it is not what was written, or an adapter's base another one.
+        In eval mode. UserError where a file of it is not what was written, or an adapter's base
+        another one.
         """
-        folder = find_saved(Path(folder))
+        folder = find_saved(folder)
         check_manifest(folder)
         options = read_options(folder)
 
         # The same build as before training; then what was saved, all of it or what had trained.
-        partial = folder / "adapter.safetensors"
-        if partial.exists():
+        if os.path.exists(folder / BASE):
             model = build(options)
             check_base(folder, model.base)
-            state = read_tensors(partial)
-            fits(state, partial_state(model, model.trained))
-            model.load_state_dict(state, strict=False)
         else:
             model = build(options, saved=folder)
-            try:
-                model.load_state_dict(read_tensors(folder / "model.safetensors"))
-            except RuntimeError as error:
-                reason = " ".join(str(error).split())  # torch's message has a line for each name
-                raise UserError(
-                    f"{folder}/model.safetensors: not this model's weights ({reason})"
-                ) from None
+        model.load_state_dict(read_state(folder, model.own_state(), model.places()), strict=False)
+
         # The vocabulary is read now: the folder may be named from here only, or move.
         model._tokenizer = model.tokenizer
         device = pick_device(use_gpu)
@@ -235,7 +268,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
 
     def merge(self) -> None:
         """Fold every adapter into the encoder's weights; from then on the model is saved whole."""
-        options = self.options
+        options = replace(self.options, option="finetune")  # nothing is frozen from here on
         for adapter in reversed(ADAPTERS.values()):
             if adapter.wanted(options):
                 adapter.merge(self)
@@ -243,51 +276,6 @@ class MultitaskBERT(CourseFaces, nn.Module):
         self.options = options
         self.bert.requires_grad_(True)
         self.trained = frozenset(name for name, _ in self.named_parameters())
-
-
-def encoder_config(options: Options) -> BertConfig:
-    """The pretrained configuration with the options' dropouts, norm and feed-forward."""
-    config = replace(
-        BertConfig.from_pretrained(options.model),
-        hidden_dropout_prob=options.hidden_dropout_prob,
-        attention_probs_dropout_prob=options.attention_dropout_prob,
-    )
-    if options.rmsnorm in ("encoder", "all"):
-        config = replace(config, norm="rmsnorm")
-    if options.swiglu in ("encoder", "all"):
-        width = config.intermediate_size
-        if options.swiglu_start == "random":
-            width = FEED_FORWARDS["swiglu"].width_afresh(width)
-        config = replace(config, feed_forward="swiglu", intermediate_size=width)
-    return config
-
-
-def pretrained_encoder(options: Options) -> BertModel:
-    """The encoder with its pretrained weights; UserError where the options do not fit it."""
-    config = encoder_config(options)
-    if options.max_length > config.max_position_embeddings:
-        raise UserError(
-            f"--max_length {options.max_length}: "
-            f"{options.model} has {config.max_position_embeddings} positions"
-        )
-    crossed = [t for t in tasks_of(options).values() if t.pair and not t.is_bi(options)]
-    if config.type_vocab_size < 2 and crossed:
-        raise UserError(
-            f"{options.model}: has one token type, a cross-encoded pair takes two; "
-            "use --pair_encoding bi"
-        )
-    return BertModel.from_pretrained(options.model, config, options.swiglu_start == "random")
-
-
-def saved_encoder(folder: Path) -> BertModel:
-    """The encoder of a folder that save() wrote, its weights still to be loaded."""
-    config = BertConfig.from_pretrained(folder)
-    weights = folder / "model.safetensors"
-    shapes = {name.removeprefix("bert."): shape for name, shape in shapes_of(weights).items()}
-    check_sizes(shapes, config, str(weights))
-    bert = BertModel(config)
-    bert.name_or_path = str(folder)
-    return bert
 
 
 def build(options: Options, saved: Path | None = None) -> MultitaskBERT:

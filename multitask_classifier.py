@@ -27,10 +27,9 @@ from errors import UserError, run_main
 from evaluation import evaluate
 from flags import options_of, read_flags
 from losses.extras import add_terms, make_extras
-from multitask_bert import MultitaskBERT, build, peak_rate
+from multitask_bert import MultitaskBERT, build
 from options import Options, pick
 from predict import predict_with, request_of
-from pretrained import default_pretrained
 from storage.files import clear_unfinished
 from streams import lasting_streams
 from text.data_files import find_files, say_where, splits_of
@@ -45,6 +44,7 @@ from training.lock import locks_released
 from training.named_state import NamedState
 from training.optimizers import make_optimizer, set_rates
 from training.outputs import check_outputs, has_finished, write_outputs
+from training.rates import peak_rate
 from training.repeatable import settle_arithmetic
 from training.restore import resumed
 from training.run import Run
@@ -52,6 +52,7 @@ from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
 from training.signals import resumable
 from training.space import check_space
+from training.start import model_for, started
 from training.surgery import COMBINERS
 from training.warmup import Schedule, steps_of_warmup
 
@@ -171,7 +172,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     seed_everything(options.seed)
     keep_freed_memory()
     settle_arithmetic()
-    model = build(options).to(device)
+    model = started(build(options)).to(device)
     model.compute_dtype = pick_dtype(options.precision, device)
     data, facts = load_data(options, model)
     facts["dtype"] = str(model.compute_dtype)
@@ -255,15 +256,15 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
     say_where(options, built_in)
     splits = splits_of(options)
     data: Data = {split: {} for split in splits}
-    read: dict[str, dict[str, str]] = {}  # of each file, for run.json
+    read: dict[str, dict[str, Any]] = {}  # of each file, for run.json
     for name in options.tasks:
         own = {split: paths[name, split] for split in splits}
         for split, part in load_task(own, model.tasks[name], options, model.tokenizer).items():
             data[split][name] = part
-            read[f"{name}_{split}"] = {"path": display_path(own[split]), "sha256": part.sha256}
+            read[f"{name}_{split}"] = {"path": display_path(own[split]), **part.facts()}
         counts = ", ".join(f"{len(data[split][name])} {split}" for split in splits)
         print(f"{name}: {counts} examples")
-    return data, {"built_in_corpus": built_in, "data": read}
+    return data, {"built_in_corpus": built_in, "data": read, "init": model.started_from}
 
 
 def prepared(options: Options, whole: bool = False) -> Options:
@@ -273,8 +274,8 @@ def prepared(options: Options, whole: bool = False) -> Options:
     options are given, not only those that are to change.
     """
     options = resumed(options, whole) if options.resume else options.check()
-    if options.model == "auto":
-        options = replace(options, model=default_pretrained())
+    if not options.resume:
+        options = replace(options, model=model_for(options))
     # A run that had finished before writes into its own folder only.
     if not (options.resume and has_finished(Path(options.resume), options.epochs)):
         check_outputs(options)
@@ -285,11 +286,11 @@ def prepared(options: Options, whole: bool = False) -> Options:
 
 def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     """Load the best model, write the prediction files, say where everything is."""
+    best = run.progress.best
     model = MultitaskBERT.load(run.folder, options.use_gpu)
     if model.merge_wanted:
-        merge_best(run.folder / "best", model)
+        merge_best(run.folder / "best", model, run.facts, best)
     predictions = write_outputs(run.folder, options, model, data, run.console)
-    best = run.progress.best
     results = run.finish({"best": best, "predictions": str(predictions)})
     print(f"best epoch {best['epoch']}: overall {best['overall']:.3f}")
     scores = [

@@ -44,7 +44,11 @@ class ModelOptions(Section):
     # Which encoder.
     model: str = declare(
         "auto",
-        "hub id or folder; auto: bert-base-uncased if it is on this machine, else all-MiniLM-L6-v2",
+        "hub id, folder or run; auto: bert-base-uncased if it is on this machine, else "
+        "all-MiniLM-L6-v2",
+    )
+    init: str | None = declare(
+        None, "a run to start from; its encoder, and the heads of tasks that it had"
     )
     # Its layers, exchanged for others.
     rmsnorm: str = declare(

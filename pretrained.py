@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,15 @@ def find_pretrained(
 ) -> Path:
     """The folder with config.json, weights and vocabulary; UserError where there is none.
 
-    `name` is a folder, the embedded model or a hub id. Hub downloads go through huggingface_hub:
-    its cache (or another, `cache_dir`), HF_HOME, HF_HUB_OFFLINE, resumed and verified files.
-    `local_only`: what is on disk or nothing.
+    `name` is a folder (of a run: its best model's is taken), the embedded model or a hub id. Hub
+    downloads go through huggingface_hub: its cache (or another, `cache_dir`), HF_HOME,
+    HF_HUB_OFFLINE, resumed and verified files. `local_only`: what is on disk or nothing.
     """
     if os.path.isdir(name):
-        return Path(name)
+        return with_encoder(find_best(Path(name)))
     if str(name).removeprefix("sentence-transformers/") == EMBEDDED:
         return find_embedded()
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)):
+    if not is_hub_id(str(name)):
         raise UserError(f"{name}: no such folder, and not a hub id; --model takes either")
     # What is on disk whole needs no network.
     if not local_only:
@@ -55,26 +56,75 @@ def find_pretrained(
     return find_in_hub(str(name), local_only, cache_dir)
 
 
-def find_in_hub(name: str, local_only: bool, cache_dir: str | Path | None) -> Path:
-    """A hub id's folder, downloaded unless `local_only`; UserError where it lacks a file."""
+def is_hub_id(name: str) -> bool:
+    """Whether a text may be NAME or USER/NAME of the hub, and does not name a run that is gone."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return False
+    folder, slash, _ = name.partition("/")
+    return not (slash and any(Path(folder).glob("*/options.json")))  # other runs are there
+
+
+def find_best(folder: Path) -> Path:
+    """Where in a run folder the best model is; any other folder itself."""
+    if os.path.exists(folder / "config.json"):  # which a run folder has not
+        return folder
+    # best.old: for an instant, while best is replaced
+    places = [folder / "best", folder / "best.old", folder]
+    return next(path for path in places if os.path.exists(path) or path == folder)
+
+
+def with_encoder(folder: Path) -> Path:
+    """The folder; UserError where it is a saved model's (model_folder.py) without its encoder."""
+    if os.path.exists(folder / "base.json") and not os.path.exists(folder / "config.json"):
+        raise UserError(
+            f"{folder}: only an adapter or heads, not the encoder that they are for; "
+            f"python export.py {folder} FOLDER makes a whole model, for --model FOLDER"
+        )
+    return folder
+
+
+def hub_id(name: str) -> str:
+    """What a model is called outside of here: its hub id, or the folder's whole path."""
+    if os.path.isdir(name):
+        return str(find_pretrained(name).resolve())
+    return f"sentence-transformers/{name}" if name == EMBEDDED else name
+
+
+def hub_snapshot(
+    name: str,
+    patterns: list[str],
+    advice: str,
+    local_only: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The folder of the hub's cache with a hub id's files of these names, fetched unless there.
+
+    UserError where they can't be had, with `advice` at its end. Files that it has not are missing.
+    """
     from huggingface_hub import snapshot_download  # slow to import, and rarely needed
 
-    # A pickled file is fetched only where there is no safetensors file.
-    weights = ["model.safetensors", "pytorch_model.bin"]
-    first = ["config.json", weights[0], *TOKENIZER_FILES]
     try:
-        fetch = functools.partial(
-            snapshot_download, name, local_files_only=local_only, cache_dir=cache_dir
+        return Path(
+            snapshot_download(
+                name, allow_patterns=patterns, local_files_only=local_only, cache_dir=cache_dir
+            )
         )
-        folder = Path(fetch(allow_patterns=first))
-        if not has_one_of(folder, weights):
-            folder = Path(fetch(allow_patterns=[*first, weights[1]]))
     except Exception as error:  # the hub's own kinds, requests' and OSErrors: all mean the same
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
-            f"{name}: not on disk and not to be had from the hub ({reason}); "
-            f"give a folder, or the embedded model: --model {EMBEDDED}"
+            f"{name}: not on disk and not to be had from the hub ({reason}); {advice}"
         ) from None
+
+
+def find_in_hub(name: str, local_only: bool, cache_dir: str | Path | None) -> Path:
+    """A hub id's folder, downloaded unless `local_only`; UserError where it lacks a file."""
+    # A pickled file is fetched only where there is no safetensors file.
+    weights = ["model.safetensors", "pytorch_model.bin"]
+    first = ["config.json", weights[0], *TOKENIZER_FILES]
+    advice = f"give a folder, or the embedded model: --model {EMBEDDED}"
+    folder = hub_snapshot(name, first, advice, local_only, cache_dir)
+    if not has_one_of(folder, weights):
+        folder = hub_snapshot(name, [*first, weights[1]], advice, local_only, cache_dir)
 
     # Cached by a program that needed no tokenizer, a model may lack its vocabulary: the network has
     # that.
@@ -88,7 +138,7 @@ def find_in_hub(name: str, local_only: bool, cache_dir: str | Path | None) -> Pa
     return folder
 
 
-def has_one_of(folder: Path, names: list[str]) -> bool:
+def has_one_of(folder: Path, names: Sequence[str]) -> bool:
     """Whether the folder has a file of one of these names."""
     return any(os.path.exists(folder / name) for name in names)
 

@@ -10,13 +10,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from errors import UserError
+from errors import UserError, listed
 from options import Options
 
 
 def no_merge(model: nn.Module) -> None:
     """For adapters that no linear can take in."""
     raise UserError("this adapter can't be folded into the encoder's weights; save it as it is")
+
+
+@dataclass(frozen=True)
+class PeftForm:
+    """An adapter as the library PEFT saves it: what its two files hold."""
+
+    config: dict[str, Any]  # adapter_config.json, but for the base model's name
+    names: dict[str, str]  # of the encoder's tensors: our name -> that in adapter_model.safetensors
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class Adapter:
     adapt: Callable[[nn.Module, Options], None]  # changes the model in place, and says what it did
     merge: Callable[[nn.Module], None] = no_merge  # folds the update into plain weights, in place
     rate_factor: float = 1.0  # its learning rate as a multiple of full fine-tuning's
+    # How PEFT saves it, made from the adapted encoder; None: PEFT has no such adapter.
+    in_peft: Callable[[nn.Module, Options], PeftForm] | None = None
 
     def wanted(self, options: Options) -> bool:
         """Whether the options ask for it."""
@@ -36,14 +46,17 @@ class Adapter:
         """Whether the options ask for its merging at the end of a run."""
         return self.wanted(options) and bool(getattr(options, f"{self.prefix}_merge", False))
 
-    def without(self, options: Options) -> Options:
-        """The options with all of this adapter's at their defaults."""
-        own: dict[str, Any] = {
+    def own_options(self) -> dict[str, Any]:
+        """Its options with their defaults."""
+        return {
             option.name: option.default
-            for option in fields(options)
+            for option in fields(Options)
             if option.name == self.prefix or option.name.startswith(f"{self.prefix}_")
         }
-        return replace(options, **own)
+
+    def without(self, options: Options) -> Options:
+        """The options with all of this adapter's at their defaults."""
+        return replace(options, **self.own_options())
 
 
 def partial_state(model: nn.Module, trained: frozenset[str]) -> dict[str, Tensor]:
@@ -55,15 +68,17 @@ def partial_state(model: nn.Module, trained: frozenset[str]) -> dict[str, Tensor
     return state
 
 
-def fits(state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-    """UserError where the names or shapes of a saved partial_state() are not the model's own."""
+def fits(state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
+    """UserError where names or shapes of saved tensors are not the model's own.
+
+    The message begins with `source`.
+    """
     missing = sorted(set(own) - set(state))
     unexpected = sorted(set(state) - set(own))
     if missing or unexpected:
         raise UserError(
-            "the adapter does not fit the model (the same targets, layers and heads?); "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(unexpected) or 'none'}"
+            f"{source}: does not fit the model (the same targets, layers and heads?); "
+            f"missing: {listed(missing) or 'none'}; unexpected: {listed(unexpected) or 'none'}"
         )
     wrong = [
         f"{name} {tuple(x.shape)} for {tuple(own[name].shape)}"
@@ -72,5 +87,5 @@ def fits(state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
     ]
     if wrong:
         raise UserError(
-            f"the adapter does not fit the model (the same rank?); wrong shapes: {'; '.join(wrong)}"
+            f"{source}: does not fit the model (the same rank?); wrong shapes: {'; '.join(wrong)}"
         )

@@ -39,7 +39,6 @@ from benchmarks.common import (
 from datasets import Split
 from errors import run_main
 from evaluation import measure
-from multitask_bert import peak_rate
 from optimizer import parameter_groups
 from options import Options, pick
 from packing import Batch
@@ -50,6 +49,7 @@ from training.checkpoint import seed_everything
 from training.draws import epoch_steps, micro_batches
 from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
+from training.rates import peak_rate
 from training.schedules import SCHEDULES
 
 EVALUATION_BATCH = 64

@@ -39,7 +39,7 @@ from benchmarks.common import Step
 from benchmarks.reference import PlainBERT, autocast, task_loss
 from datasets import Split
 from errors import run_main
-from multitask_bert import build, peak_rate
+from multitask_bert import build
 from multitask_classifier import make_learner, update
 from optimizer import parameter_groups
 from options import Options, pick
@@ -49,6 +49,7 @@ from training.checkpoint import seed_everything
 from training.draws import epoch_steps
 from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
+from training.rates import peak_rate
 from training.schedules import SCHEDULES
 
 Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses

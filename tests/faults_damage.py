@@ -101,6 +101,8 @@ def json_damages(path: Path) -> Iterator[tuple[str, Damage]]:
     for text in TEXTS:
         yield f"is {text[:12]}", put(text)
     whole = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(whole, dict):  # modules.json, which is not ours to read
+        return
     places: list[tuple[str, ...]] = [(name,) for name in whole]
     for name, value in whole.items():
         if isinstance(value, dict):

@@ -19,6 +19,7 @@ from multitask_bert import MultitaskBERT
 from tests.faults_bench import STEPS, Bench, Case, at_each_step, results
 from tests.faults_child import command, run
 from tests.faults_damage import DAMAGES, GONE, Damage, damages_of, sampled, verdict
+from training.manifest import names_in
 
 RUN = "runs/x"  # in a case's folder
 
@@ -129,12 +130,13 @@ def vouch(run_folder: Path, name: str) -> None:
     path = run_folder / name
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     of_run = path == run_folder / "options.json"
-    record = run_folder / "run.json" if of_run else path.with_name("manifest.json")
+    folder, _, below = name.partition("/")
+    record = run_folder / "run.json" if of_run else run_folder / folder / "manifest.json"
     held = json.loads(record.read_text())
     if of_run:
         held["options"] = digest
     else:
-        held["files"][path.name] = digest
+        held["files"][below] = digest
     record.write_text(json.dumps(held))
 
 
@@ -161,10 +163,11 @@ def vouched_cases(bench: Bench, seed: int, everything: bool) -> list[Case]:
         ("last/random.safetensors", False),
     ]
     names += [("last/model.safetensors", False), ("last/optimizer.safetensors", False)]
-    names += [(f"best/{path.name}", True) for path in sorted((stopped / RUN / "best").iterdir())]
+    best = stopped / RUN / "best"
+    names += [(f"best/{name}", True) for name in sorted(names_in(best))]
     for name, load in names:
         for words, damage in damages_of(stopped / RUN / name):
-            if words in GONE or name.endswith("manifest.json"):
+            if words in GONE:
                 continue
             label = f"{name} {words}"
             arguments = (bench, stopped, name, damage, f"{seed} {label}", load)

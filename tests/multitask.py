@@ -33,10 +33,11 @@ WORDS = [
 ]
 BASE = Options(tasks=("sst", "para", "sts"), precision="fp32")
 ENCODINGS = ("cross", "bi")
-# What is saved of a model whose encoder is frozen.
-ADAPTER_FILES = {"options.json", "base.json", "adapter.safetensors", "manifest.json"}
+# What is saved of a model whose encoder is frozen, and where LoRA is beside it.
+FROZEN_FILES = {"options.json", "base.json", "heads.safetensors", "manifest.json"}
+LORA_FILES = FROZEN_FILES | {"adapter_config.json", "adapter_model.safetensors"}
 # What a run adds to its best model.
-DEV_FILES = {f"{task}-dev-output.csv" for task in ("sst", "para", "sts")}
+RUN_FILES = {"README.md", *(f"{task}-dev-output.csv" for task in ("sst", "para", "sts"))}
 
 
 def make(folder: Path, **change: object) -> MultitaskBERT:

@@ -118,6 +118,25 @@ def test_a_fault_leaves_two_checkpoints(
     assert {path.name for path in tmp_path.iterdir()} == {"last", "previous"}
 
 
+def test_all_is_on_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what stands in a folder below."""
+    synced: list[str] = []
+
+    def note(path: Path) -> None:
+        assert (tmp_path / "best").exists() == (path == tmp_path)
+        synced.append(path.relative_to(tmp_path).as_posix())
+
+    def fill(new: Path) -> None:
+        (new / "below").mkdir()
+        (new / "below" / "a").write_text("a")
+
+    monkeypatch.setattr(checkpoint, "sync", note)
+    replace_folder(tmp_path / "best", fill)
+    assert {"best.new/below/a", "best.new/below", "best.new", "."} == set(synced)
+
+
 def test_what_was_never_finished_is_cleared(tmp_path: Path) -> None:
     (tmp_path / "last.new").mkdir()  # torn: killed while the first one was written
     recover(tmp_path / "last", tmp_path / "previous")

@@ -20,6 +20,7 @@ FACTS: dict[str, Any] = {
     "base_weights": "2" * 64,
     "tokenizer": "3" * 64,
     "dtype": "torch.float32",
+    "init": "",
     "commit": "abc1234",
     "python": "3.11.2",
     "versions": {"torch": "2.13.0", "numpy": "2.1.0"},
@@ -51,6 +52,7 @@ def test_the_same_is_taken_and_data_may_move() -> None:
         (("data", "sst_train", "sha256"), "the data changed since: data/a.csv; put it back"),
         (("base_weights",), "the pretrained weights of --model changed"),
         (("tokenizer",), "the tokenizer of --model changed"),
+        (("init",), "the model that --init started from changed"),
         (("dtype",), "began in torch.float32, would go on in other"),
     ],
 )

@@ -15,6 +15,8 @@ def folder(tmp_path: Path) -> Path:
     """A folder with two files and a manifest."""
     (tmp_path / "a.bin").write_bytes(bytes(range(256)) * 10)
     (tmp_path / "b.json").write_text('{"step": 3}')
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "c.json").write_text('{"mean": true}')
     write_manifest(tmp_path)
     return tmp_path
 
@@ -39,7 +41,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a.bin missing": lambda folder: (folder / "a.bin").unlink(),
     "a.bin: changed since it was written": another_sum,
     "new.bin added since it was written": lambda folder: (folder / "new.bin").touch(),
-    "c added": lambda folder: (folder / "c").mkdir(),
+    "below/new.bin added": lambda folder: (folder / "below" / "new.bin").touch(),
+    "below/c.json: changed": lambda folder: flip(folder / "below" / "c.json"),
+    "below/c.json missing": lambda folder: (folder / "below" / "c.json").unlink(),
     "manifest.json: not there": lambda folder: (folder / "manifest.json").unlink(),
     "(bin|json): (changed|not readable)": lambda folder: flip(folder / "manifest.json"),
     "manifest.json: not readable JSON": lambda folder: (folder / "manifest.json").write_text(""),
@@ -59,6 +63,8 @@ def test_a_damaged_folder_is_refused_by_the_file_s_name(folder: Path, message: s
 
 def test_a_whole_folder_is_taken_wherever_it_lies(folder: Path) -> None:
     (folder / ".DS_Store").touch()  # of a file manager
+    (folder / "below" / ".DS_Store").touch()
+    (folder / "README.md").write_text("edited on the hub")
     check_manifest(folder)
     check_manifest(folder.rename(folder.with_name("moved")))
 

@@ -12,8 +12,9 @@ import pytest
 from declare import EXPECTED, PerTask, kind_of, rules_of, shown
 from errors import UserError
 from lora import TARGETS
-from multitask_bert import ADAPTERS, build, peak_rate
+from multitask_bert import ADAPTERS, build
 from options import CONFLICTS, SECTIONS, AdapterOptions, HeadOptions, Options, pick
+from training.rates import peak_rate
 
 FIELDS = {f.name: f for f in fields(Options)}
 

@@ -1,6 +1,7 @@
 """Finding pretrained weights: folders, the embedded model, the hub's cache."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,12 @@ from safetensors.torch import load_file
 import pretrained
 from bert import BertModel
 from errors import UserError
+from multitask_bert import MultitaskBERT
 from pretrained import find_pretrained
+from tests.test_run import flip
+from tests.test_start import saved
 from tokenizer import BertTokenizer
+from training.manifest import write_manifest
 
 PROJECT = Path(pretrained.__file__).parent
 
@@ -65,10 +70,10 @@ def offline(code: str, home: Path) -> str:
     return done.stdout.strip()
 
 
-def cached(folder: Path, home: Path) -> Path:
-    """`folder` laid out as the hub's cache of bert-base-uncased."""
+def cached(folder: Path, home: Path, name: str = "bert-base-uncased") -> Path:
+    """`folder` laid out as the hub's cache of a hub id."""
     commit = "86b5e0934494bd15c9632b12f734a8a67f723594"
-    repo = home / "hub" / "models--bert-base-uncased"
+    repo = home / "hub" / f"models--{name.replace('/', '--')}"
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text(commit)
     shutil.copytree(folder, repo / "snapshots" / commit)
@@ -152,3 +157,73 @@ def test_hub_cache_that_is_not_whole(folder: Path, tmp_path: Path, gone: str):
     assert (
         "--model all-MiniLM-L6-v2" if gone == "all" else "is not whole; delete that folder"
     ) in message
+
+
+# ---- saved models: of a run, and of the hub
+
+
+def test_a_run_stands_for_its_best_encoder(tiny: Path, tmp_path: Path):
+    before = saved(tiny, str(tmp_path / "run"))
+    for name in (tmp_path / "run", str(tmp_path / "run" / "best")):
+        assert find_pretrained(name) == tmp_path / "run" / "best"
+        assert len(BertTokenizer.from_pretrained(name)) == len(before.tokenizer)
+    loaded = BertModel.from_pretrained(tmp_path / "run").state_dict()
+    assert all(torch.equal(x, before.bert.state_dict()[name]) for name, x in loaded.items())
+
+
+SAVED = """
+from errors import UserError
+from multitask_bert import MultitaskBERT
+for name in ("me/whole", "me/adapter", "me/plain", "me/damaged", "me/absent", "me"):
+    try:
+        print(name, MultitaskBERT.load(name).predict("sst", ["A lovely film ."]))
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_a_saved_model_of_the_hub(tiny: Path, tmp_path: Path):
+    home = tmp_path / "home"
+    expected = {}
+    for kind, change in {"whole": {}, "adapter": {"lora": True}}.items():
+        model = saved(tiny, str(tmp_path / kind), **change)
+        expected[kind] = model.predict("sst", ["A lovely film ."])
+        if kind == "adapter":  # vocab.txt, which cached() adds, is a whole model's only
+            (cached(tmp_path / kind / "best", home, f"me/{kind}") / "vocab.txt").unlink()
+    cached(tmp_path / "whole" / "best", home, "me/whole")
+    cached(tiny, home, "me/plain")
+    damaged = cached(tmp_path / "whole" / "best", home, "me/damaged")
+    flip(damaged / "heads.safetensors")
+    lines = [x for x in offline(SAVED, home).splitlines() if "parameters train" not in x]
+    assert lines[:2] == [f"me/{kind} {answer}" for kind, answer in expected.items()]
+    for line, words in zip(
+        lines[2:],
+        (
+            "me/plain: not a model that minBERT saved, .*; to train from it: --model me/plain",
+            ".*heads.safetensors: changed since it was written",
+            "me/absent: not on disk and not to be had from the hub .*; or give a run folder",
+            "me: no such folder, no model in it; .* USER/NAME of the hub; an encoder alone is",
+        ),
+        strict=True,
+    ):
+        assert re.match(words, line), line
+
+
+def test_only_what_the_manifest_lists_is_fetched(tiny: Path, tmp_path: Path, monkeypatch):
+    """And of that neither pickles nor code."""
+    saved(tiny, str(tmp_path / "run"))
+    best = tmp_path / "run" / "best"
+    for name in ("weights.bin", "modeling.py"):
+        (best / name).touch()
+    write_manifest(best)
+    asked: list[set[str]] = []
+
+    def snapshot_download(name: str, allow_patterns: list[str], **_: object) -> str:
+        asked.append(set(allow_patterns))
+        return str(best)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    MultitaskBERT.load("me/model")
+    assert asked[0] == {"options.json", "manifest.json"}
+    assert {"heads.safetensors", "1_Pooling/config.json", "tokenizer.json"} <= asked[1]
+    assert not asked[1] & {"weights.bin", "modeling.py"}

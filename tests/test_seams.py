@@ -32,12 +32,13 @@ from options import Options
 from predict import predict_with
 from tasks import TASKS
 from tests import newcomers
-from tests.multitask import ADAPTER_FILES, DEV_FILES
+from tests.multitask import FROZEN_FILES, RUN_FILES
 from tokenizer import BertTokenizer
 from training import hooks, optimizers, samplers, schedules, surgery
 from training.draws import Draw
 from training.gradients import Gradients
 from training.run import Run
+from weights import hub_name
 
 Patch = pytest.MonkeyPatch
 
@@ -141,7 +142,7 @@ def test_a_prefix(options: Options, monkeypatch: Patch) -> None:
     query = plain.state_dict()[f"{name}.query.weight"]
     assert torch.equal(state[f"model:{name}.query.weight"], query)
     best = next(Path("runs").glob("*-newcomer/best"))
-    assert {path.name for path in best.iterdir()} == ADAPTER_FILES | DEV_FILES
+    assert {path.name for path in best.iterdir()} == FROZEN_FILES | RUN_FILES
     # A task's prefix reaches its own rows only.
     model = MultitaskBERT.load(best)
     before = predictions(model, options)
@@ -164,7 +165,10 @@ def test_a_side_branch_of_each_task(options: Options, monkeypatch: Patch) -> Non
     ups = [x for name, x in state.items() if name.startswith("model:") and ".side.up." in name]
     assert len(ups) == 12 and all(x.any() for x in ups)
     best = next(Path("runs").glob("*-newcomer/best"))
-    assert (best / "model.safetensors").exists()  # all of BERT trains: all is saved
+    # All of BERT trains: all is saved, and says that it is not BERT alone.
+    assert (best / "model.safetensors").exists()
+    assert json.loads((best / "config.json").read_text())["model_type"] == "minbert"
+    assert not (best / "modules.json").exists()
 
 
 def test_a_side_branch_in_bf16(options: Options, monkeypatch: Patch) -> None:
@@ -373,14 +377,14 @@ def test_unfreezing(options: Options, monkeypatch: Patch) -> None:
         hooks.HOOKS, "unfreezing", lambda model, options: newcomers.Unfreezing(model)
     )
     state = survives(options, monkeypatch)
-    name = "bert.bert_layers.0.out_dense.weight"
-    assert not torch.equal(state[f"model:{name}"], pretrained[name])
+    name = "bert_layers.0.out_dense.weight"
+    assert not torch.equal(state[f"model:bert.{name}"], pretrained[f"bert.{name}"])
     # Two of six steps moved it: its moments are younger than the others'.
-    assert state[f"optimizer:step.model.{name}"] == 2
+    assert state[f"optimizer:step.model.bert.{name}"] == 2
     assert state["optimizer:step.model.bert.bert_layers.1.out_dense.weight"] == 6
     # What was saved while it was frozen is the whole model all the same.
     best = next(Path("runs").glob("*-newcomer/best"))
-    assert f"{name}" in load_file(best / "model.safetensors")
+    assert hub_name(name) in load_file(best / "model.safetensors")
 
 
 def test_averaged_weights(options: Options, monkeypatch: Patch) -> None:
@@ -390,13 +394,13 @@ def test_averaged_weights(options: Options, monkeypatch: Patch) -> None:
     # What was kept as best is an average: neither the weights that train on nor those at first.
     best = next(Path("runs").glob("*-newcomer/best"))
     kept = load_file(best / "model.safetensors")
-    name = "bert.bert_layers.0.out_dense.weight"
-    assert not torch.equal(kept[name], state[f"model:{name}"])
-    assert not torch.equal(kept[name], pretrained[name])
+    name = "bert_layers.0.out_dense.weight"
+    assert not torch.equal(kept[hub_name(name)], state[f"model:bert.{name}"])
+    assert not torch.equal(kept[hub_name(name)], pretrained[f"bert.{name}"])
     plain = last_state(train(replace(options, epochs=2, name="plain"))["folder"])
     monkeypatch.delitem(hooks.HOOKS, "averaging")
     without = last_state(train(replace(options, epochs=2, name="without"))["folder"])
-    assert torch.equal(plain[f"model:{name}"], without[f"model:{name}"])
+    assert torch.equal(plain[f"model:bert.{name}"], without[f"model:bert.{name}"])
 
 
 def test_a_sampler_that_follows_the_progress(options: Options, monkeypatch: Patch) -> None:

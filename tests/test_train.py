@@ -21,7 +21,7 @@ from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from storage.files import UNFINISHED, sha256_of
 from tasks import LEADERBOARD
-from tests.multitask import ADAPTER_FILES, DEV_FILES
+from tests.multitask import LORA_FILES, RUN_FILES
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,6 +86,8 @@ def test_a_run_leaves_what_the_readme_promises(
         == {
             "path": f"{options.data_dir}/sts-dev.csv",
             "sha256": sha256_of(Path(options.data_dir) / "sts-dev.csv"),
+            "examples": 12,
+            "in_train": facts["data"]["sts_dev"]["in_train"],
         }
         and facts["best"]["epoch"] == 1
     )
@@ -148,7 +150,7 @@ def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> Non
 
 def test_lora_is_saved_small_and_merges(options: Options) -> None:
     plain = Path(train(replace(options, lora=True))["folder"])
-    assert {p.name for p in (plain / "best").iterdir()} == ADAPTER_FILES | DEV_FILES
+    assert {p.name for p in (plain / "best").iterdir()} == LORA_FILES | RUN_FILES
     merged = Path(train(replace(options, lora=True, lora_merge=True, name="merged"))["folder"])
     assert (merged / "best" / "model.safetensors").exists()
     texts = [("A lovely film .",), ("It is not good , sadly .",)]
@@ -194,6 +196,7 @@ ALIVE: dict[str, list[dict]] = {
     "model": [{"model": "other"}],
     "limit": [{"limit": 11}],
     "train_fraction": [{"train_fraction": 0.3}],
+    "init": [{"init": "saved", "model": "saved"}],
     "drop_leaks": [{"drop_leaks": True, "files": {"sst_train": "leaky.csv"}}],
     "files": [
         {"files": {"sst_train": "unequal-sst.csv"}},
@@ -248,6 +251,8 @@ def test_option_is_alive(
     torch.nn.init.normal_(other.pooler_dense.weight)
     torch.nn.init.normal_(other.embed_layer_norm.weight)
     other.save_pretrained("other")
+    Path("saved").mkdir()
+    multitask_classifier.build(replace(options, model="other")).save(Path("saved"))
     for variant in ALIVE[name]:
         fixed = {
             k: v for k, v in variant.items() if k != name

@@ -58,7 +58,7 @@ def replace_folder(
         write(new)
 
         # The contents must be on the disk before the name that vouches for them.
-        for path in [*new.iterdir(), new]:
+        for path in [*new.rglob("*"), new]:
             sync(path)
 
         # A folder that is not empty can't be renamed over, so the old one steps aside first.

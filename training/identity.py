@@ -7,14 +7,14 @@ dtype, and options.json itself. What changes it by rounding is warned of: machin
 import hashlib
 import secrets
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from errors import UserError, listed
 from model_folder import Base
 from storage.files import sha256_of
-from storage.json_files import read_json, record
+from storage.json_files import Count, read_json, record
 from training.checkpoint import best_is
 
 
@@ -24,6 +24,8 @@ class DataFile:
 
     path: str
     sha256: str
+    examples: Count = 0
+    in_train: Count = 0  # how many of them stand in train too
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Identity:
     base_weights: str  # SHA-256 of its tensors
     tokenizer: str  # SHA-256 of its definition
     dtype: str  # of the encoder's products
+    init: str = field(default="", kw_only=True)  # which model --init started from
 
     # The surroundings.
     commit: str
@@ -101,6 +104,11 @@ def check_same(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
                 f"--resume {folder}: the {title} of --model changed since the run began; "
                 "put the old back, or begin a new run"
             )
+    if now.get("init", "") != then.get("init", ""):
+        raise UserError(
+            f"--resume {folder}: the model that --init started from changed since the run began; "
+            "put the old back, or begin a new run"
+        )
     if now["dtype"] != then["dtype"]:
         raise UserError(
             f"--resume {folder}: began in {then['dtype']}, would go on in {now['dtype']}; "

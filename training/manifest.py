@@ -1,10 +1,11 @@
 """A folder's manifest: what is read back from a checkpoint or a model is what was written.
 
-manifest.json, in the folder itself, holds the SHA-256 of every other file. So a flipped bit, an
-edited number, a file that is missing and one copied in from another folder are all found before
-anything is loaded.
+manifest.json, in the folder itself, holds the SHA-256 of every other file, also of those in folders
+below. So a flipped bit, an edited number, a file that is missing and one copied in from another
+folder are all found before anything is loaded. README.md is for people, who may edit it.
 """
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,26 +16,33 @@ from storage.files import reason_of, sha256_of
 from storage.json_files import read_record, write_json
 
 NAME = "manifest.json"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What manifest.json holds."""
 
-    files: dict[str, str]  # name -> SHA-256
+    files: dict[str, str]  # path in the folder -> SHA-256
 
 
 def names_in(folder: Path) -> set[str]:
     """The names that a manifest vouches for; hidden files, as of a file manager, are nobody's."""
-    try:
-        names = {path.name for path in folder.iterdir()}
-    except OSError as error:
+
+    def refuse(error: OSError) -> None:
         raise UserError(f"{folder}: {reason_of(error)}; check the path") from None
-    return {name for name in names if name != NAME and not name.startswith(".")}
+
+    paths = {
+        Path(where, name).relative_to(folder)
+        for where, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+    }
+    shown = {path.as_posix() for path in paths if not any(x.startswith(".") for x in path.parts)}
+    return shown - {NAME, CARD}
 
 
 def sums_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """The SHA-256 of files in a folder, by name; several files are read at once."""
+    """The SHA-256 of files in a folder, by path in it; several files are read at once."""
     ordered = sorted(names)
     with ThreadPoolExecutor() as pool:
         return dict(zip(ordered, pool.map(sha256_of, map(folder.joinpath, ordered)), strict=True))

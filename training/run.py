@@ -264,7 +264,8 @@ class Run:
                 "overall": overall,
                 "scores": of_tasks,
             }
-            save_best(self.folder / "best", model, self.data["dev"], found.predictions)
+            best = self.folder / "best"
+            save_best(best, model, self.facts, progress.best, self.data["dev"], found.predictions)
             progress.best_manifest = best_sum(self.folder / "best")
         self.console.score_row(epoch, progress.step, scores, seconds, better)
         self.tick = time.monotonic()  # scoring is not training time

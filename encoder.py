@@ -1,0 +1,57 @@
+"""The encoder that options ask for: with its pretrained weights, or a saved model's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from base_bert import BertConfig
+from bert import FEED_FORWARDS, BertModel
+from errors import UserError
+from options import Options
+from storage.tensor_files import shapes_of
+from tasks import tasks_of
+from weights import check_sizes, course_name
+
+
+def encoder_config(options: Options) -> BertConfig:
+    """The pretrained configuration with the options' dropouts, norm and feed-forward."""
+    config = replace(
+        BertConfig.from_pretrained(options.model),
+        hidden_dropout_prob=options.hidden_dropout_prob,
+        attention_probs_dropout_prob=options.attention_dropout_prob,
+    )
+    if options.rmsnorm in ("encoder", "all"):
+        config = replace(config, norm="rmsnorm")
+    if options.swiglu in ("encoder", "all"):
+        width = config.intermediate_size
+        if options.swiglu_start == "random":
+            width = FEED_FORWARDS["swiglu"].width_afresh(width)
+        config = replace(config, feed_forward="swiglu", intermediate_size=width)
+    return config
+
+
+def pretrained_encoder(options: Options) -> BertModel:
+    """The encoder with its pretrained weights; UserError where the options do not fit it."""
+    config = encoder_config(options)
+    if options.max_length > config.max_position_embeddings:
+        raise UserError(
+            f"--max_length {options.max_length}: "
+            f"{options.model} has {config.max_position_embeddings} positions"
+        )
+    crossed = [t for t in tasks_of(options).values() if t.pair and not t.is_bi(options)]
+    if config.type_vocab_size < 2 and crossed:
+        raise UserError(
+            f"{options.model}: has one token type, a cross-encoded pair takes two; "
+            "use --pair_encoding bi"
+        )
+    return BertModel.from_pretrained(options.model, config, options.swiglu_start == "random")
+
+
+def saved_encoder(folder: Path) -> BertModel:
+    """The encoder of a folder that save() wrote, its weights still to be loaded."""
+    config = BertConfig.from_pretrained(folder)
+    weights = folder / "model.safetensors"
+    shapes = {course_name(name): shape for name, shape in shapes_of(weights).items()}
+    check_sizes(shapes, config, str(weights))
+    bert = BertModel(config)
+    bert.name_or_path = str(folder)
+    return bert

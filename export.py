@@ -1,0 +1,116 @@
+"""Write a run's best model as a folder of its own, which other libraries load too.
+
+    python export.py runs/2026-11-20-multitask my-model
+    python export.py runs/2026-11-20-multitask my-model --keep_adapter
+
+Adapters are merged into the encoder; with --keep_adapter a LoRA stays a file of its own, as PEFT
+loads it. A frozen encoder (--option pretrain) is written with its heads.
+"""
+
+if __name__ == "__main__":  # before the slow imports
+    from startup import begin_script
+
+    begin_script()
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from errors import UserError, run_main
+from multitask_bert import MultitaskBERT
+from storage.files import reason_of, sync
+from storage.json_files import read_json
+from training.identity import read_facts
+from training.manifest import NAME as MANIFEST
+from training.model_card import write_card
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but every error is one line."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(
+        description="Write a run's best model as a folder that other libraries load too."
+    )
+    parser.add_argument("run", type=Path, help="a run folder, or a saved model's")
+    parser.add_argument("folder", type=Path, help="what to write; new, or empty")
+    parser.add_argument("--keep_adapter", action="store_true", help="do not merge adapters")
+    return parser.parse_args(argv)
+
+
+def check_free(folder: Path) -> None:
+    """UserError where something stands at a folder's place already."""
+    try:
+        taken = os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise UserError(f"{folder}: {reason_of(error)}; name another folder") from None
+    if taken:
+        raise UserError(f"{folder}: is there already, and not empty; name another folder")
+    for parent in Path(os.path.realpath(folder)).parents:
+        if (parent / MANIFEST).exists():
+            raise UserError(f"{folder}: lies in a saved model, {parent}; name another folder")
+
+
+def best_of(run: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation in which a run's best model was found, as progress.json has it."""
+    if "best" in facts:  # the run has ended
+        return facts["best"]
+    return read_json(run / "last" / "progress.json")["best"]
+
+
+def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT:
+    """Write the best model of a run into a new folder, whole or not at all; returns that model.
+
+    UserError where the run has none, or the folder can't be written.
+    """
+    check_free(folder)
+    model = MultitaskBERT.load(run)
+    if not keep_adapter:
+        model.merge()
+
+    # Beside its place first: a kill leaves nothing that looks like a model.
+    place = Path(os.path.abspath(folder))
+    new = place.with_name(f".{place.name}.new")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        model.save(new)
+        if (run / "run.json").exists():
+            facts = read_facts(run)
+            write_card(new, model.options, facts, best_of(run, facts))
+        for path in [*new.rglob("*"), new]:  # on the disk before the name that vouches for them
+            sync(path)
+        new.rename(place)
+    except (OSError, SafetensorError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise UserError(f"{folder}: can't be written ({reason})") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return model
+
+
+def main(argv: list[str]) -> None:
+    """Export, and say what was written and how to load it."""
+    given = parse(argv)
+    model = export(given.run, given.folder, given.keep_adapter)
+    folder = given.folder
+    what = "the encoder and heads" if model.whole else "the adapter and heads"
+    print(f"{folder}: {what} of {', '.join(model.tasks)}")
+    print(f'load it: MultitaskBERT.load("{folder}")')
+    if (folder / "modules.json").exists():
+        print(f'     or: SentenceTransformer("{folder}"), AutoModel.from_pretrained("{folder}")')
+    elif (folder / "adapter_config.json").exists():
+        print(f'     or: PeftModel.from_pretrained(encoder, "{folder}")')
+
+
+if __name__ == "__main__":
+    run_main(main)

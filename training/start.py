@@ -1,0 +1,138 @@
+"""What a run starts from with --init: the encoder and the heads of another run.
+
+The encoder itself is read where every pretrained one is, under --model, which is the other run's
+folder; or, where only an adapter or heads were saved there, the model that these are for.
+"""
+
+import os
+
+from adapters.wrap import Adapter, fits
+from errors import UserError
+from model_folder import BASE, find_saved, read_options
+from multitask_bert import ADAPTERS, MultitaskBERT
+from options import PLAIN_HEADS, Options
+from pretrained import default_pretrained
+from storage.files import sha256_of
+from tasks import Task
+from training.manifest import NAME as MANIFEST
+
+
+def model_for(options: Options) -> str:
+    """What --model is for a new run: what was given, or the encoder that --init brings.
+
+    UserError where both are given, and differ.
+    """
+    run = options.init
+    if run is None:
+        return default_pretrained() if options.model == "auto" else options.model
+    folder = find_saved(run)
+    model = read_options(folder).model if os.path.exists(folder / BASE) else run
+    if options.model not in ("auto", model):
+        raise UserError(
+            f"--init {run} brings its own encoder; leave out --model {options.model}, or take only "
+            f"the encoder: --model {run}"
+        )
+    return model
+
+
+def started(model: MultitaskBERT) -> MultitaskBERT:
+    """A new model, built on the other run's encoder, with what that run has learned put into it.
+
+    Heads of tasks that it had not start afresh, and a line says so. `model.started_from` is the
+    SHA-256 of its manifest then, which tells it from others. UserError where the two do not fit.
+    """
+    run = model.options.init
+    if run is None:
+        return model
+    model.started_from = sha256_of(find_saved(run) / MANIFEST)
+    old = MultitaskBERT.load(run)
+    shared = [name for name in model.tasks if name in old.tasks]
+    check_encoders(model, old, run)
+    for name in shared:
+        check_pipelines(model.tasks[name], model.options, old.options, run)
+
+    take_encoder(model, old, run)
+    for name in shared:
+        state = old.pipelines[name].state_dict()
+        fits(state, model.pipelines[name].state_dict(), f"--init {run}: {name}")
+        model.pipelines[name].load_state_dict(state)
+    print_taken(model, run, shared)
+    return model
+
+
+def print_taken(model: MultitaskBERT, run: str, shared: list[str]) -> None:
+    """Say what starts from the other run, and what afresh."""
+    afresh = [name for name in model.tasks if name not in shared]
+    taken = f"--init {run}: the encoder" + "".join(f", {name}" for name in shared)
+    print(f"{taken}; afresh: {', '.join(afresh)}" if afresh else taken)
+
+
+# ---- whether it fits
+
+
+def refusal(run: str, what: str, then: str, now: str, flag: str) -> UserError:
+    """The error for parts of different kinds."""
+    return UserError(f"--init {run}: {what} is {then} there, {now} here; to make it fit: {flag}")
+
+
+def check_encoders(model: MultitaskBERT, old: MultitaskBERT, run: str) -> None:
+    """UserError where the encoders are not made of the same layers."""
+    for part, flag in (("norm", "rmsnorm"), ("feed_forward", "swiglu")):
+        then, now = getattr(old.bert.config, part), getattr(model.bert.config, part)
+        if then != now:
+            place = getattr(old.options, flag)
+            raise refusal(run, f"the encoder's {part}", then, now, f"--{flag} {place}")
+
+
+def check_pipelines(task: Task, now: Options, then: Options, run: str) -> None:
+    """UserError where a task's way from states to logits is another."""
+    name = task.name
+    for flag in ("pooling", "head"):
+        was, value = getattr(then, flag).of(name), getattr(now, flag).of(name)
+        if was != value:
+            raise refusal(run, f"the {flag} of {name}", was, value, f"--{flag} {name}={was}")
+    if task.pair and then.pair_encoding != now.pair_encoding:
+        flag = f"--pair_encoding {then.pair_encoding}"
+        raise refusal(run, f"the encoding of {name}", then.pair_encoding, now.pair_encoding, flag)
+    if now.head.of(name) in PLAIN_HEADS:
+        return
+    for flag in ("rmsnorm", "swiglu"):
+        was, value = getattr(then, flag), getattr(now, flag)
+        if (was in ("heads", "all")) != (value in ("heads", "all")):
+            raise refusal(run, f"--{flag}", was, value, f"--{flag} {was}")
+
+
+# ---- the encoder
+
+
+def take_encoder(model: MultitaskBERT, old: MultitaskBERT, run: str) -> None:
+    """Make the encoder the other run's.
+
+    An adapter is taken over where the new run asks for the same, else merged in. UserError where
+    that would change weights which the new run keeps frozen: they would be in no folder.
+    """
+    if not any(adapter.wanted(old.options) for adapter in ADAPTERS.values()):
+        return  # it was built from the other run's already
+    same = all(is_same(adapter, old.options, model.options) for adapter in ADAPTERS.values())
+    if not same and not model.whole:
+        raise UserError(
+            f"--init {run}: its adapter is not this run's, which keeps the encoder frozen; merge "
+            f"it first: python export.py {run} FOLDER, then --init FOLDER"
+        )
+    if not same:
+        old.merge()
+    own = model.state_dict()
+    encoder = {name: x for name, x in old.state_dict().items() if not name.startswith("pipelines.")}
+    # An adapter may have parts for tasks that only one of the two runs has.
+    model.load_state_dict({name: x for name, x in encoder.items() if name in own}, strict=False)
+
+
+def is_same(adapter: Adapter, then: Options, now: Options) -> bool:
+    """Whether two runs ask for the same adapter, or neither does.
+
+    Its dropout and whether it is merged at the end may differ.
+    """
+    if adapter.wanted(then) != adapter.wanted(now):
+        return False
+    names = [name for name in adapter.own_options() if not name.endswith(("_dropout", "_merge"))]
+    return all(getattr(then, name) == getattr(now, name) for name in names)
