@@ -258,11 +258,11 @@ class RunOptions(Section):
         choices=("finetune", "pretrain"),
     )
     seed: int = declare(11711, "of everything random", least=0, most=2**32 - 1)
-    use_gpu: bool = declare(False, "run on CUDA")
+    use_gpu: bool = declare(False, "run on the GPU; CUDA, else Apple's MPS")
     precision: str = declare(
         "auto",
-        "of the encoder's products; auto: bf16 where the hardware has it",
-        choices=("auto", "fp32", "bf16"),
+        "of the encoder's products; auto: bf16 where the hardware has it, fp16 on older CUDA",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
 
     # When it ends before its last epoch.
