@@ -37,8 +37,10 @@ from tokenizer import BertTokenizer
 CACHE = Path(".cache")  # of token ids
 
 # This file hides Hugging Face's package of its name from scripts in this folder. These are theirs.
-HUGGING_FACE = ("load_dataset", "load_from_disk", "concatenate_datasets", "interleave_datasets")
-HUGGING_FACE += ("Dataset", "DatasetDict", "IterableDataset", "Features", "Value", "ClassLabel")
+HUGGING_FACE = (
+    *("load_dataset", "load_from_disk", "concatenate_datasets", "interleave_datasets"),
+    *("Dataset", "DatasetDict", "IterableDataset", "Features", "Value", "ClassLabel"),
+)
 
 if not TYPE_CHECKING:  # for mypy every name would be in here
 
