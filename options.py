@@ -189,6 +189,7 @@ class OptimizerOptions(Section):
         "learning rate; 5e-5 for bert-base, 2e-4 for MiniLM, tenfold for --lora, 1e-3 for pretrain",
         above=0,
         most=1000,
+        usual="5e-5 for bert-base",
     )
     schedule: str = declare("linear", "how the learning rate falls; after the warm-up")
     warmup: float = declare(0.1, "share of the steps in which the rate rises", least=0, below=1)
