@@ -29,7 +29,7 @@ DEFAULTS = {
     "tasks": "sst, then cfimdb",
     "batch_size": "96, of cfimdb 8",
     "max_length": "256, of cfimdb 512",
-    "predictions": "predictions/<option>-{task}-{split}-out.csv",
+    "predictions": "predictions/OPTION-{task}-{split}-out.csv",
     "name": "classifier",
 }
 

@@ -355,7 +355,9 @@ def test_a_script_shows_its_own_defaults(capsys):
     for topic in ("", "batch_size"):
         with pytest.raises(SystemExit):
             classifier.main(["--help", *topic.split()])
-        assert "[96, of cfimdb 8]" in " ".join(capsys.readouterr().out.split())
+        text = capsys.readouterr().out
+        assert "[96, of cfimdb 8]" in " ".join(text.split())
+        assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_what_classifier_says_of_its_defaults_is_so():
@@ -363,7 +365,7 @@ def test_what_classifier_says_of_its_defaults_is_so():
     for name in ("batch_size", "max_length"):
         sst, cfimdb = (getattr(run, name) for run in runs)
         assert classifier.DEFAULTS[name] == f"{sst}, of cfimdb {cfimdb}"
-    shown_path = classifier.DEFAULTS["predictions"].replace("<option>", "finetune")
+    shown_path = classifier.DEFAULTS["predictions"].replace("OPTION", "finetune")
     assert {run.predictions for run in runs} == {shown_path}
 
 
