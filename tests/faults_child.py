@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import scipy.stats  # noqa: F401  (evaluation.measure imports it; here once for all children)
+import sklearn.metrics  # noqa: F401  (the same)
 import torch
 import torch._dynamo  # noqa: F401  (optimizers import it when first made; here once for all)
 from safetensors import SafetensorError
