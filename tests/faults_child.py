@@ -7,6 +7,7 @@ no thread of torch's or tokenizers' cut off by the fork.
 
 import builtins
 import errno
+import gc
 import io
 import os
 import pathlib
@@ -116,6 +117,7 @@ def limit_memory() -> None:
 def start(work: Callable[[], object], folder: Path) -> Child:
     """Begin `work` in a child whose current folder is `folder`."""
     sys.stdout.flush()
+    gc.freeze()  # or the child's first garbage collection copies every page that it shares with us
     reading, writing = os.pipe()
     pid = os.fork()
     if pid:
