@@ -109,15 +109,27 @@ def test_cuda_goes_before_mps_and_the_cpu_is_the_default(monkeypatch: Patch) -> 
 @pytest.mark.parametrize(
     ("cuda", "mps", "line"),
     [
-        (True, False, "A GPU is here (Tesla T4); --use_gpu trains on it.\n"),
+        (True, False, "A GPU is here (NVIDIA A100, Tesla T4); --use_gpu trains on it.\n"),
         (False, True, "A GPU is here (Apple M3, MPS); --use_gpu trains on it.\n"),
         (False, False, ""),
     ],
 )
 def test_a_gpu_that_is_not_asked_for_is_said(
-    monkeypatch: Patch, capsys: pytest.CaptureFixture, cuda: bool, mps: bool, line: str
+    monkeypatch: Patch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+    cuda: bool,
+    mps: bool,
+    line: str,
 ) -> None:
+    """By its driver's files: CUDA itself is not begun."""
     machine(monkeypatch, cuda, mps)
+    monkeypatch.delattr(torch.cuda, "get_device_name")
+    monkeypatch.setattr(environment, "NVIDIA_DRIVER", tmp_path)
+    for number, name in enumerate(("Tesla T4", "NVIDIA A100", "Tesla T4")):
+        (tmp_path / f"gpus/{number}").mkdir(parents=True)
+        text = f"Model: \t\t {name}\nIRQ:   \t\t 24\n"
+        (tmp_path / f"gpus/{number}/information").write_text(text)
     environment.say_idle_gpu(CPU)
     environment.say_idle_gpu(MPS if mps else CUDA)
     assert capsys.readouterr().out == line
@@ -127,9 +139,10 @@ def test_a_run_says_so_at_its_start(
     options: Options, monkeypatch: Patch, capsys: pytest.CaptureFixture
 ) -> None:
     machine(monkeypatch, cuda=True)
+    monkeypatch.setattr(environment, "NVIDIA_DRIVER", Path("nowhere"))
     with pytest.raises(UserError, match="nowhere"):
         train(replace(options, model="nowhere"))
-    assert capsys.readouterr().out.startswith("A GPU is here (Tesla T4)")
+    assert capsys.readouterr().out.startswith("A GPU is here (CUDA)")
 
 
 # What torch was built for, the system, the driver's file, CUDA_VISIBLE_DEVICES, and what is said.

@@ -18,7 +18,7 @@ from errors import UserError
 from storage.files import reason_of
 
 PACKAGES = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -72,11 +72,24 @@ def pick_device(use_gpu: bool) -> torch.device:
     return found
 
 
+def name_of_idle(device: torch.device) -> str:
+    """What a GPU calls itself that is left alone: asked by its name, CUDA takes memory there."""
+    if device.type != "cuda":
+        return gpu_name(device)
+    names = set()
+    for path in NVIDIA_DRIVER.glob("gpus/*/information"):
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key == "Model":
+                names.add(value.strip())
+    return ", ".join(sorted(names)) or "CUDA"
+
+
 def say_idle_gpu(device: torch.device) -> None:
     """Say that a GPU is here, where the CPU is to train."""
     found = find_gpu()
     if device.type == "cpu" and found is not None:
-        print(f"A GPU is here ({gpu_name(found)}); --use_gpu trains on it.")
+        print(f"A GPU is here ({name_of_idle(found)}); --use_gpu trains on it.")
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
