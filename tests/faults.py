@@ -25,7 +25,7 @@ from tests import faults_models, faults_runs
 from tests.faults_bench import Bench, Case, run_folders
 from tests.faults_child import EXPECTED, KINDS, TORN, Operations, command, run, scratch, start
 
-SAMPLE = 180  # operations that meet a fault in the test suite, each one
+SAMPLE = 120  # operations that meet a fault in the test suite, each one
 
 # ---- the sweep over operations
 
