@@ -27,6 +27,7 @@ class Rows:
 
     The kernel "softmax" writes attention out and "sdpa" is torch's fused one. On the CPU the fused
     one's backward pass costs several times the plain one's; second derivatives need the plain one.
+    On Apple's MPS the fused one gives NaN under some masks (pytorch issues 151667, 167515).
     """
 
     groups: list[Group]
@@ -37,7 +38,7 @@ class Rows:
 
 def choose_kernel(device: torch.device) -> str:
     """The faster attention for what follows: see Rows."""
-    if device.type == "cpu" and torch.is_grad_enabled():
+    if device.type == "mps" or (device.type == "cpu" and torch.is_grad_enabled()):
         return "softmax"
     return "sdpa"
 
@@ -45,9 +46,11 @@ def choose_kernel(device: torch.device) -> str:
 def addends(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as numbers to be added to attention scores: 0 where `seen`, else very low.
 
-    Not -inf but the lowest finite number: a row that is all padding must not become NaN.
+    Not -inf: a row that is all padding must not become NaN. Half the lowest number, so that in fp16
+    a score added to it can't reach -inf either.
     """
-    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+    low = torch.finfo(dtype).min / 2
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, low)
 
 
 def packed_rows(groups: list[Group], kernel: str, dtype: torch.dtype) -> Rows:

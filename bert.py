@@ -42,7 +42,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., H] -> [..., H]."""
-        # The CPU's kernel takes a bf16 input beside fp32 weights; elsewhere the input is widened.
+        # The CPU's kernel takes a narrow input beside fp32 weights; elsewhere the input is widened.
         if input.device.type == "cpu" or input.dtype == self.weight.dtype:
             return super().forward(input)
         return super().forward(input.to(self.weight.dtype)).to(input.dtype)

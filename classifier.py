@@ -24,6 +24,15 @@ from training.outputs import check_outputs
 # CFIMDB's reviews are long: whole ones, and few of them a step.
 SETTINGS: dict[str, dict[str, Any]] = {"sst": {}, "cfimdb": {"batch_size": 8, "max_length": 512}}
 
+# What --help shows as the defaults of both runs.
+DEFAULTS = {
+    "tasks": "sst, then cfimdb",
+    "batch_size": "96, of cfimdb 8",
+    "max_length": "256, of cfimdb 512",
+    "predictions": "predictions/OPTION-{task}-{split}-out.csv",
+    "name": "classifier",
+}
+
 
 def options_for(task: str, options: Options, flags: dict[str, Any]) -> Options:
     """The options of one of the two runs: the task's settings where no flag says otherwise."""
@@ -41,7 +50,7 @@ def options_for(task: str, options: Options, flags: dict[str, Any]) -> Options:
 
 def main(argv: list[str]) -> None:
     """The command line."""
-    flags = read_flags(argv, __doc__.split("\n\n")[0])
+    flags = read_flags(argv, __doc__.split("\n\n")[0], DEFAULTS)
     if flags.get("option") == "test":
         raise UserError(
             "--option test: part 1 has two models, each tested by: "

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,23 @@ from text.token_ids import tokenize
 from tokenizer import BertTokenizer
 
 CACHE = Path(".cache")  # of token ids
+
+# This file hides Hugging Face's package of its name from scripts in this folder. These are theirs.
+HUGGING_FACE = (
+    *("load_dataset", "load_from_disk", "concatenate_datasets", "interleave_datasets"),
+    *("Dataset", "DatasetDict", "IterableDataset", "Features", "Value", "ClassLabel"),
+)
+
+if not TYPE_CHECKING:  # for mypy every name would be in here
+
+    def __getattr__(name: str) -> Any:
+        """Called for what is not in here; ImportError, which says why, for Hugging Face's names."""
+        if name in HUGGING_FACE:
+            raise ImportError(
+                f"{name} is in Hugging Face's datasets, which {__file__} hides: put your script or "
+                "notebook in another folder, or run it with python -P"
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def seeds(task: Task, seed: int) -> list[int]:

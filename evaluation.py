@@ -13,8 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import spearmanr
-from sklearn.metrics import confusion_matrix, f1_score
 from torch import Tensor, nn
 
 from course.evaluation import (  # noqa: F401  (the course's scripts import these from here)
@@ -137,6 +135,10 @@ def predictions_of(split: Split, logits: Tensor) -> Sequence[Any]:
 
 def measure(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """The task's score; beside it macro F1 and confusion matrix, or Spearman's rho."""
+    # They take half as long to import as torch, which --help and a mistyped flag need not wait for.
+    from scipy.stats import spearmanr
+    from sklearn.metrics import confusion_matrix, f1_score
+
     constant = np.ptp(predictions) == 0
     if constant:
         warnings.warn(f"{task.name}: all predictions are {predictions[0]:g}", stacklevel=2)

@@ -15,9 +15,10 @@ import difflib
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from declare import Names, PerTask, kind_of, rules_of, shown
@@ -30,8 +31,10 @@ from training.optimizers import OPTIMIZERS
 from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
 from training.surgery import COMBINERS
+from typed import choice, choice_by_task, missing_value, number
 
 WIDTH = 80
+NONE: Mapping[str, str] = MappingProxyType({})  # the scripts whose defaults are the options'
 MOST_WORDS = 10_000  # of a command line, with those of its @files
 COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 2024's for 2023's
 
@@ -105,7 +108,7 @@ Identity = tuple[int, int]  # a file's device and inode, the same by whatever pa
 class _Parser(argparse.ArgumentParser):
     # argparse would print its usage and exit with 2; here every error is one line.
     def error(self, message: str) -> Any:
-        raise UserError(f"{message}; --help lists the flags")
+        raise missing_value(message)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -146,23 +149,41 @@ def page_parser(page: str) -> _Parser:
     return parser
 
 
-def make_parser(description: str, sections: Collection[str] = tuple(SECTIONS)) -> _Parser:
-    """A parser with a group a section and a flag an option, each in its first spelling."""
+def make_parser(
+    description: str,
+    sections: Collection[str] = tuple(SECTIONS),
+    defaults: Mapping[str, str] = NONE,
+    only: str = "",
+) -> _Parser:
+    """A parser with a group a section and a flag an option, each in its first spelling.
+
+    `defaults`: what a script shows as an option's default where it is another than here. `only`:
+    the one option that is wanted.
+    """
     parser = new_parser(description)
     for name in sections:
         group = parser.add_argument_group(f"{title(name)} ({name})")
         for f in fields(SECTIONS[name]):
+            if only not in ("", f.name):
+                continue
             # `files` is one option, but a flag for each task and kind.
             if f.name == "files":
                 for flag, text in file_flags().items():
                     group.add_argument(f"--{flag}", metavar="FILE", help=text)
             else:
-                group.add_argument(f"--{f.name}", help=full_help(f), **settings(f))
+                group.add_argument(f"--{f.name}", help=full_help(f, defaults), **settings(f))
             # The course's name of 2024 stands beside the option that it sets.
             if f.name == "option":
                 text = "the 2024 course's name for --option"
-                group.add_argument("--fine_tune_mode", choices=list(COURSE_MODES), help=text)
+                modes = one_of("fine-tune-mode", COURSE_MODES)
+                group.add_argument("--fine_tune_mode", help=text, **modes)
     return parser
+
+
+def one_of(flag: str, choices: Collection[str]) -> dict[str, Any]:
+    """What argparse is told of a flag with choices."""
+    # Not by its own `choices`: its message differs from version to version of Python.
+    return {"type": choice(flag, choices), "metavar": f"{{{','.join(choices)}}}"}
 
 
 def settings(f: "Field[Any]") -> dict[str, Any]:
@@ -172,48 +193,22 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     if kind is PerTask:
-        return {"nargs": "+", "metavar": "NAME", "type": per_task_word(TABLES[f.name])}
+        word = choice_by_task(f.name, TABLES[f.name])
+        return {"nargs": "+", "metavar": "NAME", "type": word}
     if kind == Names:
-        return {"nargs": "+", "metavar": "NAME", "choices": list(TABLES[f.name])}
+        return {"nargs": "+", "metavar": "NAME", "type": choice(f.name, TABLES[f.name])}
 
     # Choices come from a table of the code or from the declaration.
     if f.name in TABLES:
-        return {"choices": list(TABLES[f.name])}
+        return one_of(f.name, TABLES[f.name])
     # A flag that may stand without a value means `bare` then.
     if rules.bare:
-        return {"choices": rules.choices, "nargs": "?", "const": rules.bare}
+        return {**one_of(f.name, rules.choices), "nargs": "?", "const": rules.bare}
     if rules.choices:
-        return {"choices": rules.choices}
+        return one_of(f.name, rules.choices)
     if kind is str:
         return {"metavar": "TEXT"}
-    return {"type": number(kind), "metavar": {int: "INT", float: "NUMBER"}[kind]}
-
-
-def number(kind: type) -> Callable[[str], Any]:
-    """What argparse calls for a number; Python alone would read 1_0, and other scripts' digits."""
-
-    def check(word: str) -> Any:
-        try:
-            if word.isascii() and "_" not in word:
-                return kind(word)
-        except ValueError:
-            pass
-        raise argparse.ArgumentTypeError(f"invalid {kind.__name__} value: {word!r}")
-
-    return check
-
-
-def per_task_word(table: Mapping[str, Any]) -> Callable[[str], str]:
-    """What argparse calls for each word of a value by task, as `mlp` or `sts=linear`."""
-
-    def check(word: str) -> str:
-        name = word.partition("=")[2] if "=" in word else word
-        if name not in table:
-            names = ", ".join(table)
-            raise argparse.ArgumentTypeError(f"invalid choice: {word!r} (choose from {names})")
-        return word
-
-    return check
+    return {"type": number(f.name, kind), "metavar": {int: "INT", float: "NUMBER"}[kind]}
 
 
 # Help
@@ -224,8 +219,10 @@ def title(section: str) -> str:
     return (SECTIONS[section].__doc__ or "").split("\n")[0]
 
 
-def default_text(f: "Field[Any]") -> str:
+def default_text(f: "Field[Any]", defaults: Mapping[str, str]) -> str:
     """An option's default as it is shown: "[3]", "[off]" for a boolean, "" for none."""
+    if usual := defaults.get(f.name, rules_of(f).usual):
+        return f"[{usual}]"
     if f.default is None or f.default == ():
         return ""
     if isinstance(f.default, bool):
@@ -233,7 +230,7 @@ def default_text(f: "Field[Any]") -> str:
     return f"[{' '.join(f.default) if isinstance(f.default, tuple) else f.default}]"
 
 
-def full_help(f: "Field[Any]") -> str:
+def full_help(f: "Field[Any]", defaults: Mapping[str, str] = NONE) -> str:
     """All that an option's declaration says, for argparse."""
     # Help text, range, names and what it needs, in this order; empty parts are left out.
     rules = rules_of(f)
@@ -242,27 +239,28 @@ def full_help(f: "Field[Any]") -> str:
         parts.append(f"names: {', '.join(TABLES[f.name])}")
     if rules.needs:
         parts.append(f"needs {rules.requirement()}")
-    text = f"{'; '.join(part for part in parts if part)} {default_text(f)}"
+    text = f"{'; '.join(part for part in parts if part)} {default_text(f, defaults)}"
     # argparse takes a single percent sign for a placeholder.
     return text.rstrip().replace("%", "%%")
 
 
-def short_line(f: "Field[Any]") -> str:
+def short_line(f: "Field[Any]", defaults: Mapping[str, str]) -> str:
     """An option in one line: flag, the first clause of its help text, default."""
     flag = f"--{f.name}" if f.name != "files" else "--TASK_KIND FILE"
-    return f"  {flag:<25} {rules_of(f).help.split(';')[0]} {default_text(f)}".rstrip()
+    return f"  {flag:<25} {rules_of(f).help.split(';')[0]} {default_text(f, defaults)}".rstrip()
 
 
-def overview(description: str) -> str:
+def overview(description: str, defaults: Mapping[str, str] = NONE) -> str:
     """All flags, one a line, by section."""
     lines = [textwrap.fill(description, WIDTH)]
     for name, section in SECTIONS.items():
         lines += ["", f"{title(name)} (--help {name})"]
-        lines += [short_line(f) for f in fields(section)]
+        lines += [short_line(f, defaults) for f in fields(section)]
     # What a list of options can't show.
     lines += [
         "",
         f"--help SECTION shows more: {' '.join(SECTIONS)}",
+        "--help OPTION shows all of an option, as --help lr",
         f"TASK is one of {' '.join(TASKS)}, KIND of {' '.join(FILE_KINDS)}",
         "--a-b is --a_b; --no-lora turns it off; by task: --head mlp sts=linear",
         "@FILE reads flags from a text file, @FILE.json the options of a run",
@@ -274,17 +272,30 @@ def overview(description: str) -> str:
     return "\n".join(lines)
 
 
-def help_text(description: str, section: str) -> str:
-    """What `--help` or `--help SECTION` prints; UserError where there is no such section."""
-    if not section:
-        return overview(description)
-    if section not in SECTIONS:
-        names = ", ".join(SECTIONS)
-        raise UserError(f"--help {section}: no such section; expected one of {names}")
-    return make_parser("", [section]).format_help().strip()
+def help_text(description: str, topic: str, defaults: Mapping[str, str]) -> str:
+    """What `--help`, `--help SECTION` or `--help OPTION` prints; UserError for what is neither."""
+    if not topic:
+        return overview(description, defaults)
+    if topic in SECTIONS:
+        return make_parser("", [topic], defaults).format_help().strip()
+
+    # An option, by whatever name one types it; the files' flags are one option.
+    name = spelled(f"--{topic}")[0].removeprefix("--").removeprefix("no-")
+    name = HINTS.get(name, name)
+    if name in file_flags():
+        name = "files"
+    if name == "fine_tune_mode":
+        name = "option"
+    for section, options in SECTIONS.items():
+        if name in {f.name for f in fields(options)}:
+            return make_parser("", [section], defaults, only=name).format_help().strip()
+
+    near = difflib.get_close_matches(name, [*SECTIONS, *(f.name for f in fields(Options))], 1)
+    advice = f"did you mean --help {near[0]}?" if near else f"sections: {', '.join(SECTIONS)}"
+    raise UserError(f"--help {shown(topic)}: no such section or option; {advice}")
 
 
-def show_help(words: list[str], description: str) -> None:
+def show_help(words: list[str], description: str, defaults: Mapping[str, str]) -> None:
     """Print the help and end the program, where the words ask for it."""
     for i, word in enumerate(words):
         # The section stands behind "=" or in the next word, unless that is a flag.
@@ -293,7 +304,7 @@ def show_help(words: list[str], description: str) -> None:
             following = words[i + 1] if i + 1 < len(words) else ""
             if not section and not following.startswith("-"):
                 section = following
-            print(help_text(description, section))
+            print(help_text(description, section, defaults))
             sys.exit(0)
 
 
@@ -418,14 +429,17 @@ def unknown(word: str, flags: Collection[str]) -> UserError:
     return UserError(f"{typed}: no such flag; {advice}")
 
 
-def read_flags(argv: list[str], description: str) -> dict[str, Any]:
+def read_flags(
+    argv: list[str], description: str, defaults: Mapping[str, str] = NONE
+) -> dict[str, Any]:
     """What the command line gives, under the options' names and `fine_tune_mode`.
 
-    UserError where that can't be. `--help` ends the program.
+    UserError where that can't be. `--help` ends the program; `defaults` are what it shows where the
+    script's own differ from the options'.
     """
     # Help comes before parsing, so that it shows even beside a mistake.
     words = expand(argv)
-    show_help(words, description)
+    show_help(words, description, defaults)
     found, rest = make_parser(description).parse_known_args(words)
     if rest:
         raise unknown(rest[0], all_flags())

@@ -4,8 +4,8 @@
     python multitask_classifier.py --option finetune --use_gpu  # on CUDA
     python multitask_classifier.py --resume runs/2026-11-20-multitask
 
-Writes the six prediction CSVs. `--help` lists the flags; options.py says what each is for. update()
-is an optimizer step, train() the loop around it.
+Writes the six prediction CSVs. `--help` lists the flags; options.py says what each is for. train()
+is the loop, training/step.py an optimizer step.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -14,19 +14,14 @@ if __name__ == "__main__":  # before the slow imports
     begin_script()
 
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from datasets import CACHE, Data, Split, load_task
+from datasets import CACHE, Data, load_task
 from errors import UserError, run_main
 from evaluation import evaluate
 from flags import options_of, read_flags
-from losses.extras import add_terms, make_extras
 from multitask_bert import MultitaskBERT, build
 from options import Options, pick
 from predict import predict_with, request_of
@@ -36,15 +31,18 @@ from text.data_files import find_files, say_where, splits_of
 from training.best import merge_best
 from training.checkpoint import seed_everything
 from training.console import as_time
-from training.draws import Draw, epoch_steps, micro_batches, one_cycle_a_step
-from training.environment import display_path, keep_freed_memory, pick_device, pick_dtype
-from training.gradients import Combiner, TaskGradients
+from training.draws import Draw, epoch_steps, one_cycle_a_step
+from training.environment import (
+    display_path,
+    keep_freed_memory,
+    pick_device,
+    pick_dtype,
+    say_idle_gpu,
+)
 from training.hooks import evaluation_weights, make_hooks
 from training.lock import locks_released
-from training.named_state import NamedState
-from training.optimizers import make_optimizer, set_rates
+from training.optimizers import set_rates
 from training.outputs import check_outputs, has_finished, write_outputs
-from training.rates import peak_rate
 from training.repeatable import settle_arithmetic
 from training.restore import resumed
 from training.run import Run
@@ -53,108 +51,8 @@ from training.schedules import SCHEDULES
 from training.signals import resumable
 from training.space import check_space
 from training.start import model_for, started
-from training.surgery import COMBINERS
+from training.step import Learner, make_learner, update
 from training.warmup import Schedule, steps_of_warmup
-
-# ---- one step
-
-
-@dataclass
-class Learner:
-    """What an optimizer step works on."""
-
-    options: Options
-    model: MultitaskBERT
-    training: dict[str, Split]  # task -> its training examples
-    extras: nn.ModuleDict  # further terms of the loss, by name
-    optimizer: Any  # see training/optimizers.py
-    combiner: Combiner | None  # of the tasks' gradients; None: their sum
-
-
-@dataclass
-class Step:
-    """What an optimizer step tells."""
-
-    losses: dict[str, Tensor]  # name of a task or extra -> its mean over the step's examples
-    norm: Tensor  # of the gradient, before clipping
-    tokens: int  # word-pieces read
-
-
-def make_learner(options: Options, model: MultitaskBERT, training: dict[str, Split]) -> Learner:
-    """The optimizer, extras and combiner that the options ask for, around a model."""
-    extras = make_extras(model, options).to(model.device)
-    lr = peak_rate(options, model.bert.config.hidden_size)
-    optimizer = make_optimizer(nn.ModuleDict({"model": model, "extras": extras}), options, lr)
-    combiner = pick(COMBINERS, options.combiner, "--combiner")(options)
-    return Learner(options, model, training, extras, optimizer, combiner)
-
-
-def loss_terms(
-    learner: Learner, part: Mapping[str, list[int]], drawn: Mapping[str, list[int]]
-) -> dict[str, Tensor]:
-    """One encoder call for the examples of `part`, and from it the loss of each task and extra.
-
-    A term is a mean over the examples in `part`, times their share in the step's, `drawn`: so the
-    parts of a step sum up to means over the whole step.
-    """
-    model = learner.model
-    batches = {
-        task: learner.training[task].batch(indices).to(model.device)
-        for task, indices in part.items()
-    }
-    forward = model(model.pack(batches))
-    terms = {}
-    for task, batch in batches.items():
-        share = len(part[task]) / len(drawn[task])
-        terms[task] = model.tasks[task].loss(forward, batch) * share
-    share = sum(map(len, part.values())) / sum(map(len, drawn.values()))
-    for extra in learner.extras.values():
-        more = extra(model, forward, batches)
-        add_terms(terms, {name: term * share for name, term in more.items()}, model.tasks)
-    return terms
-
-
-def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
-    """One optimizer step on the examples {task: indices} that were drawn for it."""
-    options, model, optimizer = learner.options, learner.model, learner.optimizer
-    parts = micro_batches(drawn, options.accumulation)
-    shared = {name: p for name, p in model.bert.named_parameters() if p.requires_grad}
-    gradients = TaskGradients(shared)
-    losses: dict[str, Tensor] = {}
-
-    # Forward and backward. A combiner needs each task's gradient on its own: then each task has an
-    # encoder call of its own, since K backward passes through one call cost twice as much.
-    for part in parts:
-        calls = [part]
-        if learner.combiner:
-            calls = [{task: indices} for task, indices in part.items()]
-        for call in calls:
-            terms = loss_terms(learner, call, drawn)
-            torch.stack(list(terms.values())).sum().backward()
-            if learner.combiner:
-                (task,) = call
-                gradients.take(task)
-            for name, term in terms.items():
-                losses[name] = losses.get(name, 0.0) + term.detach()
-    if learner.combiner:
-        gradients.combine(learner.combiner, step, options.seed)
-
-    # Optimizers with curvature (Sophia) look at a loss of their own from time to time.
-    every = getattr(optimizer, "curvature_every", 0)
-    if every and step % every == 0:
-        with model.bert.plain_attention():  # second derivatives need it
-            terms = loss_terms(learner, parts[0], parts[0])
-            optimizer.estimate_curvature(torch.stack(list(terms.values())).sum())
-
-    # Move the weights.
-    moving = [p for p in [*model.parameters(), *learner.extras.parameters()] if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(moving, options.clip or float("inf"))
-    optimizer.step()
-    optimizer.zero_grad()
-
-    tokens = sum(learner.training[task].length(i) for task, part in drawn.items() for i in part)
-    return Step(losses, norm, tokens)
-
 
 # ---- the loop
 
@@ -169,6 +67,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     # Everything that can fail without training, fails here.
     options = prepared(options, whole)
     device = pick_device(options.use_gpu)
+    say_idle_gpu(device)
     seed_everything(options.seed)
     keep_freed_memory()
     settle_arithmetic()
@@ -182,13 +81,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     plan = make_plan(options, learner)
 
     # All that a checkpoint holds, under the names of its files.
-    pieces = {
-        "model": model,
-        "optimizer": NamedState(learner.optimizer),
-        "extras": learner.extras,
-        "combiner": learner.combiner,
-        **hooks,
-    }
+    pieces = {**learner.pieces(), **hooks}
     check_space(options, pieces)
     run = Run(options, device, facts, pieces, data, plan.total, plan.epoch)
     schedule = run.warmed_up(plan.schedule)

@@ -193,6 +193,7 @@ class OptimizerOptions(Section):
         "learning rate; 5e-5 for bert-base, 2e-4 for MiniLM, tenfold for --lora, 1e-3 for pretrain",
         above=0,
         most=1000,
+        usual="5e-5 for bert-base",
     )
     schedule: str = declare("linear", "how the learning rate falls; after the warm-up")
     warmup: float = declare(0.1, "share of the steps in which the rate rises", least=0, below=1)
@@ -277,11 +278,11 @@ class RunOptions(Section):
         choices=("finetune", "pretrain", "test"),
     )
     seed: int = declare(11711, "of everything random", least=0, most=2**32 - 1)
-    use_gpu: bool = declare(False, "run on CUDA")
+    use_gpu: bool = declare(False, "run on the GPU; CUDA, else Apple's MPS")
     precision: str = declare(
         "auto",
-        "of the encoder's products; auto: bf16 where the hardware has it",
-        choices=("auto", "fp32", "bf16"),
+        "of the encoder's products; auto: bf16 where the hardware has it, fp16 on older CUDA",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
 
     # When it ends before its last epoch.

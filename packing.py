@@ -35,6 +35,12 @@ class Tokens:
         return len(self.ids)
 
 
+def moved(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor on another device."""
+    # On Apple's MPS a copy that nobody waits for may read what was freed (pytorch issue 189690).
+    return x.to(device, non_blocking=device.type == "cuda")
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some examples of one task. An example is one sequence, or several."""
@@ -46,7 +52,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its labels on another device; tokens go there packed."""
-        return replace(self, labels=self.labels.to(device, non_blocking=True))
+        return replace(self, labels=moved(self.labels, device))
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Packed:
         """The same on another device."""
 
         def move(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
+            return moved(x, device)
 
         return replace(
             self,

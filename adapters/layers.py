@@ -14,11 +14,11 @@ TARGETS = {
 }
 
 
-def choose_layers(layers: str, count: int) -> list[int]:
+def choose_layers(layers: str, count: int, flag: str = "--lora_layers") -> list[int]:
     """Layer numbers, from 0, of an encoder with `count` layers.
 
     `layers` is "all", "first4", "middle4", "last4" (all of four or fewer) or a list as "0,2,5".
-    Raises UserError for anything else.
+    Raises UserError, which names the flag, for anything else.
     """
     begins = {"first4": 0, "middle4": max(0, (count - 4) // 2), "last4": max(0, count - 4)}
     everything = list(range(count))
@@ -28,11 +28,11 @@ def choose_layers(layers: str, count: int) -> list[int]:
         return everything[begins[layers] :][:4]
     if not re.fullmatch(r"[0-9]{1,9}( *, *[0-9]{1,9})*", layers):
         raise UserError(
-            f'layers "{layers}": expected all, first4, middle4, last4 or numbers such as 0,2,5'
+            f'{flag} "{layers}": expected all, first4, middle4, last4 or numbers such as 0,2,5'
         )
     numbers = [int(number) for number in layers.split(",")]
     if max(numbers) >= count or len(set(numbers)) < len(numbers):
         raise UserError(
-            f'layers "{layers}": expected different numbers, each from 0 to {count - 1}'
+            f'{flag} "{layers}": expected different numbers, each from 0 to {count - 1}'
         )
     return sorted(numbers)

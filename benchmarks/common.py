@@ -25,7 +25,7 @@ from tasks import tasks_of
 from text.data_files import SPLITS, find_files
 from tokenizer import BertTokenizer
 from training.draws import Draw
-from training.environment import check_writable, environment
+from training.environment import check_writable, environment, pick_device
 from training.samplers import SAMPLERS
 
 # What the sides of a training benchmark are given to work on.
@@ -197,7 +197,7 @@ def facts(options: Options, built_in: bool) -> dict[str, Any]:
     # transformers is a side of some benchmarks only, so it may be missing.
     from importlib.metadata import PackageNotFoundError, version
 
-    found = environment(torch.device("cuda" if options.use_gpu else "cpu"))
+    found = environment(pick_device(options.use_gpu))
     try:
         found["versions"]["transformers"] = version("transformers")
     except PackageNotFoundError:

@@ -125,8 +125,8 @@ def race(
 def synchronize(device: torch.device) -> None:
     """Wait for the device."""
     # Kernels run on after their launch returns; a clock read without this says nothing.
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
 
 
 def interleaved(

@@ -13,7 +13,7 @@ error of the raw output on the label 0 to 5 (or, --sts_loss bce, this project's 
 
 import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from training.draws import epoch_steps, micro_batches
 from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
 from training.rates import peak_rate
+from training.scaling import Scaler, make_scaler
 from training.schedules import SCHEDULES
 
 EVALUATION_BATCH = 64
@@ -135,8 +136,8 @@ def task_loss(task: str, logits: Tensor, labels: Tensor, sts_loss: str) -> Tenso
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """Autocast to bf16, or nothing in fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    """Autocast to bf16 or fp16, or nothing in fp32."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 @torch.no_grad()
@@ -181,6 +182,7 @@ class Learner:
     sts_loss: str
     device: torch.device
     dtype: torch.dtype
+    scaler: Scaler
 
 
 def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
@@ -188,7 +190,7 @@ def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
     options, model = learner.options, learner.model
     total = torch.zeros((), device=learner.device)
 
-    # The same parts of the same draw as in multitask_classifier.update().
+    # The same parts of the same draw as in training.step.update().
     for part in micro_batches(drawn, options.accumulation):
         batches = {
             task: learner.data["train"][task].batch(indices) for task, indices in part.items()
@@ -202,10 +204,12 @@ def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
             labels = batch.labels.to(learner.device)
             share = len(part[task]) / len(drawn[task])
             loss = loss + task_loss(task, logits[task], labels, learner.sts_loss) * share
-        loss.backward()
+        learner.scaler.scale(loss).backward()
         total += loss.detach()
+    learner.scaler.unscale_(learner.optimizer)
     torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
-    learner.optimizer.step()
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
     learner.optimizer.zero_grad()
     return total
 
@@ -222,7 +226,8 @@ def make_learner(options: Options, attention: str, sts_loss: str) -> Learner:
     model = PlainBERT(options, attention).to(device).train()
     peak = peak_rate(options, model.bert.config.hidden_size)
     optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay, peak))
-    return Learner(options, model, optimizer, data, built_in, sts_loss, device, dtype)
+    scaler = make_scaler(device, dtype)
+    return Learner(options, model, optimizer, data, built_in, sts_loss, device, dtype, scaler)
 
 
 def run_steps(learner: Learner, every_epoch: bool) -> tuple[list[dict[str, Any]], float]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -120,6 +119,8 @@ def _paraphrase_first(handout: int | None) -> bool:
 
 def model_eval_sst(dataloader: Batches, model: Any, device: torch.device) -> tuple:
     """Accuracy, macro F1, predictions, labels, sentences, ids."""
+    from sklearn.metrics import f1_score  # slow to import: see evaluation.measure
+
     y_pred, y_true, sents, sent_ids = _run(dataloader, model, device, SENTIMENT)
     accuracy = float(np.mean(np.array(y_pred) == np.array(y_true)))
     return accuracy, f1_score(y_true, y_pred, average="macro"), y_pred, y_true, sents, sent_ids

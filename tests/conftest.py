@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -24,9 +25,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests interrupt themselves, even where the suite runs behind a `&`, which ignores Ctrl-C."""
+    """Have all tests find the same surroundings, however pytest was started."""
+    # Tests interrupt themselves, even where the suite runs behind a `&`, which ignores Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    # Workers side by side (pytest -n 2) have a core each, and so have the processes they start.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ no thread of torch's or tokenizers' cut off by the fork.
 
 import builtins
 import errno
+import gc
 import io
 import os
 import pathlib
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import scipy.stats  # noqa: F401  (evaluation.measure imports it; here once for all children)
+import sklearn.metrics  # noqa: F401  (the same)
 import torch
 import torch._dynamo  # noqa: F401  (optimizers import it when first made; here once for all)
 from safetensors import SafetensorError
@@ -114,6 +117,7 @@ def limit_memory() -> None:
 def start(work: Callable[[], object], folder: Path) -> Child:
     """Begin `work` in a child whose current folder is `folder`."""
     sys.stdout.flush()
+    gc.freeze()  # or the child's first garbage collection copies every page that it shares with us
     reading, writing = os.pipe()
     pid = os.fork()
     if pid:

@@ -124,7 +124,10 @@ def test_the_learning_rate_warms_up_and_falls(options: Options):
 
 
 @pytest.mark.filterwarnings("ignore:.*all predictions are")
-@pytest.mark.parametrize("precision, expected", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    "precision, expected",
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
 def test_transformers_computes_in_our_precision(
     precision, expected, options: Options, training, monkeypatch
 ):

@@ -50,7 +50,7 @@ def test_logits_are_the_cpu_s(tiny: Path, pooling: str) -> None:
 @pytest.mark.parametrize(
     "change", [{}, {"lora": True, "rmsnorm": "all", "swiglu": "all"}, {"pair_encoding": "bi"}]
 )
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_training_runs_and_resumes(options: Options, change: dict, precision: str) -> None:
     folder = train(replace(options, use_gpu=True, precision=precision, **change))["folder"]
     assert len(losses(folder)) == 3

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tasks import TASKS, Task
 from tests.test_token_ids import same
 from text.data_files import BUILT_IN, SPLITS
 from tokenizer import BertTokenizer
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -336,3 +339,35 @@ def test_the_courses_names_are_here():
     }
     for name in classes | {"load_multitask_data", "load_multitask_test_data", "preprocess_string"}:
         assert callable(getattr(datasets, name))
+
+
+# ---- Hugging Face's package of this name
+
+
+def python(tmp_path: Path, *words: str) -> subprocess.CompletedProcess:
+    """Python in the project's folder, where a package stands in for Hugging Face's."""
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/__init__.py").write_text("load_dataset = print")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    line = [sys.executable, *words]
+    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_who_wants_hugging_face_s_datasets_is_told_why_not(tmp_path: Path) -> None:
+    done = python(tmp_path, "-c", "from datasets import load_dataset")
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: load_dataset is in Hugging Face's datasets, which {ROOT}/datasets.py hides: "
+        "put your script or notebook in another folder, or run it with python -P"
+    )
+
+
+def test_python_p_finds_hugging_face_s(tmp_path: Path) -> None:
+    done = python(tmp_path, "-P", "-c", "from datasets import load_dataset; load_dataset('it')")
+    assert (done.stdout, done.stderr) == ("it\n", "")
+
+
+def test_other_names_are_not_there_as_in_any_module() -> None:
+    assert not hasattr(datasets, "nonesuch") and not hasattr(datasets, "__path__")
+    with pytest.raises(ImportError, match="python -P"):
+        attrgetter("Features")(datasets)
+    assert [name for name in datasets.HUGGING_FACE if name in vars(datasets)] == []

@@ -5,12 +5,16 @@ import os
 import random
 import re
 import shlex
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import classifier
 import flags
 from declare import Names, PerTask, kind_of, rules_of
 from declare import shown as shown_value
@@ -19,6 +23,7 @@ from flags import ALIASES, COURSE_MODES, HINTS, TABLES, file_flags, overview, pa
 from options import FILE_KINDS, SECTIONS, Options
 from tasks import TASKS
 
+ROOT = Path(__file__).parents[1]
 FIELDS = {f.name: f for f in fields(Options)}
 TYPED = [name for name in FIELDS if name != "files"]  # options that are one flag each
 
@@ -234,33 +239,40 @@ def test_a_hint_names_a_flag_and_is_none(name):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("--epochs two", "argument --epochs: invalid int value: 'two'; --help lists the flags"),
-        ("--head nonesuch", "argument --head: invalid choice: 'nonesuch' (choose from mlp"),
+        ("--epochs two", "--epochs two: expected a whole number"),
+        ("--epochs 1_0", "--epochs 1_0: expected a whole number"),
+        ("--epochs \u0663", "--epochs \u0663: expected a whole number"),
+        ("--lr fast", "--lr fast: expected a number"),
+        ("--head nonesuch", "--head nonesuch: expected one of mlp, linear"),
         (
             "--head mlp sts=nonesuch",
-            "argument --head: invalid choice: 'sts=nonesuch' (choose from mlp",
+            "--head sts=nonesuch: expected one of mlp, linear",
         ),
-        ("--head sts=mlp=linear", "argument --head: invalid choice: 'sts=mlp=linear'"),
+        ("--head sts=mlp=linear", "--head sts=mlp=linear: expected one of mlp, linear"),
         ("--head mlp linear", '--head "mlp linear": expected a name, TASK=NAME or both'),
-        ("--sampler nonesuch", "argument --sampler: invalid choice: 'nonesuch'"),
-        ("--rmsnorm everywhere", "argument --rmsnorm: invalid choice: 'everywhere'"),
-        ("--tasks sst cola", "argument --tasks: invalid choice: 'cola'"),
-        ("--tasks", "argument --tasks: expected at least one argument"),
-        ("--fine-tune-mode all", "argument --fine_tune_mode: invalid choice: 'all'"),
-        ("--lr", "argument --lr: expected one argument"),
+        ("--sampler nonesuch", "--sampler nonesuch: expected one of mixed, round_robin"),
+        ("--rmsnorm everywhere", "--rmsnorm everywhere: expected one of off, heads, encoder, all"),
+        ("--tasks sst cola", "--tasks cola: expected one of sst, para, sts, cfimdb"),
+        ("--tasks", "--tasks: expected a value"),
+        (
+            "--fine-tune-mode all",
+            "--fine-tune-mode all: expected one of last-linear-layer",
+        ),
+        ("--lr", "--lr: expected a value; one that begins with - is typed --lr=VALUE"),
+        ("--lora=yes", "--lora: takes no value; --no-lora turns it off"),
         ("--batch_size 0", "--batch_size 0: expected 1 to 65536"),
         ("--lora_rank 4", "--lora_rank 4 needs --lora"),
         ("--model ''", "--model '': expected a text; is a variable of the shell unset?"),
         ("--name=", "--name '': expected a text; is a variable of the shell unset?"),
         ("--resume ''", "--resume .: no options.json in it; expected a run folder"),
         ("--sst_train ''", "--sst_train '': expected a text; is a variable of the shell unset?"),
-        ("--tasks ''", "argument --tasks: invalid choice: ''"),
-        ("--model -x", "argument --model: expected one argument"),
+        ("--tasks ''", "--tasks : expected one of sst"),
+        ("--model -x", "--model: expected a value; one that begins with - is typed --model=VALUE"),
         ("--data_dir \0", "--data_dir \\x00: a NUL character, which no name can have"),
         ("--sts_dev \udcff", "--sts_dev \\udcff: not UTF-8; rename the file or folder"),
         ("\0", "\\x00: no flag, and no flag's value"),
         ("--\udcff", "--\\udcff: no such flag"),
-        ("--epochs " + "9" * 9999, "argument --epochs: invalid int value: '999"),
+        ("--epochs " + "9" * 9999, "--epochs 99"),
         ("''", ": no flag, and no flag's value"),
         ("-", "-: no such flag"),
     ],
@@ -314,7 +326,7 @@ def test_a_section_s_help_says_ranges_needs_and_choices(capsys):
     assert "1 to 4096; needs --lora [8]" in shown("--help adapter", capsys)
     assert "needs --sampler mixed [0.5]" in " ".join(shown("--help=sampling", capsys).split())
     assert "names: cls, mean [cls]" in " ".join(shown("--help head", capsys).split())
-    assert "--precision {auto,fp32,bf16}" in shown("--help run", capsys)
+    assert "--precision {auto,fp32,bf16,fp16}" in shown("--help run", capsys)
 
 
 def test_all_files_are_in_the_data_section(capsys):
@@ -327,9 +339,60 @@ def test_help_behind_and_before_other_flags(capsys):
     assert shown("--lora --help", capsys) == shown("--help --lora", capsys) == whole
 
 
-def test_an_unknown_section():
-    message = refusal("--help optimiser")
-    assert message.startswith("--help optimiser: no such section; expected one of model, adapter,")
+@pytest.mark.parametrize("name", TYPED)
+def test_the_help_of_one_option(name, capsys):
+    """By any spelling, unless a section has its name."""
+    if name in SECTIONS:
+        return
+    text = shown(f"--help {name.replace('_', '-')}", capsys)
+    names = set(re.findall(r"^  --(\w+)", text, re.M))
+    assert names == {name, "fine_tune_mode"} if name == "option" else names == {name}
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("typed_name", "flag"),
+    [("scheduler", "schedule"), ("wd", "weight_decay"), ("sts_dev", "cfimdb_test_out")],
+)
+def test_the_help_of_an_option_by_another_name(typed_name, flag, capsys):
+    assert f"  --{flag} " in shown(f"--help {typed_name}", capsys)
+
+
+def test_the_help_of_what_is_not_there():
+    near = "--help optimiser: no such section or option; did you mean --help optimizer?"
+    assert refusal("--help optimiser") == near
+    assert refusal("--help xyz").startswith("--help xyz: no such section or option; sections: mod")
+
+
+def test_a_default_that_depends_on_the_model_is_shown(capsys):
+    assert "  --lr                      learning rate [5e-5 for bert-base]\n" in shown("-h", capsys)
+
+
+def test_a_script_shows_its_own_defaults(capsys):
+    for topic in ("", "batch_size"):
+        with pytest.raises(SystemExit):
+            classifier.main(["--help", *topic.split()])
+        text = capsys.readouterr().out
+        assert "[96, of cfimdb 8]" in " ".join(text.split())
+        assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_what_classifier_says_of_its_defaults_is_so():
+    runs = [classifier.options_for(task, Options(), {}) for task in classifier.SETTINGS]
+    for name in ("batch_size", "max_length"):
+        sst, cfimdb = (getattr(run, name) for run in runs)
+        assert classifier.DEFAULTS[name] == f"{sst}, of cfimdb {cfimdb}"
+    shown_path = classifier.DEFAULTS["predictions"].replace("OPTION", "finetune")
+    assert {run.predictions for run in runs} == {shown_path}
+
+
+def test_the_help_waits_for_torch_alone():
+    """Not for scikit-learn and SciPy, which took half as long to import again."""
+    code = "import sys, classifier, multitask_classifier; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    modules = set(done.stdout.split())
+    assert {"torch", "flags", "evaluation", "course.evaluation"} <= modules
+    assert not {"sklearn", "scipy", "pandas", "matplotlib", "huggingface_hub"} & modules
 
 
 # Files of flags

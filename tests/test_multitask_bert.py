@@ -23,7 +23,6 @@ from storage.tensor_files import write_tensors
 from tasks import TASKS
 from tests.multitask import BASE, ENCODINGS, batch, close, logits, make, padded, texts
 from tokenizer import BertTokenizer
-from training.environment import pick_device, pick_dtype
 from training.manifest import write_manifest
 
 
@@ -153,19 +152,6 @@ def test_refusals(tiny):
     ):
         with pytest.raises(UserError, match=message):
             make(tiny, **change)
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="^--use_gpu: torch sees no CUDA device"):
-            pick_device(True)
-
-
-def test_device_and_dtype():
-    cpu = pick_device(False)
-    assert (
-        cpu.type == "cpu"
-        and pick_dtype("fp32", cpu) == torch.float32
-        and pick_dtype("bf16", cpu) == torch.bfloat16
-    )
-    assert pick_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
 
 
 def test_bf16_is_close_and_heads_stay_fp32(tiny):

@@ -397,7 +397,7 @@ def test_a_file_that_has_no_name_is_refused(text):
 
 
 def test_a_long_value_leaves_the_advice():
-    assert refusal(precision="x" * 10**6).endswith("xxx: expected one of auto, fp32, bf16")
+    assert refusal(precision="x" * 10**6).endswith("xxx: expected one of auto, fp32, bf16, fp16")
     assert refusal(tasks=["sst"], head="x " * 10**6).endswith('as in "cls sts=mean"')
 
 

@@ -68,7 +68,7 @@ def six_steps(options: Options) -> Options:
     return replace(options, epochs=2, hidden_dropout_prob=0.3, accumulation=2, save_every=2)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_interrupted_and_resumed_equals_undisturbed(
     six_steps: Options, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

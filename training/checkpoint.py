@@ -103,7 +103,7 @@ def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch, on all devices."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)  # CUDA too
+    torch.manual_seed(seed)  # CUDA and MPS too
 
 
 def random_states() -> dict[str, Tensor]:
@@ -114,6 +114,8 @@ def random_states() -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():  # a run on the CPU leaves the device alone
         states["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
@@ -123,6 +125,8 @@ def set_random_states(states: dict[str, Tensor]) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(states["cuda"])
+    if "mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])
 
 
 # ---- checkpoints

@@ -18,27 +18,101 @@ from errors import UserError
 from storage.files import reason_of
 
 PACKAGES = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-def pick_device(use_gpu: bool) -> torch.device:
-    """CUDA or the CPU; UserError where CUDA is asked for and absent."""
-    if use_gpu and not torch.cuda.is_available():
-        raise UserError(
-            "--use_gpu: torch sees no CUDA device; leave the flag out to run on the CPU"
+def find_gpu() -> torch.device | None:
+    """CUDA, else Apple's MPS; None where torch sees neither."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return None
+
+
+def gpu_name(device: torch.device) -> str:
+    """What a GPU calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    # Older torch knows no name of Apple's.
+    name_of_mps = getattr(torch.backends.mps, "get_name", platform.machine)
+    return f"{name_of_mps()}, MPS"
+
+
+def why_no_gpu() -> str:
+    """What is in the way of a GPU, and what to do, in words."""
+    version = torch.__version__
+    if platform.system() == "Darwin":
+        return f"torch {version} sees no MPS, which takes Apple silicon and a recent macOS"
+    if torch.version.cuda is None and torch.version.hip is None:
+        if not NVIDIA_DRIVER.exists():
+            return f"torch {version} is a build for the CPU, and no NVIDIA driver is here"
+        plain = version.partition("+")[0]
+        return (
+            f"an NVIDIA driver is here, but torch {version} is a build for the CPU; "
+            f"pip install --force-reinstall --index-url https://pypi.org/simple torch=={plain}"
         )
-    return torch.device("cuda" if use_gpu else "cpu")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None:
+        return f"torch {version} sees no GPU, and CUDA_VISIBLE_DEVICES is '{hidden}'; unset it"
+    return f"torch {version} sees no GPU; does nvidia-smi show one, and is its driver new enough?"
+
+
+def pick_device(use_gpu: bool) -> torch.device:
+    """The GPU where it is asked for, else the CPU; UserError, which says why, where there is none.
+
+    CUDA goes before Apple's MPS.
+    """
+    if not use_gpu:
+        return torch.device("cpu")
+    found = find_gpu()
+    if found is None:
+        raise UserError(f"--use_gpu: {why_no_gpu()}; without the flag the CPU trains")
+    return found
+
+
+def name_of_idle(device: torch.device) -> str:
+    """What a GPU calls itself that is left alone: asked by its name, CUDA takes memory there."""
+    if device.type != "cuda":
+        return gpu_name(device)
+    names = set()
+    for path in NVIDIA_DRIVER.glob("gpus/*/information"):
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key == "Model":
+                names.add(value.strip())
+    return ", ".join(sorted(names)) or "CUDA"
+
+
+def say_idle_gpu(device: torch.device) -> None:
+    """Say that a GPU is here, where the CPU is to train."""
+    found = find_gpu()
+    if device.type == "cpu" and found is not None:
+        print(f"A GPU is here ({name_of_idle(found)}); --use_gpu trains on it.")
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the encoder's activations; "auto" is bf16 where the hardware is faster at it."""
-    if precision == "auto" and device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif precision == "auto":
+    """The dtype of the encoder's activations; "auto" is what the hardware is fastest at.
+
+    On CUDA that is bf16 from Ampere on and fp16 from Volta on (V100, T4); on a CPU bf16 where it
+    has instructions for it. On MPS it is fp32: Apple's M1 has no bf16, and fp16 asks for a scaler
+    that torch has for MPS only lately.
+    """
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        # Before Volta there are no units for fp16.
+        return torch.float16 if torch.cuda.get_device_capability() >= (7, 0) else torch.float32
+    if device.type == "cpu":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        fast = precision == "bf16"
-    return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if fast else torch.float32
+    return torch.float32
 
 
 def processor() -> str:
@@ -63,10 +137,9 @@ def commit() -> str:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a reader needs to repeat the run: command, commit, versions, device."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
-        name = f"{processor()}, {torch.get_num_threads()} threads"
+    name = f"{processor()}, {torch.get_num_threads()} threads"
+    if device.type != "cpu":
+        name = gpu_name(device)
     return {
         "command": shlex.join(["python", os.path.relpath(sys.argv[0] or "-"), *sys.argv[1:]]),
         "commit": commit(),

@@ -61,10 +61,11 @@ class TaskGradients:
         ]
         return torch.cat([part.flatten() for part in parts])
 
-    def combine(self, combiner: Combiner, step: int, seed: int) -> None:
+    def combine(self, combiner: Combiner, step: int, seed: int, scale: float = 1.0) -> None:
         """Put the combined gradient into .grad of every shared parameter that some loss reached.
 
-        Others keep None, since a zero would let weight decay and old moments move them.
+        Others keep None, since a zero would let weight decay and old moments move them. `scale`:
+        what the losses were multiplied by; the combiner sees gradients without it.
         """
         reached = set().union(*self.sums.values())
         names = [name for name in self.shared if name in reached]
@@ -77,7 +78,13 @@ class TaskGradients:
             borders[name] = slice(begin, end)
         tasks = list(self.sums)
         values = torch.stack([self.row(task, names) for task in tasks])
-        combined = combiner.combine(Gradients(values, tasks, borders, step, seed))
+        if scale == 1.0:
+            combined = combiner.combine(Gradients(values, tasks, borders, step, seed))
+        elif values.isfinite().all():
+            unscaled = Gradients(values / scale, tasks, borders, step, seed)
+            combined = combiner.combine(unscaled) * scale
+        else:  # the step will be skipped, and what the combiner remembers must not be spoiled
+            combined = values.sum(0)
         for name in names:
             parameter = self.shared[name]
             parameter.grad = combined[borders[name]].view_as(parameter)

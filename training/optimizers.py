@@ -3,7 +3,8 @@
 An optimizer is `make(groups, options)`, a torch Optimizer. For checkpoints it names in `moments`
 the tensors that it keeps of a parameter, beside a whole number `step`. One that needs second
 derivatives has `curvature_every`, a number of steps, and `estimate_curvature(loss)`, called every
-so often with the loss of a fresh forward pass.
+so often with the loss of a fresh forward pass, in fp32 where the run is in fp16. All that it sees
+is without fp16's loss scale, and of a step that overflows it sees nothing.
 """
 
 from collections.abc import Callable

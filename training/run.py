@@ -197,19 +197,21 @@ class Run:
     # ---- after a step
 
     def log(
-        self, step: int, losses: dict[str, Tensor], norm: Tensor, lr: float, tokens: int
+        self, step: int, losses: dict[str, Tensor], norm: Tensor | None, lr: float, tokens: int
     ) -> None:
         """Take note of a step, and every --log_every steps write a line.
 
-        It has the mean of the steps' losses, and each term's over the steps that it was in. Nothing
-        is read from the device before.
+        It has the mean of the steps' losses, and each term's over the steps that it was in, and of
+        the gradient's norm, None where the step was skipped. Nothing is read from the device
+        before.
         """
         # The sums stay on the device until a line is due.
         self.progress.step = step + 1
         for name, loss in losses.items():
             self.progress.add(f"loss_{name}", loss)
         self.progress.add("loss", torch.stack(list(losses.values())).sum())
-        self.progress.add("norm", norm)
+        if norm is not None:
+            self.progress.add("norm", norm)
         self.tokens += tokens
 
         # Time between two calls is training time; scoring and saving reset the clock.
