@@ -9,7 +9,6 @@ import builtins
 import errno
 import io
 import os
-import pathlib
 import re
 import resource
 import runpy
@@ -287,8 +286,3 @@ class Operations:
 
         builtins.open = io.open = open_counted
         os.open = os_open_counted
-        # Python 3.10's pathlib holds functions of its own.
-        if accessor := getattr(pathlib, "_NormalAccessor", None):
-            for name in ("open", "mkdir", "unlink", "rmdir", "rename", "replace", "chmod"):
-                function = open_counted if name == "open" else getattr(os, name)
-                setattr(accessor, name, staticmethod(function))
