@@ -144,6 +144,27 @@ def test_the_attempts_are_counted_and_the_waits_double(
     assert len(server.seen) == 8 and names(tmp_path) == []
 
 
+def test_a_cut_file_is_noticed_where_the_library_passes_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """urllib3 1 does."""
+
+    class Cut(contextlib.nullcontext[None]):
+        status_code = 200
+        headers = {"Content-Length": str(len(BODY))}
+
+        def __enter__(self) -> "Cut":  # type: ignore[override]
+            return self
+
+        def iter_content(self, size: int) -> Iterator[bytes]:
+            yield BODY[:-1]
+
+    monkeypatch.setattr(download.requests, "get", lambda *_, **__: Cut())
+    with pytest.raises(UserError, match="the connection broke; gave up after 2 attempts"):
+        main(["--out", str(tmp_path), "--only", NAME, "--retries", "1"])
+    assert names(tmp_path) == []
+
+
 def test_silence_is_not_waited_for(server: Server, tmp_path: Path) -> None:
     server.plan = ["silence"]
     with pytest.raises(UserError, match="the server fell silent; gave up after 1 attempts"):
