@@ -99,18 +99,18 @@ use_venv() {
     die "$python can't make environments (Debian, Ubuntu: apt-get install python3-venv): $(tail -n 1 "$log")"
 }
 
+active="${VIRTUAL_ENV:-}"
+if [ -z "$active" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then active="${CONDA_PREFIX:-}"; fi
 if [ "$place" = conda ]; then
   use_conda
 elif [ "$place" = system ]; then
   py="$(command -v "${PYTHON:-python3}")" || die "${PYTHON:-python3} is not there"
-elif [ -x "${VIRTUAL_ENV:-}/bin/python" ] && [ ! "$VIRTUAL_ENV" -ef .venv ]; then
-  py="$VIRTUAL_ENV/bin/python"
-elif [ -x "${CONDA_PREFIX:-}/bin/python" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then
-  py="$CONDA_PREFIX/bin/python"
+elif [ -n "$active" ] && [ ! "$active" -ef .venv ]; then
+  py="$active/bin/python"
 else
   use_venv
 fi
-version="$(version_of "$py")" || die "$py is Python ${version:-(does not start)}, needed is 3.11 to 3.14"
+version="$(version_of "$py")" || die "$py is ${version:-a Python that does not start}, needed is Python 3.11 to 3.14"
 [ -n "$run" ] || run="$(printf %q "$py")"
 say python "$version, $py"
 
@@ -158,11 +158,10 @@ install_embedded() { # base_bert.py checks its SHA-256
   "$py" base_bert.py $embedded >/dev/null || die "the embedded model can't be used"
 }
 
-if [ "$offline" != 0 ]; then # then only what is on disk is looked at, and what is not is no error
+exec 3>&2 # for complaints
+if [ "$offline" != 0 ]; then # only what is on disk is looked at then, and what is not is no error
   export HF_HUB_OFFLINE=1
   exec 3>/dev/null
-else
-  exec 3>&2
 fi
 weights=bert-base-uncased
 say weights "looking for $weights (440 MB the first time)"

@@ -149,17 +149,14 @@ def test_a_cut_file_is_noticed_where_the_library_passes_over_it(
 ) -> None:
     """urllib3 1 does."""
 
-    class Cut(contextlib.nullcontext[None]):
+    class Cut:
         status_code = 200
         headers = {"Content-Length": str(len(BODY))}
-
-        def __enter__(self) -> "Cut":  # type: ignore[override]
-            return self
 
         def iter_content(self, size: int) -> Iterator[bytes]:
             yield BODY[:-1]
 
-    monkeypatch.setattr(download.requests, "get", lambda *_, **__: Cut())
+    monkeypatch.setattr(download.requests, "get", lambda *_, **__: contextlib.nullcontext(Cut()))
     with pytest.raises(UserError, match="the connection broke; gave up after 2 attempts"):
         main(["--out", str(tmp_path), "--only", NAME, "--retries", "1"])
     assert names(tmp_path) == []
