@@ -113,6 +113,8 @@ fi
 version="$(version_of "$py")" || die "$py is ${version:-a Python that does not start}, needed is Python 3.11 to 3.14"
 [ -n "$run" ] || run="$(printf %q "$py")"
 say python "$version, $py"
+"$py" -I -m pip --version >/dev/null 2>&1 || "$py" -I -m ensurepip >"$log" 2>&1 || # uv's environments have none
+  die "$py has no pip: $(tail -n 1 "$log")"
 
 # ---- packages
 
@@ -120,7 +122,7 @@ pip_install() {
   [ "$run" != .venv/bin/python ] || echo $$ >"$unfinished"
   PIP_NO_INPUT=1 PIP_USER=0 "$py" -I -m pip --disable-pip-version-check install --quiet "$@" >"$log" 2>&1 || {
     rm -f "$unfinished" # pip gave up by itself, and so left nothing half-made
-    die "pip: $(grep -i error "$log" | head -n 1 | cut -c 1-200); run this again when that is mended"
+    die "pip: $({ grep -i error "$log" || cat "$log"; } | head -n 1 | cut -c 1-200); run this again when that is mended"
   }
   rm -f "$unfinished"
 }

@@ -303,6 +303,15 @@ def test_without_conda(copy: Path) -> None:
 # ---- packages
 
 
+def test_whatever_pip_says_is_one_line(copy: Path) -> None:
+    packages = make_environment(copy / ".venv", "fake")
+    ends = "import sys; 'install' in sys.argv and sys.exit('out of\\nroom')"
+    (packages / "pip/__main__.py").write_text(ends)
+    refused = setup(copy, "--offline")
+    assert refused.returncode == 1
+    assert refused.stderr == "setup: error: pip: out of; run this again when that is mended\n"
+
+
 def test_extras_are_asked_for(copy: Path) -> None:
     make_environment(copy / ".venv", "fake")
     setup(copy, "--offline", "--extras", "plots,search", "--extras", "tags", "--dev")
