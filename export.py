@@ -21,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from errors import UserError, run_main
+from flags import page_parser
 from multitask_bert import MultitaskBERT
 from storage.files import reason_of, sync
 from storage.json_files import read_json
@@ -29,22 +30,15 @@ from training.manifest import NAME as MANIFEST
 from training.model_card import write_card
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, but every error is one line."""
-
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message}; --help lists the flags")
-
-
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(
-        description="Write a run's best model as a folder that other libraries load too."
-    )
+    parser = page_parser(__doc__)
     parser.add_argument("run", type=Path, help="a run folder, or a saved model's")
     parser.add_argument("folder", type=Path, help="what to write; new, or empty")
     parser.add_argument("--keep_adapter", action="store_true", help="do not merge adapters")
-    return parser.parse_args(argv)
+    found = parser.parse_args(argv)
+    found.keep_adapter = "keep_adapter" in found
+    return found
 
 
 def check_free(folder: Path) -> None:

@@ -34,7 +34,10 @@ CS224N = "cs224n_default_final_project_submission"
 PART_1 = ("sst", "cfimdb")
 MODES = [("pretrain", "finetune"), ("last-linear-layer", "full-model")]  # 2023's, 2024's
 # Beside *.py: what tells how to run them.
-PAGES = ("README.md", "STRUCTURE.md", "LICENSE", "requirements.txt", "setup.sh")
+PAGES = (
+    *("README.md", "STRUCTURE.md", "LICENSE"),
+    *("setup.sh", "pyproject.toml", "requirements.txt", "constraints.txt"),
+)
 # Folders with *.py that running does not need, or that are not the project's.
 OUTSIDE = {"tests", "benchmarks", "runs", "predictions", "__pycache__"}
 ENVIRONMENT = ("pyvenv.cfg", "conda-meta")  # a folder with one of these is no code

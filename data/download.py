@@ -2,20 +2,18 @@
 
     python data/download.py [--out data] [--base-url URL] [--only NAME ...] [--force]
 
-fetch.py brings a file whole or not at all. Here its contents are checked: the header and the
-checksum, which is that of the text with LF line ends, because copies of the course's files exist
-with both. Where no checksum could be known beforehand, the one first seen is kept in
-`checksums.json` and holds from then on.
+A file comes into memory, is checked there (its length, its header and its checksum) and then
+written whole, so what stands in the folder is never half a file. A checksum is that of the text
+with LF line ends, because copies of the course's files exist with both. Where none could be known
+beforehand, the one first seen is kept in `checksums.json` and holds from then on.
 """
 
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +24,20 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
-from data.fetch import LARGEST, Limits, NoConnection, fetch
+import requests
+from requests.exceptions import ChunkedEncodingError
+from tqdm import tqdm
+from urllib3.exceptions import MaxRetryError
+
 from errors import UserError, one_line, run_main
-from storage.files import check_regular, clear_unfinished, read_bytes, reason_of
+from storage.files import MEBIBYTE, clear_unfinished, read_bytes, reason_of, write_bytes
 from storage.json_files import checked, read_json, write_json
 
 BASE_URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-project/main/data"
+CHUNK = 2**16  # bytes
+LARGEST = 512 * MEBIBYTE  # several times the largest file of the course
+LONGEST_WAIT = 30.0  # seconds between two attempts
+BUSY = {408, 425, 429, 500, 502, 503, 504}  # statuses that another attempt may get past
 
 
 class CourseFile(NamedTuple):
@@ -80,21 +86,76 @@ FILES: dict[str, CourseFile] = {
 }
 
 
-def text_sha256(path: Path) -> str:
-    """SHA-256 of the text with LF line ends."""
-    return hashlib.sha256(read_bytes(path, LARGEST).replace(b"\r\n", b"\n")).hexdigest()
+# ---- over the network
 
 
-def first_line(path: Path) -> str:
-    """The first line without its end; bytes that are not UTF-8 become marks."""
-    with path.open("rb") as file:
-        line = file.readline(1000).decode("utf-8", errors="replace")
-    return line.removeprefix("\ufeff").rstrip("\r\n")
+class NoConnection(UserError):
+    """The server was not reached at all; the next file would fare no better."""
 
 
-def fault(path: Path, name: str, recorded: dict[str, str]) -> str | None:
-    """What is wrong with a course file, or None."""
-    line = first_line(path)
+class Passing(Exception):
+    """This attempt failed, another may succeed."""
+
+
+def without_password(url: str) -> str:
+    """An address as it may be shown: `https://me:secret@host/x` is `https://host/x`."""
+    return re.sub(r"^([a-z]+://)?.*@", r"\1", url, flags=re.IGNORECASE | re.DOTALL)
+
+
+def receive(url: str, name: str, timeout: float) -> bytes:
+    """What one request brings, whole; Passing where it is cut off, or the server is busy."""
+    headers = {"Accept-Encoding": "identity"}  # so that the length is that of the file
+    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+        status = response.status_code
+        if status in BUSY:
+            raise Passing(f"the server answers {status}")
+        if status != 200:
+            raise UserError(f"the server answers {status}; check the address or give --base-url")
+        length = response.headers.get("Content-Length", "")
+        total = int(length[:15]) if length.isdecimal() else None
+        if total is None and "Transfer-Encoding" not in response.headers:
+            raise UserError("the server does not say where the file ends; give --base-url")
+
+        # A server that never ends must not fill the memory.
+        content = bytearray()
+        with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=None) as bar:
+            for block in response.iter_content(CHUNK):
+                content += block
+                bar.update(len(block))
+                if len(content) > LARGEST:
+                    raise UserError(f"over {LARGEST // MEBIBYTE} MiB came; check the address")
+    if total not in (None, len(content)):
+        raise Passing("the connection broke")
+    return bytes(content)
+
+
+def fetch(url: str, name: str, retries: int, timeout: float) -> bytes:
+    """A file's bytes, asked for again while another attempt may help; else UserError."""
+    for attempt in range(retries + 1):
+        if attempt > 0:
+            time.sleep(min(2.0 ** (attempt - 1), LONGEST_WAIT))
+        kind = UserError
+        try:
+            return receive(url, name, timeout)
+        except Passing as error:
+            reason = str(error)
+        except requests.Timeout:
+            reason = "the server fell silent"
+        except (requests.ConnectionError, ChunkedEncodingError) as error:
+            reason = "the connection broke"
+            if error.args and isinstance(error.args[0], MaxRetryError):
+                kind, reason = NoConnection, "no connection"
+        except (requests.RequestException, ValueError) as error:  # their text may show a password
+            raise UserError(f"{type(error).__name__}; check the address") from None
+    raise kind(f"{reason}; gave up after {retries + 1} attempts, run it again")
+
+
+# ---- into the folder
+
+
+def fault(content: bytes, name: str, recorded: dict[str, str]) -> str | None:
+    """What is wrong with the contents of a course file, or None."""
+    line = content[:1000].decode("utf-8-sig", errors="replace").partition("\n")[0].rstrip("\r")
     header = FILES[name].header
     if line != header:
         found = f"a file that starts with {line[:60]!r}"
@@ -102,12 +163,15 @@ def fault(path: Path, name: str, recorded: dict[str, str]) -> str | None:
             found = "an HTML page"
         return f"{found}, expected the header {header!r}"
     expected = FILES[name].sha256 or recorded.get(name)
-    if expected is None:
-        return None
-    seen = text_sha256(path)
-    if seen != expected:
+    seen = text_sha256(content)
+    if expected not in (None, seen):
         return f"a file with checksum {seen}, expected {expected}"
     return None
+
+
+def text_sha256(content: bytes) -> str:
+    """SHA-256 of a text with LF line ends."""
+    return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def read_recorded(path: Path) -> dict[str, str]:
@@ -115,66 +179,38 @@ def read_recorded(path: Path) -> dict[str, str]:
     if not os.path.lexists(path):
         return {}
     try:
-        recorded = checked(read_json(path), dict[str, str], str(path))
-        for name, sha256 in recorded.items():
-            if not re.fullmatch("[0-9a-f]{64}", sha256):
-                raise UserError(f"{path}: {name} has {sha256}, expected a checksum of 64 digits")
+        return checked(read_json(path), dict[str, str], str(path))
     except UserError as error:
         raise UserError(f"{error}; delete it to start anew") from None
-    return recorded
 
 
-def get(
-    name: str,
-    folder: Path,
-    base_url: str,
-    force: bool,
-    limits: Limits,
-) -> str:
-    """Bring one course file into `folder` unless it is there; a word on what was done."""
-    path = folder / name
-    record = folder / "checksums.json"
-    url = f"{base_url.rstrip('/')}/{name}"
+def get(name: str, args: argparse.Namespace) -> str:
+    """Bring one course file into the folder unless it is there; a word on what was done."""
+    path = args.out / name
+    record = args.out / "checksums.json"
     # --force is also how a new version of a file is accepted.
-    recorded = {} if force else read_recorded(record)
-    if os.path.lexists(path) and not force:
-        check_regular(path)
-        wrong = fault(path, name, recorded)
-        if wrong is None:
-            return "was there already"
-        raise UserError(f"{path}: {wrong}; it was left alone, --force replaces it")
-
-    def check(part: Path) -> None:
-        wrong = fault(part, name, recorded)
+    recorded = {} if args.force else read_recorded(record)
+    if os.path.lexists(path) and not args.force:
+        wrong = fault(read_bytes(path, LARGEST), name, recorded)
         if wrong is not None:
-            raise UserError(f"{url}: the server sent {wrong}; nothing was saved")
+            raise UserError(f"{path}: {wrong}; it was left alone, --force replaces it")
+        return "was there already"
 
-    fetch(url, path, check, limits)
+    url = f"{args.base_url.rstrip('/')}/{name}"
+    try:
+        content = fetch(url, name, args.retries, args.timeout)
+    except UserError as error:
+        raise type(error)(f"{without_password(url)}: {error}") from None
+    wrong = fault(content, name, recorded)
+    if wrong is not None:
+        raise UserError(f"{without_password(url)}: the server sent {wrong}; nothing was saved")
+    write_bytes(path, content)
     if FILES[name].sha256 is None:
-        everything = read_recorded(record) | {name: text_sha256(path)}
-        write_json(record, dict(sorted(everything.items())))
+        write_json(record, read_recorded(record) | {name: text_sha256(content)})
     return "downloaded"
 
 
-@contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Make and lock a folder for the block; UserError where another process has locked it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be written ({reason_of(error)}); check --out") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(f"{folder}: another download into it is under way; wait for it") from None
-    except OSError:  # a file system without locks
-        pass
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+# ---- the command
 
 
 class Parser(argparse.ArgumentParser):
@@ -193,57 +229,37 @@ def parse(argv: list[str]) -> argparse.Namespace:
     only_help = "these files only"
     parser.add_argument("--only", nargs="+", choices=list(FILES), metavar="NAME", help=only_help)
     parser.add_argument("--force", action="store_true", help="replace files that are there")
-
-    # How patient to be.
-    usual = Limits()
-    parser.add_argument(
-        "--retries", type=int, default=usual.retries, help="further attempts a file"
-    )
+    parser.add_argument("--retries", type=int, default=5, help="further attempts a file")
     timeout_help = "seconds without a byte before an attempt counts as failed"
-    parser.add_argument("--timeout", type=float, default=usual.timeout, help=timeout_help)
-    backoff_help = "seconds before the second attempt, doubled each time"
-    parser.add_argument("--backoff", type=float, default=usual.backoff, help=backoff_help)
-    deadline_help = "seconds that a file may take, all attempts together"
-    parser.add_argument("--deadline", type=float, default=usual.deadline, help=deadline_help)
+    parser.add_argument("--timeout", type=float, default=30.0, help=timeout_help)
     args = parser.parse_args(argv)
-    check_number("retries", args.retries, 0, 1000)
-    check_number("timeout", args.timeout, 0.001, 86400)
-    check_number("backoff", args.backoff, 0, 86400)
-    check_number("deadline", args.deadline, 0.001, 86400)
+    for flag, value, least, most in (
+        ("retries", args.retries, 0, 1000),
+        ("timeout", args.timeout, 0.001, 86400),
+    ):
+        if not least <= value <= most:
+            raise UserError(f"--{flag} {value}: expected {least:g} to {most:g}")
     return args
-
-
-def check_number(flag: str, value: float, low: float, high: float) -> None:
-    """UserError where a number is out of range, or nan."""
-    if not low <= value <= high:
-        raise UserError(f"--{flag} {value}: expected {low:g} to {high:g}")
-
-
-def get_all(args: argparse.Namespace) -> list[str]:
-    """Bring all files that are asked for, and return what went wrong, a line each."""
-    limits = Limits(args.retries, args.timeout, args.backoff, args.deadline)
-    failures = []
-    for name in args.only or FILES:
-        # One file's failure does not keep the others away, unless the server can't be reached.
-        try:
-            done = get(name, args.out, args.base_url, args.force, limits)
-            print(f"{name}: {done}", flush=True)
-        except NoConnection as error:
-            failures.append(str(error))
-            break
-        except UserError as error:
-            failures.append(str(error))
-        except OSError as error:
-            failures.append(f"{error.filename or args.out}: {reason_of(error)}")
-    return failures
 
 
 def main(argv: list[str]) -> None:
     """The command line: fetch what is missing, then say which files are there."""
     args = parse(argv)
-    with sole_writer(args.out):
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
         clear_unfinished(args.out)
-        failures = get_all(args)
+    except OSError as error:
+        raise UserError(f"{args.out}: can't be written ({reason_of(error)}); check --out") from None
+    failures = []
+    for name in args.only or FILES:
+        # One file's failure does not keep the others away, unless the server can't be reached.
+        try:
+            print(f"{name}: {get(name, args)}", flush=True)
+        except NoConnection as error:
+            failures.append(str(error))
+            break
+        except UserError as error:
+            failures.append(str(error))
 
     # What is there, and how much went wrong, in a line each.
     there = [name for name in FILES if os.path.exists(args.out / name)]

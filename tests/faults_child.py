@@ -10,7 +10,6 @@ import errno
 import gc
 import io
 import os
-import pathlib
 import re
 import resource
 import runpy
@@ -291,8 +290,3 @@ class Operations:
 
         builtins.open = io.open = open_counted
         os.open = os_open_counted
-        # Python 3.10's pathlib holds functions of its own.
-        if accessor := getattr(pathlib, "_NormalAccessor", None):
-            for name in ("open", "mkdir", "unlink", "rmdir", "rename", "replace", "chmod"):
-                function = open_counted if name == "open" else getattr(os, name)
-                setattr(accessor, name, staticmethod(function))
