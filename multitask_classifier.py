@@ -4,8 +4,8 @@
     python multitask_classifier.py --option finetune --use_gpu  # on CUDA
     python multitask_classifier.py --resume runs/2026-11-20-multitask
 
-Writes the six prediction CSVs. `--help` lists the flags; options.py says what each is for. train()
-is the loop, training/step.py an optimizer step.
+Writes the six prediction CSVs. `--help` lists the flags; options.py says what each is for. update()
+is an optimizer step, train() the loop around it.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -13,46 +13,189 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
-import importlib.util
-from dataclasses import dataclass, replace
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from datasets import CACHE, Data, load_task
-from errors import UserError, run_main
+import torch
+from torch import Tensor, nn
+
+from datasets import Split
+from errors import run_main
 from evaluation import evaluate
 from flags import options_of, read_flags
+from losses.extras import add_terms, make_extras
 from multitask_bert import MultitaskBERT, build
 from options import Options, pick
 from predict import predict_with, request_of
-from storage.files import clear_unfinished
 from streams import lasting_streams
-from text.data_files import find_files, say_where, splits_of
-from training.best import merge_best
 from training.checkpoint import seed_everything
-from training.console import as_time
-from training.draws import Draw, epoch_steps, one_cycle_a_step
-from training.environment import (
-    display_path,
-    keep_freed_memory,
-    pick_device,
-    pick_dtype,
-    say_idle_gpu,
-)
+from training.draws import micro_batches
+from training.environment import keep_freed_memory, pick_device, pick_dtype, say_idle_gpu
+from training.finish import finish
+from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
+from training.inputs import load_data, prepared
 from training.lock import locks_released
-from training.optimizers import set_rates
-from training.outputs import check_outputs, has_finished, write_outputs
+from training.named_state import NamedState
+from training.optimizers import make_optimizer, set_rates
+from training.plan import make_plan
+from training.rates import peak_rate
 from training.repeatable import settle_arithmetic
-from training.restore import resumed
 from training.run import Run
-from training.samplers import SAMPLERS
-from training.schedules import SCHEDULES
+from training.scaling import Scaler, make_scaler
 from training.signals import resumable
 from training.space import check_space
-from training.start import model_for, started
-from training.step import Learner, make_learner, update
-from training.warmup import Schedule, steps_of_warmup
+from training.start import started
+from training.surgery import COMBINERS
+
+# ---- one step
+
+
+@dataclass
+class Learner:
+    """What an optimizer step works on."""
+
+    options: Options
+    model: MultitaskBERT
+    training: dict[str, Split]  # task -> its training examples
+    extras: nn.ModuleDict  # further terms of the loss, by name
+    optimizer: Any  # see training/optimizers.py
+    combiner: Combiner | None  # of the tasks' gradients; None: their sum
+    scaler: Scaler  # of the loss, for fp16
+
+    def pieces(self) -> dict[str, Any]:
+        """What of it a checkpoint holds, under the names of the files."""
+        return {
+            "model": self.model,
+            "optimizer": NamedState(self.optimizer),
+            "extras": self.extras,
+            "combiner": self.combiner,
+            "scaler": self.scaler,
+        }
+
+
+@dataclass
+class Step:
+    """What an optimizer step tells."""
+
+    losses: dict[str, Tensor]  # name of a task or extra -> its mean over the step's examples
+    norm: Tensor | None  # of the gradient, before clipping; None: the step was skipped
+    tokens: int  # word-pieces read
+
+
+def make_learner(options: Options, model: MultitaskBERT, training: dict[str, Split]) -> Learner:
+    """The optimizer, extras and combiner that the options ask for, around a model."""
+    extras = make_extras(model, options).to(model.device)
+    lr = peak_rate(options, model.bert.config.hidden_size)
+    optimizer = make_optimizer(nn.ModuleDict({"model": model, "extras": extras}), options, lr)
+    combiner = pick(COMBINERS, options.combiner, "--combiner")(options)
+    scaler = make_scaler(model.device, model.compute_dtype)
+    return Learner(options, model, training, extras, optimizer, combiner, scaler)
+
+
+def loss_terms(
+    learner: Learner, part: Mapping[str, list[int]], drawn: Mapping[str, list[int]]
+) -> dict[str, Tensor]:
+    """One encoder call for the examples of `part`, and from it the loss of each task and extra.
+
+    A term is a mean over the examples in `part`, times their share in the step's, `drawn`: so the
+    parts of a step sum up to means over the whole step.
+    """
+    model = learner.model
+    batches = {
+        task: learner.training[task].batch(indices).to(model.device)
+        for task, indices in part.items()
+    }
+    forward = model(model.pack(batches))
+    terms = {}
+    for task, batch in batches.items():
+        share = len(part[task]) / len(drawn[task])
+        terms[task] = model.tasks[task].loss(forward, batch) * share
+    share = sum(map(len, part.values())) / sum(map(len, drawn.values()))
+    for extra in learner.extras.values():
+        more = extra(model, forward, batches)
+        add_terms(terms, {name: term * share for name, term in more.items()}, model.tasks)
+    return terms
+
+
+def backward(
+    learner: Learner, parts: list[dict[str, list[int]]], drawn: Mapping[str, list[int]], step: int
+) -> dict[str, Tensor]:
+    """Leave the gradient of the micro-batches `parts` in .grad, times the scale of the loss.
+
+    Returns the loss of each task and extra, a mean over the step's examples.
+    """
+    bert, scaler = learner.model.bert, learner.scaler
+    gradients = TaskGradients({name: p for name, p in bert.named_parameters() if p.requires_grad})
+    losses: dict[str, Tensor] = {}
+
+    # A combiner needs each task's gradient on its own: then each task has an encoder call of its
+    # own, since K backward passes through one call cost twice as much.
+    for part in parts:
+        calls = [part]
+        if learner.combiner:
+            calls = [{task: indices} for task, indices in part.items()]
+        for call in calls:
+            terms = loss_terms(learner, call, drawn)
+            scaler.scale(torch.stack(list(terms.values())).sum()).backward()
+            if learner.combiner:
+                (task,) = call
+                gradients.take(task)
+            for name, term in terms.items():
+                losses[name] = losses.get(name, 0.0) + term.detach()
+    if learner.combiner:
+        scale = scaler.get_scale()
+        gradients.combine(learner.combiner, step, learner.options.seed, scale)
+    return losses
+
+
+@contextlib.contextmanager
+def for_second_derivatives(model: MultitaskBERT) -> Iterator[None]:
+    """Attention written out, which has them; and fp32 instead of fp16, in which they vanish."""
+    before = model.compute_dtype
+    if before == torch.float16:
+        model.compute_dtype = torch.float32
+    try:
+        with model.bert.plain_attention():
+            yield
+    finally:
+        model.compute_dtype = before
+
+
+def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
+    """One optimizer step on the examples {task: indices} that were drawn for it."""
+    options, model, optimizer = learner.options, learner.model, learner.optimizer
+    scaler = learner.scaler
+    parts = micro_batches(drawn, options.accumulation)
+    losses = backward(learner, parts, drawn, step)
+
+    # The gradient as it is without the scale, and no longer than --clip.
+    moving = [p for p in [*model.parameters(), *learner.extras.parameters()] if p.requires_grad]
+    scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(moving, options.clip or float("inf"))
+
+    # In fp16 it may overflow: then the scaler leaves the weights as they are.
+    skipped = scaler.is_enabled() and not norm.isfinite()
+    if skipped:
+        scaler.check()
+
+    # Optimizers with curvature (Sophia) look at a loss of their own from time to time.
+    every = getattr(optimizer, "curvature_every", 0)
+    if every and step % every == 0 and not skipped:
+        with for_second_derivatives(model):
+            terms = loss_terms(learner, parts[0], parts[0])
+            optimizer.estimate_curvature(torch.stack(list(terms.values())).sum())
+
+    # Move the weights.
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+
+    tokens = sum(learner.training[task].length(i) for task, part in drawn.items() for i in part)
+    return Step(losses, None if skipped else norm, tokens)
+
 
 # ---- the loop
 
@@ -78,7 +221,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     training = data["train"]
     learner = make_learner(options, model, training)
     hooks = make_hooks(model, options)
-    plan = make_plan(options, learner)
+    plan = make_plan(options, training, joint=learner.combiner is not None)
 
     # All that a checkpoint holds, under the names of its files.
     pieces = {**learner.pieces(), **hooks}
@@ -114,85 +257,6 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
         raise run.ended_early()
     with resumable(run.folder):
         return finish(run, options, data)
-
-
-# ---- before and after
-
-
-@dataclass
-class Plan:
-    """How many steps there are, what each draws and how fast it learns."""
-
-    draw: Draw
-    schedule: Schedule
-    epoch: int  # steps
-    total: int  # steps
-
-
-def make_plan(options: Options, learner: Learner) -> Plan:
-    """The sampler and the schedule that the options ask for."""
-    sizes = {task: len(split) for task, split in learner.training.items()}
-    draw = pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
-    if learner.combiner:
-        draw = one_cycle_a_step(draw, sizes)
-    epoch = options.steps_per_epoch or epoch_steps(draw, sizes)
-    total = epoch * options.epochs
-    warmup = steps_of_warmup(options.warmup, total)
-    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, warmup)
-    return Plan(draw, schedule, epoch, total)
-
-
-def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
-    """All files of all tasks, checked and tokenised, and their facts for run.json."""
-    clear_unfinished(CACHE)
-    paths, built_in = find_files(options)
-    say_where(options, built_in)
-    splits = splits_of(options)
-    data: Data = {split: {} for split in splits}
-    read: dict[str, dict[str, Any]] = {}  # of each file, for run.json
-    for name in options.tasks:
-        own = {split: paths[name, split] for split in splits}
-        for split, part in load_task(own, model.tasks[name], options, model.tokenizer).items():
-            data[split][name] = part
-            read[f"{name}_{split}"] = {"path": display_path(own[split]), **part.facts()}
-        counts = ", ".join(f"{len(data[split][name])} {split}" for split in splits)
-        print(f"{name}: {counts} examples")
-    return data, {"built_in_corpus": built_in, "data": read, "init": model.started_from}
-
-
-def prepared(options: Options, whole: bool = False) -> Options:
-    """The options checked, or those of the run to be resumed.
-
-    The model is named, and the output folders are there and writable. `whole`: of a resumed run all
-    options are given, not only those that are to change.
-    """
-    options = resumed(options, whole) if options.resume else options.check()
-    if not options.resume:
-        options = replace(options, model=model_for(options))
-    # A run that had finished before writes into its own folder only.
-    if not (options.resume and has_finished(Path(options.resume), options.epochs)):
-        check_outputs(options)
-    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard needs a package: pip install tensorboard")
-    return options
-
-
-def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
-    """Load the best model, write the prediction files, say where everything is."""
-    best = run.progress.best
-    model = MultitaskBERT.load(run.folder, options.use_gpu)
-    if model.merge_wanted:
-        merge_best(run.folder / "best", model, run.facts, best)
-    predictions = write_outputs(run.folder, options, model, data, run.console)
-    results = run.finish({"best": best, "predictions": str(predictions)})
-    print(f"best epoch {best['epoch']}: overall {best['overall']:.3f}")
-    scores = [
-        f"{model.tasks[name].title} {model.tasks[name].metric_name} {score:.3f}"
-        for name, score in best["scores"].items()
-    ]
-    print("  ".join(scores))
-    print(f"model: {run.folder}/best   time: {as_time(results['seconds'])}")
-    return {**results, "folder": str(run.folder)}
 
 
 def main(argv: list[str]) -> None:

@@ -190,7 +190,7 @@ def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
     options, model = learner.options, learner.model
     total = torch.zeros((), device=learner.device)
 
-    # The same parts of the same draw as in training.step.update().
+    # The same parts of the same draw as in multitask_classifier.update().
     for part in micro_batches(drawn, options.accumulation):
         batches = {
             task: learner.data["train"][task].batch(indices) for task, indices in part.items()

@@ -10,7 +10,7 @@ examples, in train mode, with the same dropout, clipping and warm-up. The sides 
 a process of its own; medians over rounds count. First all encoders must give the same outputs. A
 real token is a word-piece of an example as `[CLS] a [SEP] b [SEP]`, counted alike for every side.
 
-    ours         training.step.update(): packed, bf16 where the hardware has it, all tasks in
+    ours         multitask_classifier.update(): packed, bf16 where the hardware has it, all tasks in
                  one encoder call
     course       course_loop.py: fp32, tokenised when batched, random batches, two encoder calls a
                  pair
@@ -40,6 +40,7 @@ from benchmarks.reference import PlainBERT, autocast, task_loss
 from datasets import Split
 from errors import run_main
 from multitask_bert import build
+from multitask_classifier import make_learner, update
 from optimizer import parameter_groups
 from options import Options, pick
 from pretrained import default_pretrained
@@ -50,7 +51,6 @@ from training.environment import pick_device, pick_dtype
 from training.optimizers import set_rates
 from training.rates import peak_rate
 from training.schedules import SCHEDULES
-from training.step import make_learner, update
 
 Side = Callable[[list[Step]], list[Tensor]]  # one update a step; returns the steps' losses
 
@@ -68,7 +68,7 @@ def learning_rates(options: Options, total: int) -> Callable[[torch.optim.Optimi
 
 
 def our_side(options: Options, training: dict[str, Split], total: int) -> Side:
-    """training.step.update(), without log and checkpoints."""
+    """multitask_classifier.update(), without log and checkpoints."""
     # The main job's own step, with its optimizer and dtype.
     device = pick_device(options.use_gpu)
     model = build(options).to(device).train()

@@ -16,7 +16,16 @@ import torch
 pytest.importorskip("transformers")
 
 from base_bert import BertConfig  # noqa: E402
-from benchmarks import common, course_loop, predict_speed, quality, race, reference, train_speed  # noqa: E402
+from benchmarks import (  # noqa: E402
+    common,
+    course_loop,
+    figure,
+    predict_speed,
+    quality,
+    race,
+    reference,
+    train_speed,
+)
 from bert import BertModel  # noqa: E402
 from datasets import Split  # noqa: E402
 from errors import UserError  # noqa: E402
@@ -574,3 +583,21 @@ def test_readme_holds_what_the_records_say():
         )
     scores = [line for line in readme if re.search(r"\| \.\d{3}|MiB \|$", line)]
     assert [row for row in scores if row not in rows] == []
+
+
+# ---- the README's figure
+
+
+def test_the_figure_is_of_the_records_that_stand_here() -> None:
+    """Otherwise: python benchmarks/figure.py."""
+    figures = list(figure.FIGURES.glob("*.svg"))
+    assert {path.name for path in figures} == {f"overview-{theme}.svg" for theme in figure.THEMES}
+    for path in figures:
+        assert f"records {figure.sum_of_records()}" in path.read_text()
+        assert f"benchmarks/figures/{path.name}" in (ROOT / "README.md").read_text()
+
+
+def test_the_figure_is_drawn_from_the_records(tmp_path: Path) -> None:
+    path = tmp_path / "figure.svg"
+    figure.draw("light", path)
+    assert figure.sum_of_records() in path.read_text()

@@ -4,10 +4,13 @@ package, and how long things may be. Each rule is also shown to find what is pla
 
 import ast
 import re
+from dataclasses import fields
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from options import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 
@@ -206,6 +209,14 @@ def test_readme_names_files_that_exist() -> None:
     files = {name for row in techniques for name in re.findall(r"`([^`]+)`", row[3])}
     assert "lora.py" in files
     assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_readme_lists_every_flag(section: str) -> None:
+    rows = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [row for row in rows if row.startswith(f"| {section} |")]
+    expected = {f"--{f.name}" for f in fields(SECTIONS[section]) if f.name != "files"}
+    assert set(re.findall(r"`(--\w+)`", row)) - {"--sst_train"} == expected
 
 
 # ---- each rule finds what is planted

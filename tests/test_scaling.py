@@ -15,14 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from errors import UserError
-from multitask_classifier import train
+from multitask_classifier import Learner, train, update
 from options import Options
 from tests.newcomers import Curved
 from tests.test_surgery import Formula, drawn_by, learner_of, total
 from tests.test_train import losses, same, weights
 from training import optimizers, step
 from training.scaling import Scaler, make_scaler
-from training.step import Learner, update
 from training.surgery import COMBINERS
 
 CPU = torch.device("cpu")

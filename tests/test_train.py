@@ -22,7 +22,6 @@ from options import Options
 from storage.files import UNFINISHED, sha256_of
 from tasks import LEADERBOARD
 from tests.multitask import LORA_FILES, RUN_FILES
-from training import step as step_module
 
 ROOT = Path(__file__).parents[1]
 
@@ -323,7 +322,7 @@ def test_tensorboard_gets_the_log(options: Options) -> None:
 
 def diverging(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
     """Have runs learn at a rate that no flag may give."""
-    monkeypatch.setattr(step_module, "peak_rate", lambda *_: rate)
+    monkeypatch.setattr(multitask_classifier, "peak_rate", lambda *_: rate)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
