@@ -1,10 +1,13 @@
-"""Write a run's best model as a folder of its own, which other libraries load too.
+"""Write a run's best model as a folder of its own.
+
+Other libraries load it too.
 
     python export.py runs/2026-11-20-multitask my-model
     python export.py runs/2026-11-20-multitask my-model --keep_adapter
 
-Adapters are merged into the encoder; with --keep_adapter a LoRA stays a file of its own, as PEFT
-loads it. A frozen encoder (--option pretrain) is written with its heads.
+Adapters are merged into the encoder; with --keep_adapter a LoRA stays a file of
+its own, as PEFT loads it. A frozen encoder (--option pretrain) is written with
+its heads.
 """
 
 if __name__ == "__main__":  # before the slow imports

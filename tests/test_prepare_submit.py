@@ -64,16 +64,20 @@ def refusal(capsys: pytest.CaptureFixture, line: str = "") -> str:
 def test_code_and_predictions_are_zipped(capsys: pytest.CaptureFixture) -> None:
     main([])
     names = zip_names("cs224n_default_final_project_submission.zip")
-    assert {"multitask_classifier.py", "bert.py", "heads/mlp.py", "README.md", "data/fetch.py"} <= {
-        *names
-    }
+    assert {
+        "multitask_classifier.py",
+        "bert.py",
+        "heads/mlp.py",
+        "README.md",
+        "data/download.py",
+    } <= {*names}
     assert [name for name in names if name.startswith("predictions/")] == [
         f"predictions/{task}-{split}-output.csv"
         for task in LEADERBOARD
         for split in ("dev", "test")
     ]
     endings = {Path(name).suffix for name in names if not name.startswith("predictions/")}
-    assert endings == {".py", ".md", ".txt", ".sh", ""}
+    assert endings == {".py", ".md", ".txt", ".sh", ".toml", ""}
     assert not [name for name in names if name.startswith(("tests", "benchmarks", ".", "runs"))]
     printed = capsys.readouterr().out
     said = "checking the predictions in predictions\n  sst-dev-output.csv: 12 predictions\n"

@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import multitask_classifier
 from errors import UserError
 from multitask_classifier import Learner, train, update
 from options import Options
 from tests.newcomers import Curved
 from tests.test_surgery import Formula, drawn_by, learner_of, total
 from tests.test_train import losses, same, weights
-from training import optimizers, step
+from training import optimizers
 from training.scaling import Scaler, make_scaler
 from training.surgery import COMBINERS
 
@@ -30,7 +31,9 @@ Patch = pytest.MonkeyPatch
 
 def scaled(monkeypatch: Patch, scale: float) -> None:
     """Have every run scale its loss, whatever its dtype."""
-    monkeypatch.setattr(step, "make_scaler", lambda *_: Scaler("cpu", init_scale=scale))
+    monkeypatch.setattr(
+        multitask_classifier, "make_scaler", lambda *_: Scaler("cpu", init_scale=scale)
+    )
 
 
 def log_of(folder: str | Path) -> list[dict]:

@@ -157,6 +157,7 @@ def test_a_run_is_interrupted_and_resumed(
     train(Options(resume=str(folder)))
     assert same(weights(whole["folder"]), weights(folder))
     # Where nothing was saved yet it begins anew, from the same.
+    folder = interrupted(six_steps, 4, monkeypatch)
     shutil.rmtree(folder / "last")
     shutil.rmtree(folder / "previous", ignore_errors=True)
     train(Options(resume=str(folder)))
@@ -188,6 +189,7 @@ def test_the_first_step_starts_where_the_other_run_ended(
         raise UserError("enough")
 
     monkeypatch.setattr(Run, "__init__", lambda self, *args: setattr(self, "pieces", args[3]))
+    monkeypatch.setattr(Run, "warmed_up", lambda self, schedule: schedule)
     monkeypatch.setattr(Run, "__enter__", note)
     monkeypatch.setattr(Run, "__exit__", lambda *_: None)
     for change in ({"init": "before", "model": "auto"}, {"model": "before"}):
