@@ -299,6 +299,7 @@ def test_a_kill_before_the_first_step_of_an_extension(
         unchanged = plain and name == "write_json"
         assert sums(folder, "*/*.safetensors") == (before if unchanged else wanted), name
         assert names(folder) == names(finished)
+        train(Options(resume=str(folder)))  # which any finished run allows
 
 
 def test_an_extension_is_resumed_bit_for_bit(

@@ -154,7 +154,8 @@ def extended_record(
     """
     own = Options.of_run(folder)
     if own.epochs == options.epochs:
-        return facts
+        # These, also where a kill came between the two writes below.
+        return {**facts, "options": sha256_of(folder / "options.json")}
 
     # Without its results the run counts as unfinished.
     kept = {name: facts[name] for name in facts if name in now}
