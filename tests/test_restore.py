@@ -175,6 +175,9 @@ def test_without_the_optimizer_it_starts_from_the_best_model(
     train(Options(resume=str(folder)))
     shown = capsys.readouterr().out.splitlines()
     assert f"extending {folder} from 2 to 4 epochs" in shown
+    # Three processes each built a model; loading best/ says nothing.
+    assert sum("parameters train" in line for line in shown) == 3
+    assert sum("LoRA: adapted" in line for line in shown) == (3 if "lora" in change else 0)
     assert "starts from best/ (epoch 1): a new optimizer; steps of warm-up: 1" in shown
     assert held(folder, "last/progress.json")["drawn"] == {
         task: 2 * drawn for task, drawn in then["drawn"].items()
