@@ -19,7 +19,9 @@ import flags
 from declare import Names, PerTask, kind_of, rules_of
 from declare import shown as shown_value
 from errors import UserError
-from flags import ALIASES, COURSE_MODES, HINTS, TABLES, file_flags, overview, parse
+from flag_parser import COURSE_MODES, TABLES, file_flags
+from flag_words import ALIASES, HINTS
+from flags import overview, parse
 from options import FILE_KINDS, SECTIONS, Options
 from tasks import TASKS
 
