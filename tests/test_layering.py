@@ -15,7 +15,7 @@ from options import SECTIONS
 ROOT = Path(__file__).parents[1]
 
 # Reference implementations: what tests and benchmarks compare with, never what the project runs on.
-ORACLES = {"transformers", "peft"}
+ORACLES = {"transformers", "peft", "sentence_transformers", "accelerate"}
 ORACLE_FOLDERS = ("tests/", "benchmarks/")
 
 LONGEST_FUNCTION = 60  # lines, signature and docstring included
