@@ -88,6 +88,24 @@ def test_a_finished_run_keeps_its_best_model_and_positions(finished: Path) -> No
     assert sums(finished, "predictions/*") == before
 
 
+def test_what_was_asked_to_be_kept_stays(
+    two_epochs: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a resumed run was, too: the next one that has nothing to do deletes nothing."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "log", killing([4], Run.log))
+        train(replace(two_epochs, keep_last=False))
+    folder = next(Path("runs").iterdir())
+    train(Options(resume=str(folder), keep_last=True))
+    whole = names(folder / "last")
+    assert whole > THIN
+    results = held(folder, "run.json")["best"]
+    train(Options(resume=str(folder)))
+    assert names(folder / "last") == whole
+    main(["--resume", str(folder), "--no-keep_last"])
+    assert names(folder / "last") == THIN and held(folder, "run.json")["best"] == results
+
+
 def killing(left: list[int], function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that can be called `left` times; then the process is as good as dead."""
 

@@ -28,7 +28,7 @@ from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
 from training.log import Log
 from training.progress import Progress
-from training.restore import check_start, extended_record, load, stand_of
+from training.restore import changed_record, check_start, load, stand_of
 from training.signals import Signals, interrupted
 from training.time_left import time_left_of
 from training.warmup import Schedule, steps_of_warmup, warmed_up_again
@@ -126,7 +126,7 @@ class Run:
         stand = stand_of(self.folder, self.facts, self.options, self.total)
         if stand:
             check_start(stand, merge_wanted)
-        self.facts = extended_record(self.folder, self.options, self.facts, now)
+        self.facts = changed_record(self.folder, self.options, self.facts, now)
         if stand:
             progress = load(stand, self.options, self.total, self.pieces, self.data["train"])
             self.saved = progress.step
