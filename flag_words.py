@@ -93,7 +93,9 @@ def spelled(word: str) -> list[str]:
 def expand(argv: list[str]) -> list[str]:
     """The words with @files read, aliases replaced and flags in the parser's spelling."""
     words: list[str] = []
-    presets: list[str] = []  # stand first, so that all else wins
+    presets: list[str] = []  # all that is typed wins, but not the options of a run
+    behind = 0  # where the words of the last options.json end
+    of_runs: set[Identity] = set()
     # What is still to be looked at, the next one last, each with the files that it was read from.
     todo: list[tuple[str, tuple[Identity, ...]]] = [(word, ()) for word in reversed(argv)]
     seen = 0
@@ -106,13 +108,17 @@ def expand(argv: list[str]) -> list[str]:
         if word.startswith("@"):
             inner, itself = words_of_file(word[1:], reading)
             todo += [(one, (*reading, itself)) for one in reversed(inner)]
+            if word.endswith(".json"):
+                of_runs.add(itself)
         elif word.startswith("--") and word[2:] in PRESETS:
             presets += PRESETS[word[2:]].split()
         elif word.startswith("--"):
             words += spelled(word)
         else:
             words.append(word)
-    return [*presets, *words]
+        if reading and reading[-1] in of_runs:
+            behind = len(words)
+    return [*words[:behind], *presets, *words[behind:]]
 
 
 def words_of_file(path: str, reading: tuple[Identity, ...]) -> tuple[list[str], Identity]:
