@@ -143,13 +143,14 @@ class Run:
         for folder in (self.folder, self.folder / "predictions"):
             clear_unfinished(folder)
         done = self.progress.step
-        tasks = self.pieces["model"].tasks
-        self.console = Console(done, self.total, self.options.log_every, tasks, self.time_left)
         self.log_file = Log(self.folder, done, self.options.tensorboard)
         if done >= self.options.log_every and not self.log_file.path.stat().st_size:
             warnings.warn(
                 f"{self.log_file.path}: its lines up to step {done} are gone", stacklevel=2
             )
+        # Last: whatever failed after a bar was begun would be told on its line.
+        tasks = self.pieces["model"].tasks
+        self.console = Console(done, self.total, self.options.log_every, tasks, self.time_left)
         self.tick = time.monotonic()
         self.began = self.tick - self.progress.seconds
         self.signals.start()
