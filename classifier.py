@@ -17,8 +17,9 @@ from typing import Any
 
 from errors import UserError, run_main
 from flags import options_of, read_flags
-from multitask_classifier import prepared, train
+from multitask_classifier import train
 from options import Options
+from training.inputs import prepared
 from training.outputs import check_outputs
 
 # CFIMDB's reviews are long: whole ones, and few of them a step.

@@ -71,7 +71,7 @@ def adapt(
 ) -> None:
     """Wrap linears of the BertModel in `model`, in place, and freeze the rest of it.
 
-    Heads train on. Prints the counts.
+    Heads train on.
 
     `targets` is a key of TARGETS (the paper adapts "qv"), `layers` as in choose_layers. Raises
     UserError for a rank below 1 or above the encoder's width and for unknown targets or layers,
@@ -91,24 +91,22 @@ def adapt(
     chosen = [choose_layers(layers, len(encoder.bert_layers)) for encoder in encoders]
 
     # Freeze the encoders and wrap the chosen linears.
-    linears = 0
-    adapted = 0
     for encoder, numbers in zip(encoders, chosen, strict=True):
-        linears += sum(isinstance(module, nn.Linear) for module in encoder.modules())
         encoder.requires_grad_(False)
         for number in numbers:
             layer = encoder.bert_layers[number]
             for name, module in list(layer.named_modules()):
                 if isinstance(module, nn.Linear) and name.startswith(TARGETS[targets]):
                     layer.set_submodule(name, LoRALinear(module, rank, alpha, dropout))
-                    adapted += 1
 
-    train = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
-    print(
-        f"LoRA: adapted {adapted}/{linears} linears, "
-        f"{train / 1e6:.2f}M of {total / 1e6:.1f}M parameters train"
-    )
+
+def counts(model: nn.Module) -> str:
+    """How many linears of the encoders in `model` are adapted."""
+    encoders = [module for module in model.modules() if isinstance(module, BertModel)]
+    modules = [module for encoder in encoders for module in encoder.modules()]
+    linears = sum(isinstance(module, nn.Linear) for module in modules)
+    adapted = sum(isinstance(module, LoRALinear) for module in modules)
+    return f"LoRA: adapted {adapted}/{linears} linears"
 
 
 def adapt_from_options(model: nn.Module, options: AdapterOptions) -> None:
@@ -161,4 +159,6 @@ def in_peft(bert: nn.Module, options: AdapterOptions) -> PeftForm:
 
 
 # Useful learning rates are about ten times full fine-tuning's.
-ADAPTER = Adapter("lora", adapt_from_options, merge, rate_factor=10.0, in_peft=in_peft)
+ADAPTER = Adapter(
+    "lora", adapt_from_options, merge, rate_factor=10.0, counts=counts, in_peft=in_peft
+)

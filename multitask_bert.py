@@ -281,8 +281,8 @@ class MultitaskBERT(CourseFaces, nn.Module):
 def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     """The model that the options ask for: norm, feed-forward, pipelines and adapters chosen here.
 
-    Pretrained weights are loaded, and what trains is printed; or the encoder is `saved`'s, a folder
-    whose weights the caller loads.
+    Pretrained weights are loaded; or the encoder is `saved`'s, a folder whose weights the caller
+    loads.
     """
     bert = pretrained_encoder(options) if saved is None else saved_encoder(saved)
     model = MultitaskBERT(bert, options)
@@ -292,13 +292,14 @@ def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     if options.option == "pretrain":
         model.bert.requires_grad_(False)
     model.trained = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
-    if saved is None:
-        print_counts(model)
     return model
 
 
 def print_counts(model: MultitaskBERT) -> None:
-    """Say how much of the model trains."""
+    """Say how much of a new model trains."""
+    for adapter in ADAPTERS.values():
+        if adapter.counts and adapter.wanted(model.options):
+            print(adapter.counts(model))
     total = sum(p.numel() for p in model.parameters())
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
     layers = model.bert.config.num_hidden_layers

@@ -26,7 +26,7 @@ from errors import run_main
 from evaluation import evaluate
 from flags import options_of, read_flags
 from losses.extras import add_terms, make_extras
-from multitask_bert import MultitaskBERT, build
+from multitask_bert import MultitaskBERT, build, print_counts
 from options import Options, pick
 from predict import predict_with, request_of
 from streams import lasting_streams
@@ -215,6 +215,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     keep_freed_memory()
     settle_arithmetic()
     model = started(build(options)).to(device)
+    print_counts(model)
     model.compute_dtype = pick_dtype(options.precision, device)
     data, facts = load_data(options, model)
     facts["dtype"] = str(model.compute_dtype)

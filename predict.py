@@ -22,7 +22,9 @@ from typing import Any
 from datasets import Split, load_split
 from errors import UserError, run_main
 from evaluation import flat, measure, predict_logits, predictions_of
-from flags import expand, file_flags, full_help, gathered, page_parser, settings, unknown
+from flag_parser import file_flags, full_help, page_parser, settings
+from flag_words import expand, unknown
+from flags import gathered
 from multitask_bert import MultitaskBERT
 from options import Options
 from tasks import Task, overall

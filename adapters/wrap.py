@@ -32,9 +32,11 @@ class Adapter:
     """One kind of adapter; ADAPTERS in multitask_bert.py lists them."""
 
     prefix: str  # its options are the one of this name and those that begin with it and "_"
-    adapt: Callable[[nn.Module, Options], None]  # changes the model in place, and says what it did
+    adapt: Callable[[nn.Module, Options], None]  # changes the model in place
     merge: Callable[[nn.Module], None] = no_merge  # folds the update into plain weights, in place
     rate_factor: float = 1.0  # its learning rate as a multiple of full fine-tuning's
+    # What of a model it adapted, in a line for the console; None: nothing is said.
+    counts: Callable[[nn.Module], str] | None = None
     # How PEFT saves it, made from the adapted encoder; None: PEFT has no such adapter.
     in_peft: Callable[[nn.Module, Options], PeftForm] | None = None
 

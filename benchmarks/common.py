@@ -17,7 +17,8 @@ from torch import Tensor
 
 from datasets import Split, load_task
 from errors import UserError
-from flags import expand, parse
+from flag_words import expand
+from flags import parse
 from multitask_bert import MultitaskBERT
 from options import Options, pick
 from packing import Tokens

@@ -9,11 +9,14 @@ beforehand, the one first seen is kept in `checksums.json` and holds from then o
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import re
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +40,7 @@ BASE_URL = "https://raw.githubusercontent.com/gpoesia/minbert-default-final-proj
 CHUNK = 2**16  # bytes
 LARGEST = 512 * MEBIBYTE  # several times the largest file of the course
 LONGEST_WAIT = 30.0  # seconds between two attempts
+LONGEST_TIME = 1800.0  # seconds for a file, over all attempts; a minute is usual
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # statuses that another attempt may get past
 
 
@@ -90,7 +94,7 @@ FILES: dict[str, CourseFile] = {
 
 
 class NoConnection(UserError):
-    """The server was not reached at all; the next file would fare no better."""
+    """The server was not reached at all, or is too slow; the next file would fare no better."""
 
 
 class Passing(Exception):
@@ -100,6 +104,25 @@ class Passing(Exception):
 def without_password(url: str) -> str:
     """An address as it may be shown: `https://me:secret@host/x` is `https://host/x`."""
     return re.sub(r"^([a-z]+://)?.*@", r"\1", url, flags=re.IGNORECASE | re.DOTALL)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Inside, NoConnection after so many seconds; by a signal, so in the main thread only.
+
+    Requests' own limit is between two bytes: a server that drips would keep it waiting for ever.
+    """
+
+    def give_up(*_: object) -> None:
+        raise NoConnection(f"not there after {seconds:g} seconds; run it again on a faster line")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def receive(url: str, name: str, timeout: float) -> bytes:
@@ -198,7 +221,8 @@ def get(name: str, args: argparse.Namespace) -> str:
 
     url = f"{args.base_url.rstrip('/')}/{name}"
     try:
-        content = fetch(url, name, args.retries, args.timeout)
+        with time_limit(LONGEST_TIME):
+            content = fetch(url, name, args.retries, args.timeout)
     except UserError as error:
         raise type(error)(f"{without_password(url)}: {error}") from None
     wrong = fault(content, name, recorded)
@@ -217,7 +241,9 @@ class Parser(argparse.ArgumentParser):
     """argparse, but every error is one line."""
 
     def error(self, message: str) -> Any:
-        raise UserError(f"{message}; --help lists the flags")
+        # Behind the colon stands what was typed, which may be an address.
+        what, colon, typed = message.partition(": ")
+        raise UserError(f"{what}{colon}{without_password(typed)}; --help lists the flags")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

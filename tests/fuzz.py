@@ -36,7 +36,8 @@ from base_bert import BertConfig
 from bert import BertModel
 from errors import UserError
 from examples import read_examples
-from flags import file_flags, parse
+from flag_parser import file_flags
+from flags import parse
 from options import SECTIONS, Options
 from tasks import TASKS
 from tests.faults_bench import prepare

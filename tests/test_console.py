@@ -12,6 +12,8 @@ from dataclasses import replace
 
 import pytest
 
+import training.run
+from errors import UserError
 from multitask_classifier import train
 from options import Options
 from tasks import tasks_of
@@ -175,6 +177,18 @@ def test_a_terminal_without_a_width_gets_lines(options: Options) -> None:
     assert "█" not in shown and "%|" not in shown
     assert re.search(r"step +3/3 .* left\r\n", shown)
     assert "predicting dev, about 00:0" in shown and "predicting test, about 00:0" in shown
+
+
+def test_no_bar_is_begun_where_the_log_cannot_be_written(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise UserError("log.jsonl: can't be written")
+
+    monkeypatch.setattr(training.run, "Log", full)
+    monkeypatch.setattr(training.run, "Console", lambda *_: pytest.fail("a bar"))
+    with pytest.raises(UserError, match="log.jsonl: can't"):
+        train(options)
 
 
 def test_warnings_are_shown_as_before_once_a_run_has_ended(options: Options) -> None:

@@ -59,6 +59,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(int(act), {"Content-Length": "4"}, b"busy")
             elif act == "silence":
                 time.sleep(0.5)
+            elif act == "drip":
+                self.answer(200, {"Content-Length": str(len(body))}, b"")
+                self.drip(body)
+            elif act == "drip of headers":
+                self.drip(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 1000)
             elif act == "hang up":
                 self.connection.close()
             elif act == "flood":
@@ -71,6 +76,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(200, {}, sent)
             else:
                 self.answer(200, {"Content-Length": str(len(body))}, sent)
+
+    def drip(self, content: bytes) -> None:
+        """Byte by byte, until nobody listens."""
+        for i in range(len(content)):
+            self.wfile.write(content[i : i + 1])
+            time.sleep(0.02)
 
     def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
         self.send_response(status)
@@ -168,6 +179,17 @@ def test_silence_is_not_waited_for(server: Server, tmp_path: Path) -> None:
         command(server, tmp_path, "--timeout", "0.1", "--retries", "0")
 
 
+@pytest.mark.parametrize("act", ["drip", "drip of headers"])
+def test_a_server_that_drips_is_left(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    monkeypatch.setattr(download, "LONGEST_TIME", 0.3)
+    server.plan = [act] * 9
+    with pytest.raises(UserError, match=f"/{NAME}: not there after 0.3 seconds; run it again"):
+        command(server, tmp_path, NAME.replace("train", "dev"))
+    assert len(server.seen) == 1 and names(tmp_path) == []
+
+
 @pytest.mark.parametrize("status", ["404", "403", "206"])
 def test_a_missing_file_is_not_asked_for_again(server: Server, tmp_path: Path, status: str) -> None:
     server.plan = [status]
@@ -232,6 +254,13 @@ def test_a_password_is_used_and_not_shown_where_the_file_is_wrong(
     url = server.url.replace("//", "//me:secret@")
     with pytest.raises(UserError, match=f"^{server.url}/{NAME}: .* an HTML page") as failure:
         main(["--out", str(tmp_path), "--base-url", url, "--only", NAME])
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize("flag", ["--baseurl {}", "--base={0} --b-url={0}", "--retries {}", "{}"])
+def test_a_password_behind_a_wrong_flag_is_not_shown(flag: str) -> None:
+    with pytest.raises(UserError, match="host/data.*; --help lists the flags$") as failure:
+        main(flag.format("https://me:secret@host/data").split())
     assert "secret" not in str(failure.value)
 
 

@@ -19,7 +19,9 @@ import flags
 from declare import Names, PerTask, kind_of, rules_of
 from declare import shown as shown_value
 from errors import UserError
-from flags import ALIASES, COURSE_MODES, HINTS, TABLES, file_flags, overview, parse
+from flag_parser import COURSE_MODES, TABLES, file_flags
+from flag_words import ALIASES, HINTS
+from flags import overview, parse
 from options import FILE_KINDS, SECTIONS, Options
 from tasks import TASKS
 
@@ -108,12 +110,17 @@ def test_values_behind_an_equals_sign():
     assert typed("--batch-size=7 --sampling_exponent=-1e-3").sampling_exponent == -1e-3
 
 
-def test_smoke_stands_for_plain_flags():
+def test_smoke_stands_for_plain_flags(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     smoke = Options(limit=32, epochs=1, steps_per_epoch=3, name="smoke")
     assert typed("--smoke") == smoke
     assert typed("--epochs 2 --smoke --limit 5 --lora") == replace(
         smoke, epochs=2, limit=5, lora=True
     )
+    # A run's own options would leave nothing of it.
+    (tmp_path / "options.json").write_text(Options(lora=True, name="big").to_json())
+    for words in ("@options.json --smoke", "--smoke @options.json"):
+        assert typed(f"{words} --limit 5") == replace(smoke, limit=5, lora=True)
     assert refusal("--smoke=3").startswith("--smoke=3: takes no value; it stands for --limit")
 
 

@@ -88,6 +88,24 @@ def test_a_finished_run_keeps_its_best_model_and_positions(finished: Path) -> No
     assert sums(finished, "predictions/*") == before
 
 
+def test_what_was_asked_to_be_kept_stays(
+    two_epochs: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a resumed run was, too: the next one that has nothing to do deletes nothing."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "log", killing([4], Run.log))
+        train(replace(two_epochs, keep_last=False))
+    folder = next(Path("runs").iterdir())
+    train(Options(resume=str(folder), keep_last=True))
+    whole = names(folder / "last")
+    assert whole > THIN
+    results = held(folder, "run.json")["best"]
+    train(Options(resume=str(folder)))
+    assert names(folder / "last") == whole
+    main(["--resume", str(folder), "--no-keep_last"])
+    assert names(folder / "last") == THIN and held(folder, "run.json")["best"] == results
+
+
 def killing(left: list[int], function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that can be called `left` times; then the process is as good as dead."""
 
@@ -175,6 +193,9 @@ def test_without_the_optimizer_it_starts_from_the_best_model(
     train(Options(resume=str(folder)))
     shown = capsys.readouterr().out.splitlines()
     assert f"extending {folder} from 2 to 4 epochs" in shown
+    # Three processes each built a model; loading best/ says nothing.
+    assert sum("parameters train" in line for line in shown) == 3
+    assert sum("LoRA: adapted" in line for line in shown) == (3 if "lora" in change else 0)
     assert "starts from best/ (epoch 1): a new optimizer; steps of warm-up: 1" in shown
     assert held(folder, "last/progress.json")["drawn"] == {
         task: 2 * drawn for task, drawn in then["drawn"].items()
@@ -299,6 +320,7 @@ def test_a_kill_before_the_first_step_of_an_extension(
         unchanged = plain and name == "write_json"
         assert sums(folder, "*/*.safetensors") == (before if unchanged else wanted), name
         assert names(folder) == names(finished)
+        train(Options(resume=str(folder)))  # which any finished run allows
 
 
 def test_an_extension_is_resumed_bit_for_bit(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 import multitask_classifier
 from errors import UserError
@@ -48,6 +49,20 @@ def test_only_fp16_is_scaled() -> None:
         loss = torch.ones(())
         assert off.scale(loss) is loss and off.state_dict() == {} and off.get_scale() == 1
     assert make_scaler(CPU, torch.float16).get_scale() == 2**16
+
+
+@pytest.mark.parametrize(("version", "can"), [("2.7.1", False), ("2.8.0", True), ("2.13.0", True)])
+def test_fp16_on_mps_takes_a_torch_that_scales_there(
+    monkeypatch: Patch, version: str, can: bool
+) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    mps = torch.device("mps")
+    assert not make_scaler(mps, torch.float32).is_enabled()
+    if can:
+        assert make_scaler(mps, torch.float16).is_enabled()
+    else:
+        with pytest.raises(UserError, match="fp16 on MPS takes torch 2.8 or newer, this is 2.7.1"):
+            make_scaler(mps, torch.float16)
 
 
 def test_a_scaler_goes_on_where_it_was() -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import multitask_classifier
 from errors import UserError
-from flags import TABLES, parse
+from flag_parser import TABLES
+from flags import parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
 from storage.files import UNFINISHED, sha256_of

@@ -8,6 +8,7 @@
                           random states, and progress.json with all other state of the loop
         previous/         the checkpoint before it, to fall back to where last/ is damaged
         best/             what MultitaskBERT.load needs: the model of the best evaluation
+        predictions/      the prediction files; copies go where --predictions says
         damaged/          a last/ that could not be used; nobody reads it
         lock              held by the process that trains here
 

@@ -145,23 +145,28 @@ def check_start(stand: Stand, merge_wanted: bool) -> None:
 # ---- from there on
 
 
-def extended_record(
+def changed_record(
     folder: Path, options: Options, facts: dict[str, Any], now: dict[str, Any]
 ) -> dict[str, Any]:
-    """Give a run's folder the options of a longer run, if that is wanted; what run.json holds then.
+    """Write down that a run gets longer, or keeps other things; what run.json holds then.
 
-    `facts`: what it held before. `now`: what a run that begins now would record.
+    Whoever resumes it next finds it in options.json. `facts`: what run.json held before. `now`:
+    what a run that begins now would record.
     """
     own = Options.of_run(folder)
-    if own.epochs == options.epochs:
-        return facts
+    wanted = replace(own, epochs=options.epochs, keep_last=options.keep_last)
+    if wanted == own:
+        # These, also where a kill came between the two writes below.
+        return {**facts, "options": sha256_of(folder / "options.json")}
 
-    # Without its results the run counts as unfinished.
-    kept = {name: facts[name] for name in facts if name in now}
+    # Without its results a longer run counts as unfinished.
+    kept = dict(facts)
+    if wanted.epochs > own.epochs:
+        kept = {name: facts[name] for name in facts if name in now}
     kept["commands"] = [*facts["commands"], now["commands"][-1]]
 
     # Up to the second write the old options stand there, so both are known from the first on.
-    text = replace(own, epochs=options.epochs, keep_last=options.keep_last).to_json() + "\n"
+    text = wanted.to_json() + "\n"
     kept["options_before"] = sha256_of(folder / "options.json")
     kept["options"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
     write_json(folder / "run.json", kept)

@@ -28,7 +28,7 @@ from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
 from training.log import Log
 from training.progress import Progress
-from training.restore import check_start, extended_record, load, stand_of
+from training.restore import changed_record, check_start, load, stand_of
 from training.signals import Signals, interrupted
 from training.time_left import time_left_of
 from training.warmup import Schedule, steps_of_warmup, warmed_up_again
@@ -126,7 +126,7 @@ class Run:
         stand = stand_of(self.folder, self.facts, self.options, self.total)
         if stand:
             check_start(stand, merge_wanted)
-        self.facts = extended_record(self.folder, self.options, self.facts, now)
+        self.facts = changed_record(self.folder, self.options, self.facts, now)
         if stand:
             progress = load(stand, self.options, self.total, self.pieces, self.data["train"])
             self.saved = progress.step
@@ -143,13 +143,14 @@ class Run:
         for folder in (self.folder, self.folder / "predictions"):
             clear_unfinished(folder)
         done = self.progress.step
-        tasks = self.pieces["model"].tasks
-        self.console = Console(done, self.total, self.options.log_every, tasks, self.time_left)
         self.log_file = Log(self.folder, done, self.options.tensorboard)
         if done >= self.options.log_every and not self.log_file.path.stat().st_size:
             warnings.warn(
                 f"{self.log_file.path}: its lines up to step {done} are gone", stacklevel=2
             )
+        # Last: whatever failed after a bar was begun would be told on its line.
+        tasks = self.pieces["model"].tasks
+        self.console = Console(done, self.total, self.options.log_every, tasks, self.time_left)
         self.tick = time.monotonic()
         self.began = self.tick - self.progress.seconds
         self.signals.start()

@@ -36,5 +36,14 @@ class Scaler(torch.amp.GradScaler):
 
 
 def make_scaler(device: torch.device, dtype: torch.dtype) -> Scaler:
-    """The scaler of a model that computes in a dtype: on for fp16, off for others."""
-    return Scaler(device.type, enabled=dtype == torch.float16)
+    """The scaler of a model that computes in a dtype: on for fp16, off for others.
+
+    UserError where torch can't scale on Apple's MPS yet (pytorch pull request 150255).
+    """
+    wanted = dtype == torch.float16
+    if wanted and device.type == "mps" and torch.__version__ < "2.8":
+        raise UserError(
+            f"--precision fp16 on MPS takes torch 2.8 or newer, this is {torch.__version__}; "
+            "--precision fp32"
+        )
+    return Scaler(device.type, enabled=wanted)
