@@ -23,8 +23,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from commandline.parser import page_parser
 from errors import UserError, run_main
-from flag_parser import page_parser
 from multitask_bert import MultitaskBERT
 from storage.files import reason_of, sync
 from storage.json_files import read_json

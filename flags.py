@@ -7,8 +7,9 @@
     @runs/<date>-<name>/options.json    the options of a run; what is typed behind it wins
     --help, --help optimizer            all flags in short, those of a section in full
 
-What options there are, and which of them go together, says options.py. flag_words.py brings words
-into the spelling that flag_parser.py's parser knows; here they become options, or show the help.
+What options there are, and which of them go together, says options.py. commandline/words.py brings
+words into the spelling that the parser of commandline/parser.py knows; here they become options, or
+show the help.
 """
 
 import difflib
@@ -19,9 +20,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from declare import PerTask, rules_of, shown
-from errors import UserError
-from flag_parser import (
+from commandline.parser import (
     COURSE_MODES,
     NONE,
     WIDTH,
@@ -30,7 +29,9 @@ from flag_parser import (
     make_parser,
     title,
 )
-from flag_words import ALIASES, HINTS, PRESETS, expand, spelled, unknown
+from commandline.words import ALIASES, HINTS, PRESETS, expand, spelled, unknown
+from declare import PerTask, rules_of, shown
+from errors import UserError
 from options import FILE_KINDS, SECTIONS, Options
 from tasks import TASKS
 

@@ -1,12 +1,12 @@
 """Options: everything that can be chosen for a run, one declaration an option.
 
 A declaration (declare.py) carries the default, the help text, the choices or the range, and the
-option without which it would do nothing. flag_parser.py makes a flag from it, `check()` what is
-refused, `to_json()` the file in a run's folder. A section is a group of flags, and what a function
-that needs no more takes.
+option without which it would do nothing. commandline/parser.py makes a flag from it, `check()` what
+is refused, `to_json()` the file in a run's folder. A section is a group of flags, and what a
+function that needs no more takes.
 
-Choices that a table of the code holds (HEADS, SAMPLERS, ...) are not repeated here:
-flag_parser.TABLES says which table, and whoever uses the table looks the name up with `pick`.
+Choices that a table of the code holds (HEADS, SAMPLERS, ...) are not repeated here: TABLES in
+commandline/parser.py says which table, and whoever uses it looks the name up with `pick`.
 """
 
 import json

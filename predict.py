@@ -19,11 +19,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from commandline.parser import file_flags, full_help, page_parser, settings
+from commandline.words import expand, unknown
 from datasets import Split, load_split
 from errors import UserError, run_main
 from evaluation import flat, measure, predict_logits, predictions_of
-from flag_parser import file_flags, full_help, page_parser, settings
-from flag_words import expand, unknown
 from flags import gathered
 from multitask_bert import MultitaskBERT
 from options import Options

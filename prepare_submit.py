@@ -21,10 +21,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+from commandline.parser import page_parser
+from commandline.words import expand, unknown
 from datasets import read_file
 from errors import UserError, run_main
-from flag_parser import page_parser
-from flag_words import expand, unknown
 from options import Options
 from storage.files import LARGEST_TEXT, check_regular, open_regular, read_text, write_bytes
 from storage.json_files import read_json

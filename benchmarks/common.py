@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from commandline.words import expand
 from datasets import Split, load_task
 from errors import UserError
-from flag_words import expand
 from flags import parse
 from multitask_bert import MultitaskBERT
 from options import Options, pick

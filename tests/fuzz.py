@@ -34,9 +34,9 @@ from safetensors.torch import load_file
 
 from base_bert import BertConfig
 from bert import BertModel
+from commandline.parser import file_flags
 from errors import UserError
 from examples import read_examples
-from flag_parser import file_flags
 from flags import parse
 from options import SECTIONS, Options
 from tasks import TASKS

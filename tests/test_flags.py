@@ -16,11 +16,11 @@ import pytest
 
 import classifier
 import flags
+from commandline.parser import COURSE_MODES, TABLES, file_flags
+from commandline.words import ALIASES, HINTS
 from declare import Names, PerTask, kind_of, rules_of
 from declare import shown as shown_value
 from errors import UserError
-from flag_parser import COURSE_MODES, TABLES, file_flags
-from flag_words import ALIASES, HINTS
 from flags import overview, parse
 from options import FILE_KINDS, SECTIONS, Options
 from tasks import TASKS

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import multitask_classifier
+from commandline.parser import TABLES
 from errors import UserError
-from flag_parser import TABLES
 from flags import parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options

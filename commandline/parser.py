@@ -9,6 +9,7 @@ from dataclasses import Field, fields
 from types import MappingProxyType
 from typing import Any
 
+from commandline.values import choice, choice_by_task, missing_value, number
 from declare import Names, PerTask, kind_of, rules_of
 from heads.pipeline import HEADS, POOLINGS
 from options import FILE_KINDS, SECTIONS
@@ -17,7 +18,6 @@ from training.optimizers import OPTIMIZERS
 from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
 from training.surgery import COMBINERS
-from typed import choice, choice_by_task, missing_value, number
 
 WIDTH = 80
 NONE: Mapping[str, str] = MappingProxyType({})  # the scripts whose defaults are the options'

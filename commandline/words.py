@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from commandline.parser import TABLES
 from declare import PerTask, shown
 from errors import UserError
-from flag_parser import TABLES
 from options import DataOptions, read_values
 from storage.files import MEBIBYTE, check_regular, read_text
 from tasks import TASKS
