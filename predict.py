@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from options import Options
 from tasks import Task, overall
 from text.data_files import check_given, check_names, find_files, say_where
 from text.prediction_files import write_predictions, write_probabilities
+from training.console import has_width, prediction_bar
 from training.environment import keep_freed_memory, pick_dtype
 from training.outputs import check_places, kept_files, output_path
 from training.repeatable import settle_arithmetic
@@ -72,7 +74,8 @@ def options_for(saved: Options, given: Mapping[str, Any]) -> Options:
     # Files that were typed, and those of the run where nothing else says what to read.
     files = dict(given.get("files", {}))
     if not is_named(files) and "data_dir" not in given:
-        own = {name: path for name, path in saved.files if name.endswith(("_dev", "_test"))}
+        splits = ("_dev", "_test") if given.get("test", True) else ("_dev",)
+        own = {name: path for name, path in saved.files if name.endswith(splits)}
         files = {**own, **files}
 
     # Incomplete predictions stay out of the leaderboard's place.
@@ -159,7 +162,10 @@ def predict_with(
     check_places(outputs, [*(job.path for job in jobs), *kept_files(options)])
     splits = [load_split(job.path, job.task, job.reading, options, model.tokenizer) for job in jobs]
 
+    # A bar for each file where one can be drawn; elsewhere the table grows file by file.
     print(f"model: {folder}")
+    if not has_width(sys.stderr):
+        print(f"predicting {sum(map(len, splits))} rows of {len(splits)} files", flush=True)
     print(f"{'task':<7}{'rows':>6}{'labels':>7}  {'score':<14} {'beside it':<14} file")
     scores = {}
     for job, split in zip(jobs, splits, strict=True):
@@ -180,13 +186,13 @@ def predict_file(model: MultitaskBERT, job: Job, split: Split, probabilities: bo
     if job.task.evaluate and job.out is None:
         return results
 
-    logits = predict_logits(model, split)
+    with prediction_bar(job.path.name, split.count_tokens(), has_width(sys.stderr)) as bar:
+        logits = predict_logits(model, split, bar.update)
     predictions = predictions_of(split, logits)
-    ids = [example.id for example in split.examples]
     if job.out:
-        write_predictions(job.out, job.task.name, ids, predictions)
+        write_predictions(job.out, job.task.name, split.ids, predictions)
     if probabilities and job.table and job.task.probabilities:
-        write_probabilities(job.table, ids, job.task.probabilities(logits).numpy())
+        write_probabilities(job.table, split.ids, job.task.probabilities(logits).numpy())
 
     # All others are scored where rows have a label.
     labelled = places_of_labels(split)

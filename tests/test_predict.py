@@ -26,6 +26,7 @@ from multitask_classifier import train
 from options import Options
 from predict import Job, main, read_arguments, row_of
 from tasks import TASKS
+from training.console import prediction_bar
 
 TASKS_OF_RUN = ("sst", "para", "sts")
 
@@ -150,6 +151,37 @@ def test_a_test_file_with_labels_is_scored(run: Path, small_data: Path) -> None:
     main([str(run), "--data_dir", "mine"])
     dev, test = (predicted(f"predictions/sst-{split}-output.csv") for split in ("dev", "test"))
     assert dev == test
+
+
+def test_without_the_test_file_that_the_run_was_given(options: Options) -> None:
+    shutil.copy(Path(options.data_dir, "ids-sst-test-student.csv"), "t.csv")
+    found = train(replace(options, steps_per_epoch=1, tasks=("sst",), files={"sst_test": "t.csv"}))
+    shutil.rmtree("predictions")
+    main([found["folder"], "--no-test"])
+    assert [path.name for path in Path("predictions").iterdir()] == ["sst-dev-output.csv"]
+
+
+def test_a_bar_for_each_file_or_a_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """On a terminal they reach their end, and none is left; elsewhere a line says how much."""
+    main([str(run)])
+    shown = capsys.readouterr()
+    assert "predicting 72 rows of 6 files\n" in shown.out and "%|" not in shown.err
+
+    bars = []
+
+    def keep(*given: Any) -> Any:
+        bars.append(prediction_bar(*given))
+        return bars[-1]
+
+    monkeypatch.setattr("predict.has_width", lambda stream: True)
+    monkeypatch.setattr("predict.prediction_bar", keep)
+    main([str(run)])
+    shown = capsys.readouterr()
+    assert "predicting" not in shown.out and "predicting quora-dev.csv   0%|" in shown.err
+    assert len(bars) == 6 and all(bar.n == bar.total > 0 for bar in bars)
+    assert shown.err.endswith(" \r")
 
 
 def test_the_first_rows(run: Path, capsys: pytest.CaptureFixture) -> None:
