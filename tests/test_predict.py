@@ -164,9 +164,14 @@ def test_without_the_test_file_that_the_run_was_given(options: Options) -> None:
 def test_a_bar_for_each_file_or_a_line(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """On a terminal they reach their end, and none is left; elsewhere a line says how much."""
+    """On a terminal they reach their end, and none is left; elsewhere a line says how much.
+
+    And where a GPU is idle, a line says that.
+    """
+    monkeypatch.setattr("predict.say_idle_gpu", lambda device: print(f"idle beside {device}"))
     main([str(run)])
     shown = capsys.readouterr()
+    assert "idle beside cpu\n" in shown.out
     assert "predicting 72 rows of 6 files\n" in shown.out and "%|" not in shown.err
 
     bars = []
