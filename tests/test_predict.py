@@ -145,12 +145,17 @@ def test_rows_without_a_label_are_left_out_of_dev_as_in_training(
     assert predicted("predictions/sst-dev-output.csv") == expected
 
 
-def test_a_test_file_with_labels_is_scored(run: Path, small_data: Path) -> None:
+def test_a_test_file_with_labels_is_scored(
+    run: Path, small_data: Path, capsys: pytest.CaptureFixture
+) -> None:
     shutil.copytree(small_data, "mine")
     shutil.copy("mine/ids-sst-dev.csv", "mine/ids-sst-test-student.csv")
     main([str(run), "--data_dir", "mine"])
     dev, test = (predicted(f"predictions/sst-{split}-output.csv") for split in ("dev", "test"))
     assert dev == test
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("SST ")]
+    of_dev, of_test = (row.split()[1:7] for row in rows)
+    assert of_dev == of_test and "accuracy" in of_test
 
 
 def test_without_the_test_file_that_the_run_was_given(options: Options) -> None:
