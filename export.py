@@ -18,7 +18,7 @@ if __name__ == "__main__":  # before the slow imports
 import argparse
 import os
 import shutil
-from dataclasses import asdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,11 @@ def check_free(folder: Path) -> None:
             raise UserError(f"{folder}: lies in a saved model, {parent}; name another folder")
 
 
-def best_of(run: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def best_of(run: Path, facts: dict[str, Any], tasks: Collection[str]) -> dict[str, Any]:
     """The evaluation in which a run's best model was found, as progress.json has it.
 
-    Empty where it is not known: a kill may have come between best/ and the checkpoint.
+    Empty where it is not known: a kill may have come between best/ and the checkpoint. UserError
+    where it is not one of these tasks.
     """
     best: dict[str, Any] = {}
     path = run / "last" / "progress.json"
@@ -74,7 +75,9 @@ def best_of(run: Path, facts: dict[str, Any]) -> dict[str, Any]:
         progress = read_record(path, Progress)
         if progress.best_manifest == best_sum(find_saved(run)):
             best = progress.best
-    return asdict(record(Best, best, f"{path}: best")) if best else {}
+    if best and set(record(Best, best, f"{path}: best").scores) != set(tasks):
+        raise UserError(f"{path}: best has not the scores of {', '.join(tasks)}; damaged?")
+    return best
 
 
 def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT:
@@ -96,7 +99,7 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
         model.save(new)
         if (run / "run.json").exists():
             facts = read_facts(run)
-            if best := best_of(run, facts):
+            if best := best_of(run, facts, model.tasks):
                 write_card(new, model.options, facts, best)
         for path in [*new.rglob("*"), new]:  # on the disk before the name that vouches for them
             sync(path)

@@ -61,6 +61,17 @@ def test_a_run_that_has_not_ended(options: Options, monkeypatch: pytest.MonkeyPa
     assert "After epoch 1, step 3" in Path("out/README.md").read_text()
 
 
+def test_a_record_without_its_scores(options: Options) -> None:
+    folder = train(replace(options, steps_per_epoch=1, tasks=("sst",)))["folder"]
+    path = Path(folder, "run.json")
+    facts = json.loads(path.read_text())
+    for best in ({**facts["best"], "scores": {}}, {"epoch": 1}):
+        path.write_text(json.dumps({**facts, "best": best}))
+        with pytest.raises(UserError, match="run.json: best.*damaged"):
+            export.main([folder, "out"])
+        assert not Path("out").exists()
+
+
 def test_a_kill_between_the_best_model_and_the_checkpoint(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
