@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -67,10 +68,7 @@ class Job:
 
 
 def options_for(saved: Options, given: Mapping[str, Any]) -> Options:
-    """A saved model's options with what was typed; UserError where that can't be.
-
-    Where predictions go and which rows are read does not depend on the run.
-    """
+    """A saved model's options with what was typed; UserError where that can't be."""
     # Files that were typed, and those of the run where nothing else says what to read.
     files = dict(given.get("files", {}))
     if not is_named(files) and "data_dir" not in given:
@@ -80,11 +78,20 @@ def options_for(saved: Options, given: Mapping[str, Any]) -> Options:
 
     # Incomplete predictions stay out of the leaderboard's place.
     limit = given.get("limit", 0)
-    predictions = Options.predictions
+    predictions = usual_place(saved)
     if limit:
         predictions = f"predictions/limit-{limit}/{{task}}-{{split}}-output.csv"
     plain = {"predictions": predictions, "limit": 0, "test": True}
     return replace(saved, **{**plain, **given, "files": files}).check()
+
+
+def usual_place(saved: Options) -> str:
+    """Where a run of these options copies its predictions, if that is in predictions/.
+
+    Else the default: a model's folder may be anyone's, and what it names elsewhere is not written.
+    """
+    inside = re.fullmatch(r"predictions/[\w{}][\w{}.-]*", saved.predictions)
+    return saved.predictions if inside else Options.predictions
 
 
 def is_named(files: Mapping[str, str]) -> bool:

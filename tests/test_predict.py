@@ -26,6 +26,7 @@ from multitask_classifier import train
 from options import Options
 from predict import Job, main, read_arguments, row_of
 from tasks import TASKS
+from tests.test_start import saved
 from training.console import prediction_bar
 
 TASKS_OF_RUN = ("sst", "para", "sts")
@@ -156,6 +157,25 @@ def test_a_test_file_with_labels_is_scored(
     rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("SST ")]
     of_dev, of_test = (row.split()[1:7] for row in rows)
     assert of_dev == of_test and "accuracy" in of_test
+
+
+@pytest.mark.parametrize(
+    ("own", "written"),
+    [
+        ("predictions/finetune-{task}-{split}-out.csv", "predictions/finetune-sst-dev-out.csv"),
+        ("elsewhere/{task}-{split}.csv", "predictions/sst-dev-output.csv"),
+        ("predictions/../{task}-{split}.csv", "predictions/sst-dev-output.csv"),
+        ("predictions/.{task}-{split}.csv", "predictions/sst-dev-output.csv"),
+    ],
+)
+def test_a_run_of_part_1_leaves_the_leaderboard_s_files(
+    tiny: Path, small_data: Path, own: str, written: str
+) -> None:
+    """Its own names in predictions/ are taken, but no model says what is written elsewhere."""
+    change = {"tasks": ("sst",), "predictions": own, "data_dir": str(small_data)}
+    saved(tiny, "run", **change)
+    main(["run", "--no-test"])
+    assert [str(path) for path in Path().rglob("*.csv")] == [written]
 
 
 def test_without_the_test_file_that_the_run_was_given(options: Options) -> None:
