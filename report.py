@@ -27,8 +27,11 @@ from training.console import as_time
 from training.identity import Identity
 from training.progress import Best, Progress, read_progress
 
-# Options that say where things are, or how a run is watched: they don't change a score.
-PLACES = {"files", "predictions", "runs_dir", "data_dir", "name", "resume", "log_every"}
+# Options that say where things are, what is kept, or how a run is watched: they change no score.
+WITHOUT_EFFECT = {
+    *("files", "predictions", "runs_dir", "data_dir", "name", "resume"),
+    *("save_every", "keep_last", "log_every", "tensorboard"),
+}
 MOST_STEPS = 2**53  # that a run may have; how many this one has, its data would say
 
 
@@ -84,7 +87,7 @@ def typed(options: Options) -> list[str]:
     flags = []
     for option in fields(options):
         value = getattr(options, option.name)
-        if option.name in PLACES or value == option.default:
+        if option.name in WITHOUT_EFFECT or value == option.default:
             continue
         if isinstance(value, bool):
             flags.append(f"--{option.name}" if value else f"--no-{option.name}")

@@ -46,6 +46,7 @@ def test_runs_side_by_side(options: Options, capsys: pytest.CaptureFixture) -> N
     assert "" in shown[places["killed"] : places["other"]]
     assert sum(line.startswith("dev files of ") for line in shown) == 2
     assert any(line.startswith("all with ") and "--batch_size 13" in line for line in shown)
+    assert "--keep_last" not in "\n".join(shown)  # which changes no score
 
     # The scores are the run's own.
     results = report.read_run(next(Path("runs").glob("*-plain")))
