@@ -290,7 +290,7 @@ def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     Pretrained weights are loaded, and what trains is printed; or the encoder is `saved`'s, a folder
     whose weights the caller loads.
     """
-    bert = pretrained_encoder(options) if saved is None else saved_encoder(saved)
+    bert = pretrained_encoder(options) if saved is None else saved_encoder(saved, options)
     model = MultitaskBERT(bert, options)
     for adapter in ADAPTERS.values():
         if adapter.wanted(options):
