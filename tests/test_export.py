@@ -60,6 +60,12 @@ def test_a_run_that_has_not_ended(options: Options, monkeypatch: pytest.MonkeyPa
     export.main([str(folder), "out"])
     assert "After epoch 1, step 3" in Path("out/README.md").read_text()
 
+    # Of a newer best model than the checkpoint knows, as a kill may leave it, no score is known.
+    path = folder / "last" / "progress.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "best_manifest": "older"}))
+    export.main([str(folder), "newer"])
+    assert MultitaskBERT.load("newer").whole and not Path("newer/README.md").exists()
+
 
 def test_a_record_without_its_scores(options: Options) -> None:
     folder = train(replace(options, steps_per_epoch=1, tasks=("sst",)))["folder"]
