@@ -29,26 +29,34 @@ def encoder_config(options: Options) -> BertConfig:
     return config
 
 
-def pretrained_encoder(options: Options) -> BertModel:
-    """The encoder with its pretrained weights; UserError where the options do not fit it."""
-    config = encoder_config(options)
+def check_inputs(options: Options, config: BertConfig, source: str) -> None:
+    """UserError where the options make inputs that the encoder, from `source`, can't take."""
     if options.max_length > config.max_position_embeddings:
         raise UserError(
             f"--max_length {options.max_length}: "
-            f"{options.model} has {config.max_position_embeddings} positions"
+            f"{source} has {config.max_position_embeddings} positions"
         )
     crossed = [t for t in tasks_of(options).values() if t.pair and not t.is_bi(options)]
     if config.type_vocab_size < 2 and crossed:
         raise UserError(
-            f"{options.model}: has one token type, a cross-encoded pair takes two; "
-            "use --pair_encoding bi"
+            f"{source}: has one token type, a cross-encoded pair takes two; use --pair_encoding bi"
         )
+
+
+def pretrained_encoder(options: Options) -> BertModel:
+    """The encoder with its pretrained weights; UserError where the options do not fit it."""
+    config = encoder_config(options)
+    check_inputs(options, config, options.model)
     return BertModel.from_pretrained(options.model, config, options.swiglu_start == "random")
 
 
-def saved_encoder(folder: Path) -> BertModel:
-    """The encoder of a folder that save() wrote, its weights still to be loaded."""
+def saved_encoder(folder: Path, options: Options) -> BertModel:
+    """The encoder of a folder that save() wrote, its weights still to be loaded.
+
+    UserError where the options, which are the folder's too, do not fit it.
+    """
     config = BertConfig.from_pretrained(folder)
+    check_inputs(options, config, str(folder))
     weights = folder / "model.safetensors"
     shapes = {course_name(name): shape for name, shape in shapes_of(weights).items()}
     check_sizes(shapes, config, str(weights))

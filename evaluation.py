@@ -83,7 +83,10 @@ def not_finite(name: str, model: Model) -> UserError:
         reason = "training diverged; lower --lr, or keep --clip"
     else:
         bad = [key for key, x in model.named_parameters() if not x.isfinite().all()]
-        reason = "its weights are, so they are too large; train it anew with a lower --lr"
+        reason = (
+            "its weights are, so they are too large; try --precision fp32, or train it anew with a "
+            "lower --lr"
+        )
         if bad:
             reason = f"NaN or infinity in its weights {listed(bad)}; is the file damaged?"
     return UserError(f"{name}: the model's outputs are not finite: {reason}")

@@ -18,6 +18,7 @@ if __name__ == "__main__":  # before the slow imports
 import argparse
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ from safetensors import SafetensorError
 
 from commandline.parser import page_parser
 from errors import UserError, run_main
+from model_folder import find_saved
 from multitask_bert import MultitaskBERT
 from storage.files import reason_of, sync
-from storage.json_files import read_json
+from storage.json_files import read_record, record
+from training.checkpoint import best_sum
 from training.identity import read_facts
 from training.manifest import NAME as MANIFEST
 from training.model_card import write_card
+from training.progress import Best, Progress
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -57,11 +61,23 @@ def check_free(folder: Path) -> None:
             raise UserError(f"{folder}: lies in a saved model, {parent}; name another folder")
 
 
-def best_of(run: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation in which a run's best model was found, as progress.json has it."""
+def best_of(run: Path, facts: dict[str, Any], tasks: Collection[str]) -> dict[str, Any]:
+    """The evaluation in which a run's best model was found, as progress.json has it.
+
+    Empty where it is not known: a kill may have come between best/ and the checkpoint. UserError
+    where it is not one of these tasks.
+    """
+    best: dict[str, Any] = {}
+    path = run / "last" / "progress.json"
     if "best" in facts:  # the run has ended
-        return facts["best"]
-    return read_json(run / "last" / "progress.json")["best"]
+        best, path = facts["best"], run / "run.json"
+    elif path.exists():
+        progress = read_record(path, Progress)
+        if progress.best_manifest == best_sum(find_saved(run)):
+            best = progress.best
+    if best and set(record(Best, best, f"{path}: best").scores) != set(tasks):
+        raise UserError(f"{path}: best has not the scores of {', '.join(tasks)}; damaged?")
+    return best
 
 
 def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT:
@@ -83,7 +99,8 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
         model.save(new)
         if (run / "run.json").exists():
             facts = read_facts(run)
-            write_card(new, model.options, facts, best_of(run, facts))
+            if best := best_of(run, facts, model.tasks):
+                write_card(new, model.options, facts, best)
         for path in [*new.rglob("*"), new]:  # on the disk before the name that vouches for them
             sync(path)
         new.rename(place)

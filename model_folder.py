@@ -12,6 +12,7 @@ MultitaskBERT writes and reads such folders:
     base.json                    beside a frozen encoder, which is not saved: which one it was
     manifest.json                checksums
     README.md                    the model card (training/model_card.py); of a run
+    sst-dev-output.csv           and so on: what it predicts of dev; of a run
 
 A frozen encoder with adapters that PEFT does not know has neither of the two in the middle.
 """

@@ -51,6 +51,7 @@ from tasks import Task, tasks_of
 from text.texts import as_tuples
 from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
+from training.manifest import NAME as MANIFEST
 from training.manifest import check_manifest, write_manifest
 from weights import hub_name
 
@@ -215,7 +216,12 @@ class MultitaskBERT(CourseFaces, nn.Module):
         return files
 
     def save(self, folder: Path) -> None:
-        """Write what load() reads into a folder that exists; model_folder.py says which files."""
+        """Write what load() reads into a folder that exists; model_folder.py says which files.
+
+        UserError where a model was saved there before: of its files some would stay beside these.
+        """
+        if (folder / MANIFEST).exists():
+            raise UserError(f"{folder}: holds a saved model already; name another folder")
         write_options(folder, self.options)
         write_state(folder, self.own_state(), self.places())
         if self.whole:
@@ -284,7 +290,7 @@ def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     Pretrained weights are loaded; or the encoder is `saved`'s, a folder whose weights the caller
     loads.
     """
-    bert = pretrained_encoder(options) if saved is None else saved_encoder(saved)
+    bert = pretrained_encoder(options) if saved is None else saved_encoder(saved, options)
     model = MultitaskBERT(bert, options)
     for adapter in ADAPTERS.values():
         if adapter.wanted(options):

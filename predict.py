@@ -14,6 +14,8 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -30,7 +32,8 @@ from options import Options
 from tasks import Task, overall
 from text.data_files import check_given, check_names, find_files, say_where
 from text.prediction_files import write_predictions, write_probabilities
-from training.environment import keep_freed_memory, pick_dtype
+from training.console import has_width, prediction_bar
+from training.environment import keep_freed_memory, pick_dtype, say_idle_gpu
 from training.outputs import check_places, kept_files, output_path
 from training.repeatable import settle_arithmetic
 
@@ -67,23 +70,30 @@ class Job:
 
 
 def options_for(saved: Options, given: Mapping[str, Any]) -> Options:
-    """A saved model's options with what was typed; UserError where that can't be.
-
-    Where predictions go and which rows are read does not depend on the run.
-    """
+    """A saved model's options with what was typed; UserError where that can't be."""
     # Files that were typed, and those of the run where nothing else says what to read.
     files = dict(given.get("files", {}))
     if not is_named(files) and "data_dir" not in given:
-        own = {name: path for name, path in saved.files if name.endswith(("_dev", "_test"))}
+        splits = ("_dev", "_test") if given.get("test", True) else ("_dev",)
+        own = {name: path for name, path in saved.files if name.endswith(splits)}
         files = {**own, **files}
 
     # Incomplete predictions stay out of the leaderboard's place.
     limit = given.get("limit", 0)
-    predictions = Options.predictions
+    predictions = usual_place(saved)
     if limit:
         predictions = f"predictions/limit-{limit}/{{task}}-{{split}}-output.csv"
     plain = {"predictions": predictions, "limit": 0, "test": True}
     return replace(saved, **{**plain, **given, "files": files}).check()
+
+
+def usual_place(saved: Options) -> str:
+    """Where a run of these options copies its predictions, if that is in predictions/.
+
+    Else the default: a model's folder may be anyone's, and what it names elsewhere is not written.
+    """
+    inside = re.fullmatch(r"predictions/[\w{}][\w{}.-]*", saved.predictions)
+    return saved.predictions if inside else Options.predictions
 
 
 def is_named(files: Mapping[str, str]) -> bool:
@@ -148,6 +158,7 @@ def predict_with(
     keep_freed_memory()
     settle_arithmetic()
     model = MultitaskBERT.load(folder, given.get("use_gpu", False))
+    say_idle_gpu(model.device)
     options = options_for(model.options, given)
     model.compute_dtype = pick_dtype(options.precision, model.device)
 
@@ -161,7 +172,10 @@ def predict_with(
     check_places(outputs, [*(job.path for job in jobs), *kept_files(options)])
     splits = [load_split(job.path, job.task, job.reading, options, model.tokenizer) for job in jobs]
 
+    # A bar for each file where one can be drawn; elsewhere the table grows file by file.
     print(f"model: {folder}")
+    if not has_width(sys.stderr):
+        print(f"predicting {sum(map(len, splits))} rows of {len(splits)} files", flush=True)
     print(f"{'task':<7}{'rows':>6}{'labels':>7}  {'score':<14} {'beside it':<14} file")
     scores = {}
     for job, split in zip(jobs, splits, strict=True):
@@ -182,13 +196,13 @@ def predict_file(model: MultitaskBERT, job: Job, split: Split, probabilities: bo
     if job.task.evaluate and job.out is None:
         return results
 
-    logits = predict_logits(model, split)
+    with prediction_bar(job.path.name, split.count_tokens(), has_width(sys.stderr)) as bar:
+        logits = predict_logits(model, split, bar.update)
     predictions = predictions_of(split, logits)
-    ids = [example.id for example in split.examples]
     if job.out:
-        write_predictions(job.out, job.task.name, ids, predictions)
+        write_predictions(job.out, job.task.name, split.ids, predictions)
     if probabilities and job.table and job.task.probabilities:
-        write_probabilities(job.table, ids, job.task.probabilities(logits).numpy())
+        write_probabilities(job.table, split.ids, job.task.probabilities(logits).numpy())
 
     # All others are scored where rows have a label.
     labelled = places_of_labels(split)

@@ -82,6 +82,11 @@ def of_run(run: Path) -> Path:
             f"{run}: its predictions are incomplete, by --limit {options.limit}; for all of them: "
             f"python predict.py {run}"
         )
+    if not options.test:
+        raise UserError(
+            f"{run}: has no test predictions, by --no-test; for all of them: "
+            f"python predict.py {run}"
+        )
     return run / "predictions"
 
 
@@ -224,6 +229,8 @@ def prepare(
     """Check the prediction files and write the zip; see the top of this file. Returns its path."""
     if run and part != "2":
         raise UserError(f"--part {part} needs the files of several runs: leave out {run}")
+    if run and predictions != "predictions":
+        raise UserError(f"--predictions {predictions}: those of {run} or these? Leave out one")
     if name and not re.fullmatch(r"[\w-][\w.-]*", name):
         raise UserError(f"--name {name}: letters, digits, dot, dash and underscore only")
     target = Path(out or f"{name or CS224N}.zip")

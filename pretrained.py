@@ -44,7 +44,7 @@ def find_pretrained(
     HF_HUB_OFFLINE, resumed and verified files. `local_only`: what is on disk or nothing.
     """
     if os.path.isdir(name):
-        return with_encoder(find_best(Path(name)))
+        return with_encoder(find_best(Path(name)), name)
     if str(name).removeprefix("sentence-transformers/") == EMBEDDED:
         return find_embedded()
     if not is_hub_id(str(name)):
@@ -73,12 +73,15 @@ def find_best(folder: Path) -> Path:
     return next(path for path in places if os.path.exists(path) or path == folder)
 
 
-def with_encoder(folder: Path) -> Path:
-    """The folder; UserError where it is a saved model's (model_folder.py) without its encoder."""
+def with_encoder(folder: Path, name: str | Path) -> Path:
+    """The folder; UserError where it is a saved model's (model_folder.py) without its encoder.
+
+    `name`: what was asked for.
+    """
     if os.path.exists(folder / "base.json") and not os.path.exists(folder / "config.json"):
         raise UserError(
             f"{folder}: only an adapter or heads, not the encoder that they are for; "
-            f"python export.py {folder} FOLDER makes a whole model, for --model FOLDER"
+            f"python export.py {name} FOLDER makes a whole model, for --model FOLDER"
         )
     return folder
 
@@ -120,9 +123,9 @@ def find_in_hub(name: str, local_only: bool, cache_dir: str | Path | None) -> Pa
     """A hub id's folder, downloaded unless `local_only`; UserError where it lacks a file."""
     # A pickled file is fetched only where there is no safetensors file.
     weights = ["model.safetensors", "pytorch_model.bin"]
-    first = ["config.json", weights[0], *TOKENIZER_FILES]
+    first = ["config.json", weights[0], *TOKENIZER_FILES, "base.json"]
     advice = f"give a folder, or the embedded model: --model {EMBEDDED}"
-    folder = hub_snapshot(name, first, advice, local_only, cache_dir)
+    folder = with_encoder(hub_snapshot(name, first, advice, local_only, cache_dir), name)
     if not has_one_of(folder, weights):
         folder = hub_snapshot(name, [*first, weights[1]], advice, local_only, cache_dir)
 

@@ -25,10 +25,14 @@ from storage.json_files import read_json, record
 from tasks import TASKS
 from training.console import as_time
 from training.identity import Identity
-from training.progress import Best, Progress
+from training.progress import Best, Progress, read_progress
 
-# Options that say where things are, or how a run is watched: they don't change a score.
-PLACES = {"files", "predictions", "runs_dir", "data_dir", "name", "resume", "log_every"}
+# Options that say where things are, what is kept, or how a run is watched: they change no score.
+WITHOUT_EFFECT = {
+    *("files", "predictions", "runs_dir", "data_dir", "name", "resume"),
+    *("save_every", "keep_last", "log_every", "tensorboard"),
+}
+MOST_STEPS = 2**53  # that a run may have; how many this one has, its data would say
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Row:
 
     folder: Path
     options: Options
-    data: str  # two runs with the same text here can be compared
+    data: tuple[tuple[str, int], ...]  # SHA-256 and examples of each dev file
+    title: str  # what these files are
     best: Best | None  # none before the first evaluation
     step: int  # optimizer steps done
     seconds: float
@@ -50,25 +55,31 @@ class Row:
 
 def read_run(folder: Path) -> Row:
     """A run's options and results, finished or not; UserError where it can't be read."""
+    if not (folder / "options.json").exists():
+        raise UserError(f"{folder}: no options.json in it; expected a run's folder")
     options = Options.of_run(folder)
     facts = read_json(folder / "run.json")
     identity = record(Identity, facts, str(folder / "run.json"), others_too=True)
+
+    # Scores on different dev files, or of different tasks, say nothing about one another.
+    dev = [file for name, file in sorted(identity.data.items()) if name.endswith("_dev")]
+    if not dev:
+        raise UserError(f"{folder / 'run.json'}: no dev files in it; is the file damaged?")
+    source = str(Path(dev[0].path).parent)
+    if facts.get("built_in_corpus"):
+        source = "the built-in corpus"
+    if options.limit:
+        source += f", first {options.limit} rows"
+    title = f"dev files of {source} (SHA-256 {' '.join(file.sha256[:6] for file in dev)})"
 
     # How far it has come is in its last checkpoint.
     progress = Progress()
     path = folder / "last" / "progress.json"
     if path.exists():
-        progress = record(Progress, read_json(path), str(path))
+        progress = read_progress(path, identity.run, MOST_STEPS, options.tasks)
     best = record(Best, progress.best, str(path)) if progress.best else None
-
-    # Scores on different dev files, or of different tasks, say nothing about one another.
-    files = [file for name, file in sorted(identity.data.items()) if name.endswith("_dev")]
-    sums = " ".join(file.sha256[:8] for file in files)
-    source = (
-        "the built-in corpus" if facts.get("built_in_corpus") else str(Path(files[0].path).parent)
-    )
-    data = f"dev files of {source} (SHA-256 {sums})"
-    return Row(folder, options, data, best, progress.step, progress.seconds)
+    data = tuple((file.sha256, file.examples) for file in dev)
+    return Row(folder, options, data, title, best, progress.step, progress.seconds)
 
 
 def typed(options: Options) -> list[str]:
@@ -76,7 +87,7 @@ def typed(options: Options) -> list[str]:
     flags = []
     for option in fields(options):
         value = getattr(options, option.name)
-        if option.name in PLACES or value == option.default:
+        if option.name in WITHOUT_EFFECT or value == option.default:
             continue
         if isinstance(value, bool):
             flags.append(f"--{option.name}" if value else f"--no-{option.name}")
@@ -132,8 +143,8 @@ def main(argv: list[str]) -> None:
             if argv:
                 raise
             print(f"left out: {error}", file=sys.stderr)
-    for (data, _), rows in tables.items():
-        print(data)
+    for rows in tables.values():
+        print(rows[0].title)
         print("\n".join(table(rows)) + "\n")
 
 

@@ -109,8 +109,8 @@ def test_cuda_goes_before_mps_and_the_cpu_is_the_default(monkeypatch: Patch) -> 
 @pytest.mark.parametrize(
     ("cuda", "mps", "line"),
     [
-        (True, False, "A GPU is here (NVIDIA A100, Tesla T4); --use_gpu trains on it.\n"),
-        (False, True, "A GPU is here (Apple M3, MPS); --use_gpu trains on it.\n"),
+        (True, False, "A GPU is here (NVIDIA A100, Tesla T4); --use_gpu runs on it.\n"),
+        (False, True, "A GPU is here (Apple M3, MPS); --use_gpu runs on it.\n"),
         (False, False, ""),
     ],
 )

@@ -145,7 +145,9 @@ def test_outputs_that_are_not_finite(model):
     out.load_state_dict(before)
     with torch.no_grad():
         out.weight.fill_(3e38)
-    with pytest.raises(UserError, match="its weights are, so they are too large"):
+    with pytest.raises(
+        UserError, match="its weights are, so they are too large; try --precision fp32"
+    ):
         predict_logits(model, split)
     out.load_state_dict(before)
 

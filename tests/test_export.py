@@ -1,5 +1,6 @@
 """export.py: a run's best model in a folder of its own, adapters merged or kept."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,40 @@ def test_a_run_that_has_not_ended(options: Options, monkeypatch: pytest.MonkeyPa
     folder = interrupted(replace(options, epochs=2), 4, monkeypatch)
     export.main([str(folder), "out"])
     assert "After epoch 1, step 3" in Path("out/README.md").read_text()
+
+    # Of a newer best model than the checkpoint knows, as a kill may leave it, no score is known.
+    path = folder / "last" / "progress.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "best_manifest": "older"}))
+    export.main([str(folder), "newer"])
+    assert MultitaskBERT.load("newer").whole and not Path("newer/README.md").exists()
+
+
+def test_a_record_without_its_scores(options: Options) -> None:
+    folder = train(replace(options, steps_per_epoch=1, tasks=("sst",)))["folder"]
+    path = Path(folder, "run.json")
+    facts = json.loads(path.read_text())
+    for best in ({**facts["best"], "scores": {}}, {"epoch": 1}):
+        path.write_text(json.dumps({**facts, "best": best}))
+        with pytest.raises(UserError, match="run.json: best.*damaged"):
+            export.main([folder, "out"])
+        assert not Path("out").exists()
+
+
+def test_a_kill_between_the_best_model_and_the_checkpoint(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scores stand nowhere then, so there is no card; it's never one of other scores."""
+
+    def kill(*_: object) -> None:
+        raise UserError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="killed"):
+        patch.setattr("training.console.Console.score_row", kill)
+        train(replace(options, save_every=2))
+    (folder,) = Path("runs").iterdir()
+    assert not json.loads((folder / "last/progress.json").read_text())["best"]
+    export.main([str(folder), "out"])
+    assert MultitaskBERT.load("out").whole and not Path("out/README.md").exists()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,20 @@ def test_the_card_says_who_loads_it(options: Options, change: dict, library: str
     assert ("PeftModel" in card.content) == (library == "peft")
 
 
+def test_the_card_says_what_was_left_out_and_what_is_not_known(options: Options) -> None:
+    options = replace(options, steps_per_epoch=1, tasks=("sst",))
+    first = Path(train(options)["folder"])
+    less = replace(options, model="auto", init=str(first), limit=20, train_fraction=0.5)
+    cards = [(Path(x) / "best" / "README.md").read_text() for x in (first, train(less)["folder"])]
+    for line in (
+        "Only the first 20 rows of each file were read (`--limit`).",
+        "A random 0.5 of the training rows was trained on (`--train_fraction`).",
+        f"It started from `{first.name}` (`--init`)",
+    ):
+        assert [line in card for card in cards] == [False, True]
+    assert "| `ids-sst-train.csv` | 10 |" in cards[1]
+
+
 def test_the_card_of_the_embedded_model_and_the_built_in_corpus(tmp_path: Path) -> None:
     from training.model_card import write_card
 

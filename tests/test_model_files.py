@@ -195,6 +195,16 @@ def test_a_saved_model_that_its_manifest_vouches_for(
     assert name in message_of(lambda: MultitaskBERT.load(tmp_path))
 
 
+def test_a_saved_model_s_options_fit_its_encoder(saved: Path, tmp_path: Path) -> None:
+    """A text that is longer than its positions would fail in the middle of predicting."""
+    best = Path(shutil.copytree(saved / "whole0", tmp_path / "best"))
+    options = json.loads((best / "options.json").read_text())
+    (best / "options.json").write_text(json.dumps({**options, "max_length": 65}))
+    write_manifest(best)
+    message = message_of(lambda: MultitaskBERT.load(tmp_path))
+    assert message == f"--max_length 65: {best} has 64 positions"
+
+
 def test_a_saved_encoder_is_not_made_larger_than_its_weights(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

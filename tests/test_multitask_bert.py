@@ -294,6 +294,16 @@ def test_loading_errors_are_one_line(tiny, tmp_path, change, name, content, mess
         assert "\n" not in str(caught.value)
 
 
+def test_two_models_are_not_mixed_in_one_folder(tiny, tmp_path):
+    """--model would take the encoder of the first for that of the second."""
+    saved(tiny, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    with pytest.raises(UserError, match="run: holds a saved model already; name another folder"):
+        make(tiny, lora=True).save(tmp_path / "run")
+    after = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert after == before
+
+
 @pytest.mark.parametrize("change", [{}, {"lora": True}])
 def test_a_folder_of_an_older_version(tiny, tmp_path, change):
     """Heads and encoder were in one file, under our names."""

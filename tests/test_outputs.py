@@ -268,6 +268,18 @@ def test_a_set_of_copies_is_of_one_run(options: Options) -> None:
         assert len({output.copy.read_text() for output in outputs}) == 1
 
 
+def test_test_predictions_of_another_run_are_named(
+    options: Options, capsys: pytest.CaptureFixture
+) -> None:
+    """Zipped with dev's of this one, they would be taken for its own."""
+    options = replace(options, steps_per_epoch=1, tasks=("sst",))
+    for test, said in ((False, False), (True, False), (False, True)):
+        train(replace(options, test=test))
+        printed = capsys.readouterr().out
+        line = "  another run's stay beside them (--no-test): sst-test-output.csv\n"
+        assert (line in printed) == said
+
+
 def test_a_finished_run_that_is_resumed_leaves_newer_predictions(
     options: Options, capsys: pytest.CaptureFixture
 ) -> None:

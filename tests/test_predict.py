@@ -26,6 +26,8 @@ from multitask_classifier import train
 from options import Options
 from predict import Job, main, read_arguments, row_of
 from tasks import TASKS
+from tests.test_start import saved
+from training.console import prediction_bar
 
 TASKS_OF_RUN = ("sst", "para", "sts")
 
@@ -144,12 +146,72 @@ def test_rows_without_a_label_are_left_out_of_dev_as_in_training(
     assert predicted("predictions/sst-dev-output.csv") == expected
 
 
-def test_a_test_file_with_labels_is_scored(run: Path, small_data: Path) -> None:
+def test_a_test_file_with_labels_is_scored(
+    run: Path, small_data: Path, capsys: pytest.CaptureFixture
+) -> None:
     shutil.copytree(small_data, "mine")
     shutil.copy("mine/ids-sst-dev.csv", "mine/ids-sst-test-student.csv")
     main([str(run), "--data_dir", "mine"])
     dev, test = (predicted(f"predictions/sst-{split}-output.csv") for split in ("dev", "test"))
     assert dev == test
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("SST ")]
+    of_dev, of_test = (row.split()[1:7] for row in rows)
+    assert of_dev == of_test and "accuracy" in of_test
+
+
+@pytest.mark.parametrize(
+    ("own", "written"),
+    [
+        ("predictions/finetune-{task}-{split}-out.csv", "predictions/finetune-sst-dev-out.csv"),
+        ("elsewhere/{task}-{split}.csv", "predictions/sst-dev-output.csv"),
+        ("predictions/../{task}-{split}.csv", "predictions/sst-dev-output.csv"),
+        ("predictions/.{task}-{split}.csv", "predictions/sst-dev-output.csv"),
+    ],
+)
+def test_a_run_of_part_1_leaves_the_leaderboard_s_files(
+    tiny: Path, small_data: Path, own: str, written: str
+) -> None:
+    """Its own names in predictions/ are taken, but no model says what is written elsewhere."""
+    change = {"tasks": ("sst",), "predictions": own, "data_dir": str(small_data)}
+    saved(tiny, "run", **change)
+    main(["run", "--no-test"])
+    assert [str(path) for path in Path().rglob("*.csv")] == [written]
+
+
+def test_without_the_test_file_that_the_run_was_given(options: Options) -> None:
+    shutil.copy(Path(options.data_dir, "ids-sst-test-student.csv"), "t.csv")
+    found = train(replace(options, steps_per_epoch=1, tasks=("sst",), files={"sst_test": "t.csv"}))
+    shutil.rmtree("predictions")
+    main([found["folder"], "--no-test"])
+    assert [path.name for path in Path("predictions").iterdir()] == ["sst-dev-output.csv"]
+
+
+def test_a_bar_for_each_file_or_a_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """On a terminal they reach their end, and none is left; elsewhere a line says how much.
+
+    And where a GPU is idle, a line says that.
+    """
+    monkeypatch.setattr("predict.say_idle_gpu", lambda device: print(f"idle beside {device}"))
+    main([str(run)])
+    shown = capsys.readouterr()
+    assert "idle beside cpu\n" in shown.out
+    assert "predicting 72 rows of 6 files\n" in shown.out and "%|" not in shown.err
+
+    bars = []
+
+    def keep(*given: Any) -> Any:
+        bars.append(prediction_bar(*given))
+        return bars[-1]
+
+    monkeypatch.setattr("predict.has_width", lambda stream: True)
+    monkeypatch.setattr("predict.prediction_bar", keep)
+    main([str(run)])
+    shown = capsys.readouterr()
+    assert "predicting" not in shown.out and "predicting quora-dev.csv   0%|" in shown.err
+    assert len(bars) == 6 and all(bar.n == bar.total > 0 for bar in bars)
+    assert shown.err.endswith(" \r")
 
 
 def test_the_first_rows(run: Path, capsys: pytest.CaptureFixture) -> None:

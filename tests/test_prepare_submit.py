@@ -229,6 +229,7 @@ def test_a_run_s(capsys: pytest.CaptureFixture) -> None:
         ({}, {}, "runs/one: has not finished; go on with --resume runs/one"),
         ({"best": {}, "built_in_corpus": True}, {}, "runs/one: its data was the built-in corpus"),
         ({"best": {}}, {"limit": 9}, "runs/one: its predictions are incomplete, by --limit 9; for"),
+        ({"best": {}}, {"test": False}, "runs/one: has no test predictions, by --no-test; for all"),
         ([], {}, "runs/one: has not finished"),
     ],
 )
@@ -242,3 +243,4 @@ def test_a_run_s_that_are_none(
 def test_no_run(capsys: pytest.CaptureFixture) -> None:
     assert refusal(capsys, "runs/none").startswith("runs/none: no run.json in it; expected a run")
     assert refusal(capsys, "runs/one --part 1").startswith("--part 1 needs the files of several")
+    assert refusal(capsys, "runs/one --predictions x").startswith("--predictions x: those of runs/")

@@ -227,3 +227,19 @@ def test_only_what_the_manifest_lists_is_fetched(tiny: Path, tmp_path: Path, mon
     assert asked[0] == {"options.json", "manifest.json"}
     assert {"heads.safetensors", "1_Pooling/config.json", "tokenizer.json"} <= asked[1]
     assert not asked[1] & {"weights.bin", "modeling.py"}
+
+
+def test_an_adapter_of_the_hub_is_no_encoder(tiny: Path, tmp_path: Path, monkeypatch):
+    saved(tiny, str(tmp_path / "run"), lora=True)
+    best = tmp_path / "run" / "best"
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
+
+    def snapshot_download(name: str, allow_patterns: list[str], **_: object) -> str:
+        for file in {path.name for path in best.iterdir()} & set(allow_patterns):
+            shutil.copy(best / file, fetched)
+        return str(fetched)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(UserError, match=r"only an adapter or heads.*export\.py me/adapter FOLDER"):
+        find_pretrained("me/adapter")

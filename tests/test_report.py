@@ -1,5 +1,6 @@
 """report.py: runs side by side, the best first, and only what can be compared in one table."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -45,10 +46,46 @@ def test_runs_side_by_side(options: Options, capsys: pytest.CaptureFixture) -> N
     assert "" in shown[places["killed"] : places["other"]]
     assert sum(line.startswith("dev files of ") for line in shown) == 2
     assert any(line.startswith("all with ") and "--batch_size 13" in line for line in shown)
+    assert "--keep_last" not in "\n".join(shown)  # which changes no score
 
     # The scores are the run's own.
     results = report.read_run(next(Path("runs").glob("*-plain")))
     assert results.best and float(rows["plain"][1]) == round(results.best.overall, 3)
+
+
+def test_only_what_was_scored_on_the_same_rows_is_one_table(
+    options: Options, capsys: pytest.CaptureFixture
+) -> None:
+    """A run with --limit has other scores; the same files in another folder are the same."""
+    options = replace(options, steps_per_epoch=1, tasks=("sst",), batch_size=5)
+    train(replace(options, name="whole"))
+    train(replace(options, name="part", limit=6))
+    shutil.copytree(options.data_dir, "moved")
+    train(replace(options, name="moved", data_dir="moved"))
+    capsys.readouterr()
+    report.main([])
+    tables = [table.split("\n") for table in capsys.readouterr().out.strip().split("\n\n")]
+    names = [{row.split()[0][11:] for row in table if row.startswith("20")} for table in tables]
+    assert sorted(map(sorted, names)) == [["moved", "whole"], ["part"]]
+    assert ["first 6 rows" in table[0] for table in tables] == [name == {"part"} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("run.json", {"data": {}}, "run.json: no dev files in it; is the file damaged?"),
+        ("last/progress.json", {"best": {"epoch": 1}}, "progress.json: best: no step in it"),
+        ("last/progress.json", {"run": "x"}, "progress.json: of another run"),
+    ],
+)
+def test_a_damaged_run_is_left_out(
+    options: Options, file: str, values: dict, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(train(replace(options, steps_per_epoch=1, tasks=("sst",)))["folder"])
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    report.main([])
+    assert message in capsys.readouterr().err
 
 
 def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None:
@@ -59,7 +96,7 @@ def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None
     capsys.readouterr()
     report.main([])
     out, err = capsys.readouterr()
-    assert folder.name in out and err.startswith("left out: ") and "runs/notes" in err
+    assert folder.name in out and err.startswith("left out: runs/notes: no options.json")
     with pytest.raises(UserError, match="runs/notes"):
         report.main(["runs/notes"])
     with pytest.raises(UserError, match="takes the folders of runs"):

@@ -206,5 +206,5 @@ def test_the_first_step_starts_where_the_other_run_ended(
 @pytest.mark.parametrize("change", [{"lora": True}, {"option": "pretrain"}])
 def test_model_of_a_run_that_saved_no_encoder(tiny: Path, here: Path, change: dict) -> None:
     saved(tiny, "run", **change)
-    with pytest.raises(UserError, match="run/best: only an adapter or heads.*export.py run/best"):
+    with pytest.raises(UserError, match="run/best: only an adapter or heads.*export.py run FOLDER"):
         build(replace(BASE, model="run"))

@@ -36,6 +36,18 @@ def as_time(seconds: float) -> str:
     return tqdm.format_interval(round(seconds))
 
 
+def prediction_bar(what: str, tokens: int, shown: bool) -> tqdm:
+    """A bar over the tokens that are to be predicted, gone when it is closed."""
+    return tqdm(
+        total=tokens,
+        desc=f"predicting {what}",
+        disable=not shown,
+        leave=False,
+        dynamic_ncols=True,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
+    )
+
+
 class StepBar(tqdm):
     """A bar of steps; the time left is told from outside, since it counts evaluations too."""
 
@@ -113,14 +125,7 @@ class Console:
         if not self.bars:
             about = f", about {as_time(expected)}" if expected else ""
             print(f"predicting {split}{about}", flush=True)
-        bar = tqdm(
-            total=tokens,
-            desc=f"predicting {split}",
-            disable=not self.bars,
-            leave=False,
-            dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
-        )
+        bar = prediction_bar(split, tokens, self.bars)
         began = time.monotonic()
         try:
             yield bar.update

@@ -86,10 +86,10 @@ def name_of_idle(device: torch.device) -> str:
 
 
 def say_idle_gpu(device: torch.device) -> None:
-    """Say that a GPU is here, where the CPU is to train."""
+    """Say that a GPU is here, where the CPU is to do the work."""
     found = find_gpu()
     if device.type == "cpu" and found is not None:
-        print(f"A GPU is here ({name_of_idle(found)}); --use_gpu trains on it.")
+        print(f"A GPU is here ({name_of_idle(found)}); --use_gpu runs on it.")
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

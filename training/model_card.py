@@ -142,6 +142,17 @@ def data_table(facts: dict[str, Any], options: Options) -> str:
         path = Path(file["path"]).name
         counts = (file.get("examples", ""), file["sha256"][:12], file.get("in_train", ""))
         lines.append(f"| `{cell(path)}` | {counts[0]} | {counts[1]} | {counts[2]} |")
+    if options.limit:
+        lines += ["", f"Only the first {options.limit} rows of each file were read (`--limit`)."]
+    if options.train_fraction < 1:
+        share = f"{options.train_fraction:g} of the training rows"
+        lines += ["", f"A random {share} was trained on (`--train_fraction`)."]
+    if options.init:
+        lines += [
+            "",
+            f"It started from `{cell(Path(options.init).name)}` (`--init`); what that was",
+        ]
+        lines += ["trained on is not in this table."]
     if options.drop_leaks:
         lines += ["", "What stands in train too was left out of train (`--drop_leaks`)."]
     if options.model.endswith(EMBEDDED) and "para" in options.tasks:

@@ -4,11 +4,12 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Data, Split
-from errors import UserError
+from errors import UserError, listed
 from evaluation import predict
 from multitask_bert import MultitaskBERT
 from options import Options
@@ -219,7 +220,17 @@ def write_outputs(
     copy_outputs(own, outputs)
     for copy in [place] if place else [output.copy for output in outputs]:
         print(f"predictions copied to {copy}")
+    if others := others_beside(options):
+        print(f"  another run's stay beside them (--no-test): {listed(others, 1)}")
     return own
+
+
+def others_beside(options: Options) -> list[str]:
+    """The names of test predictions that stand where a run without test files has put dev's."""
+    if options.test:
+        return []
+    outputs = outputs_of(replace(options, test=True))
+    return [x.copy.name for x in outputs if x.split == "test" and x.copy.exists()]
 
 
 def predict_outputs(
