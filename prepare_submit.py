@@ -19,6 +19,7 @@ import os
 import re
 import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from commandline.parser import page_parser
@@ -26,7 +27,14 @@ from commandline.words import expand, unknown
 from datasets import read_file
 from errors import UserError, run_main
 from options import Options
-from storage.files import LARGEST_TEXT, check_regular, open_regular, read_text, write_bytes
+from storage.files import (
+    LARGEST_TEXT,
+    check_regular,
+    open_regular,
+    read_text,
+    sha256_of,
+    write_bytes,
+)
 from storage.json_files import read_json
 from tasks import LEADERBOARD, TASKS, Task
 from text.data_files import BUILT_IN, ROOT, SPLITS, find_files
@@ -163,18 +171,33 @@ def check_all(files: dict[Path, tuple[str, str]], data_dir: str) -> None:
     ids = {place: ids_of(path, TASKS[place[0]], place[1]) for place, path in paths.items()}
 
     print(f"checking the predictions in {next(iter(files)).parent}")
+    runs = runs_of(files)
     faults = 0
     for path, place in files.items():
         try:
             if not path.exists():
                 raise UserError(f"{path}: not there; {writer_of(path)}")
             check_file(path, TASKS[place[0]], paths[place], ids[place])
-            print(f"  {path.name}: {len(ids[place])} predictions")
+            print(f"  {path.name}: {len(ids[place])} predictions, {runs[path]}")
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             faults += 1
     if faults:
         raise UserError(f"{faults} of {len(files)} prediction files are wrong; nothing was zipped")
+    if len(set(runs.values())) > 1:
+        print("these are of more than one run; to submit one run's: prepare_submit.py RUN")
+
+
+def runs_of(files: Iterable[Path]) -> dict[Path, str]:
+    """Which run in runs/ each prediction file is of, in words; one that is not there yet too."""
+    known: dict[str, str] = {}
+    for path in Path(Options.runs_dir).glob("*/predictions/*.csv"):
+        known[sha256_of(path)] = path.parents[1].name
+    words = {}
+    for path in files:
+        run = known.get(sha256_of(path)) if path.exists() else None
+        words[path] = f"of {run}" if run else "of an unknown run"
+    return words
 
 
 # ---- the zip

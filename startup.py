@@ -5,14 +5,37 @@ Imports only what Python itself has loaded by then, so that little time is left 
 
 import os
 import signal
+import sys
 from types import FrameType
+
+# What the scripts import before anything else could say that it is missing.
+PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "sklearn", "scipy", "tqdm", "requests")
 
 
 def begin_script() -> None:
-    """Have Ctrl-C end the script quietly until errors.run_main() takes over."""
+    """Have Ctrl-C end the script quietly until errors.run_main() takes over.
+
+    And end it with a line where this Python has not the packages.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored stays ignored
         signal.signal(signal.SIGINT, end_at_once)
     open_closed_descriptors()
+    check_packages()
+
+
+def check_packages() -> None:
+    """End with one line where a package is missing: the usual cause is another Python than ours."""
+    from importlib.util import find_spec
+
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if not missing:
+        return
+    here = os.path.dirname(os.path.abspath(__file__))
+    ours = os.path.join(here, ".venv", "bin", "python")
+    advice = f"use {os.path.relpath(ours)}" if os.path.exists(ours) else "run: bash setup.sh"
+    text = f"error: {sys.executable} has no package {', '.join(missing)}; {advice}\n"
+    os.write(2, text.encode(errors="backslashreplace"))
+    os._exit(2)
 
 
 def end_at_once(number: int, frame: FrameType | None) -> None:

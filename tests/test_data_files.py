@@ -321,3 +321,13 @@ def test_the_command_that_fetches(tmp_path, monkeypatch):
     assert download_command(Path("my data")) == "python data/download.py --out 'my data'"
     monkeypatch.chdir(tmp_path)
     assert download_command(Path("data")) == f"python {script} --out data"
+
+
+def test_neither_data_nor_the_built_in_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in what prepare_submit.py zips."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data_files, "BUILT_IN", tmp_path / "builtin")
+    with pytest.raises(UserError, match="no built-in corpus beside the scripts; .*make_corpus.py"):
+        find_files(Options())

@@ -276,8 +276,13 @@ def test_test_predictions_of_another_run_are_named(
     for test, said in ((False, False), (True, False), (False, True)):
         train(replace(options, test=test))
         printed = capsys.readouterr().out
-        line = "  another run's stay beside them (--no-test): sst-test-output.csv\n"
+        line = "  another run's stay beside them: sst-test-output.csv\n"
         assert (line in printed) == said
+
+    # So are those of a task that this run has not learned.
+    train(replace(options, tasks=("sts",)))
+    line = "  another run's stay beside them: sst-dev-output.csv and 1 more\n"
+    assert line in capsys.readouterr().out
 
 
 def test_a_finished_run_that_is_resumed_leaves_newer_predictions(

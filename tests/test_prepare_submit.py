@@ -19,6 +19,7 @@ from text.data_files import BUILT_IN, ROOT, SPLITS
 from text.prediction_files import write_predictions
 
 SST = "predictions/sst-dev-output.csv"
+SHAPE = "{task}-{split}-output.csv"
 
 
 def predict_all(folder: Path, names: str, tasks: tuple[str, ...], data: Path) -> None:
@@ -80,9 +81,30 @@ def test_code_and_predictions_are_zipped(capsys: pytest.CaptureFixture) -> None:
     assert endings == {".py", ".md", ".txt", ".sh", ".toml", ""}
     assert not [name for name in names if name.startswith(("tests", "benchmarks", ".", "runs"))]
     printed = capsys.readouterr().out
-    said = "checking the predictions in predictions\n  sst-dev-output.csv: 12 predictions\n"
+    said = "checking the predictions in predictions\n  sst-dev-output.csv: 12 predictions, of "
     assert printed.startswith(said)
     assert "6 prediction files" in printed and max(map(len, printed.splitlines())) <= 80
+
+
+def test_each_file_is_told_of_its_run(capsys: pytest.CaptureFixture) -> None:
+    """So that a mixture, which may be wanted, does not go unsaid."""
+    for name in ("first", "second"):
+        predict_all(Path(f"runs/{name}/predictions"), SHAPE, LEADERBOARD, Path("data"))
+    more = "these are of more than one run; to submit one run's: prepare_submit.py RUN\n"
+    for path in Path("runs/first/predictions").glob("sst-*"):
+        path.write_text(path.read_text().replace(" , 1 ", " , 2 "))
+    main([])
+    printed = capsys.readouterr().out
+    assert printed.count("of second\n") == 6 and more not in printed
+    Path(SST).write_bytes(Path("runs/first", SST).read_bytes())
+    Path("predictions/sts-dev-output.csv").write_text(
+        Path("predictions/sts-dev-output.csv").read_text().replace(" , 1 ", " , 3 ")
+    )
+    main([])
+    printed = capsys.readouterr().out
+    assert "  sst-dev-output.csv: 12 predictions, of first\n" in printed
+    assert "  sts-dev-output.csv: 12 predictions, of an unknown run\n" in printed
+    assert more in printed
 
 
 def test_what_is_zipped_runs(tmp_path: Path) -> None:

@@ -183,3 +183,13 @@ def test_ctrl_c_during_the_imports(tmp_path: Path, script: str, slow: str) -> No
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == ("", "interrupted\n")
     assert process.returncode == 130
+
+
+def test_a_python_without_the_packages() -> None:
+    """The commonest mistake: python3 instead of the environment's."""
+    code = "import startup; startup.PACKAGES = ('torch', 'no_such'); startup.begin_script()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {sys.executable} has no package no_such; ")
+    assert done.stderr.count("\n") == 1
+    assert "setup.sh" in done.stderr or ".venv/bin/python" in done.stderr

@@ -92,6 +92,11 @@ def find_files(
     # Only where nobody asked for other data, and none is there, does the built-in corpus stand in.
     seen = data_in(folder)
     if is_usual(folder) and not given and not seen:
+        if not BUILT_IN.exists():  # as in a zip that prepare_submit.py made
+            raise UserError(
+                f"no course data in {folder}, and no built-in corpus beside the scripts; fetch the "
+                f"one: {download_command(folder)}, or write the other: python data/make_corpus.py"
+            )
         built_in = {
             (task, split): BUILT_IN / TASKS[task].files.format(SPLITS[split])
             for task, split in paths

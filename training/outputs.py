@@ -24,7 +24,7 @@ from storage.files import (
     write_together,
 )
 from storage.json_files import read_json
-from tasks import TASKS, tasks_of
+from tasks import LEADERBOARD, TASKS, tasks_of
 from text.data_files import SPLITS, data_folder, find_files, splits_of
 from text.prediction_files import is_ours, prediction_file, write_predictions
 from training.console import Console
@@ -221,16 +221,19 @@ def write_outputs(
     for copy in [place] if place else [output.copy for output in outputs]:
         print(f"predictions copied to {copy}")
     if others := others_beside(options):
-        print(f"  another run's stay beside them (--no-test): {listed(others, 1)}")
+        print(f"  another run's stay beside them: {listed(others, 1)}")
     return own
 
 
 def others_beside(options: Options) -> list[str]:
-    """The names of test predictions that stand where a run without test files has put dev's."""
-    if options.test:
-        return []
-    outputs = outputs_of(replace(options, test=True))
-    return [x.copy.name for x in outputs if x.split == "test" and x.copy.exists()]
+    """The names of predictions that stand beside a run's, of tasks and splits that it had not."""
+    tasks = tuple(dict.fromkeys([*options.tasks, *LEADERBOARD]))
+    written = {output.copy for output in outputs_of(options)}
+    names = []
+    for output in outputs_of(replace(options, tasks=tasks, test=True)):
+        if output.copy not in written and output.copy.exists():
+            names.append(output.copy.name)
+    return names
 
 
 def predict_outputs(
