@@ -45,7 +45,7 @@ from training.rates import peak_rate
 from training.repeatable import settle_arithmetic
 from training.run import Run
 from training.scaling import Scaler, make_scaler
-from training.signals import resumable
+from training.signals import Signals, resumable
 from training.space import check_space
 from training.start import started
 from training.surgery import COMBINERS
@@ -227,10 +227,12 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     # All that a checkpoint holds, under the names of its files.
     pieces = {**learner.pieces(), **hooks}
     check_space(options, pieces)
-    run = Run(options, device, facts, pieces, data, plan.total, plan.epoch)
-    schedule = run.warmed_up(plan.schedule)
-    model.train()
-    with run:
+    with (
+        Signals() as signals,
+        Run(options, device, facts, pieces, data, plan.total, plan.epoch, signals) as run,
+    ):
+        schedule = run.warmed_up(plan.schedule)
+        model.train()
         for step in run.steps():
             if run.should_stop():
                 break

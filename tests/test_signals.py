@@ -12,10 +12,12 @@ import termios
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import training.outputs
+import training.run
 from errors import Interrupted, run_main
 from multitask_classifier import main, train
 from options import Options
@@ -72,6 +74,49 @@ def test_a_signal_saves_and_the_run_goes_on(
     if numbers == [signal.SIGHUP]:
         main(["--resume", folder])
         assert same(weights(folder), weights(train(options)["folder"]))
+
+
+def interrupted_at(name: str, options: Options, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    """How a run ends that gets Ctrl-C right after a function of training.run, before any step."""
+    function = getattr(training.run, name)
+
+    def call_and_send(*rest: Any) -> Any:
+        result = function(*rest)
+        os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.run, name, call_and_send)
+        with pytest.raises(Interrupted) as stopped:
+            train(options)
+    assert stopped.value.code == 130
+    return stopped.value
+
+
+@pytest.mark.parametrize("moment", ["new_folder", "write_text", "Console"])
+def test_ctrl_c_before_the_first_step(
+    moment: str, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the folder is begun, or the bar just shown: the run can be resumed from there."""
+    stopped = interrupted_at(moment, options, monkeypatch)
+    assert str(stopped).startswith("stopped after step 0 of 3; go on with: ")
+    folder = str(stopped).split("--resume ")[1]
+    assert not list(Path(folder).rglob(".minbert-*"))
+    main(["--resume", folder])
+    assert same(weights(folder), weights(train(options)["folder"]))
+
+
+@pytest.mark.parametrize("moment", ["changed_record", "load", "Console"])
+def test_ctrl_c_while_a_run_is_extended(
+    moment: str, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train(options)["folder"]
+    longer = replace(options, resume=folder, epochs=2)
+    stopped = interrupted_at(moment, longer, monkeypatch)
+    assert str(stopped).startswith("stopped after step 3 of 6; go on with: ")
+    main(["--resume", str(stopped).split("--resume ")[1]])
+    facts = json.loads((Path(folder) / "run.json").read_text())
+    assert facts["epochs"] == 2 and facts["best"]
 
 
 def test_the_second_ctrl_c_stops_at_once(
