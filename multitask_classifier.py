@@ -45,7 +45,7 @@ from training.rates import peak_rate
 from training.repeatable import settle_arithmetic
 from training.run import Run
 from training.scaling import Scaler, make_scaler
-from training.signals import Signals, resumable
+from training.signals import Signals
 from training.space import check_space
 from training.start import started
 from training.surgery import COMBINERS
@@ -258,8 +258,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
             run.save()
     if run.interrupted and run.progress.step < plan.total:
         raise run.ended_early()
-    with resumable(run.folder):
-        return finish(run, options, data)
+    return finish(run, options, data)
 
 
 def main(argv: list[str]) -> None:

@@ -68,16 +68,19 @@ class Signals:
 
 
 def interrupted(folder: Path, when: str, number: int = signal.SIGINT) -> Interrupted:
-    """What an interrupted run ends with: the command that resumes it, and the signal's number."""
+    """What an interrupted run ends with: the command that resumes it, and the signal's number.
+
+    The command has a line of its own: there it can be copied, and mostly fits.
+    """
     script = [display_path(sys.executable), display_path(MAIN_SCRIPT)]
     command = shlex.join([*script, "--resume", str(folder)])
-    return Interrupted(f"stopped {when}; go on with: {command}", 128 + number)
+    return Interrupted(f"stopped {when}; go on with:\n{command}", 128 + number)
 
 
 @contextlib.contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Inside, when all steps are done and saved, Ctrl-C says how to go on too."""
+    """Inside, from the last step until run.json has the results, Ctrl-C says how to go on too."""
     try:
         yield
     except KeyboardInterrupt:
-        raise interrupted(folder, "before all predictions were written") from None
+        raise interrupted(folder, "after the last step, before the run's end") from None
