@@ -32,7 +32,13 @@ from predict import predict_with, request_of
 from streams import lasting_streams
 from training.checkpoint import seed_everything
 from training.draws import micro_batches
-from training.environment import keep_freed_memory, pick_device, pick_dtype, say_idle_gpu
+from training.environment import (
+    keep_freed_memory,
+    pick_device,
+    pick_dtype,
+    say_idle_gpu,
+    warn_of_slow,
+)
 from training.finish import finish
 from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
@@ -217,6 +223,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     model = started(build(options)).to(device)
     print_counts(model)
     model.compute_dtype = pick_dtype(options.precision, device)
+    warn_of_slow(model.compute_dtype, device)
     data, facts = load_data(options, model)
     facts["dtype"] = str(model.compute_dtype)
     training = data["train"]
