@@ -145,6 +145,12 @@ def measure(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str
     constant = np.ptp(predictions) == 0
     if constant:
         warnings.warn(f"{task.name}: all predictions are {predictions[0]:g}", stacklevel=2)
+    one_label = np.ptp(labels) == 0
+    if one_label:
+        means = f"{task.metric_name} says little"
+        if not task.labels.whole:
+            means = "correlation is undefined, counted as 0"
+        warnings.warn(f"{task.name}: all labels are {labels[0]:g}; {means}", stacklevel=2)
 
     # Every task has these three.
     results: dict[str, Any] = {
@@ -158,7 +164,7 @@ def measure(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str
         classes = np.arange(task.labels.low, task.labels.high + 1)
         results["macro_f1"] = float(f1_score(labels, predictions, average="macro"))
         results["confusion"] = confusion_matrix(labels, predictions, labels=classes).tolist()
-    elif constant or np.ptp(labels) == 0:
+    elif constant or one_label:
         results["spearman"] = 0.0
     else:
         results["spearman"] = float(spearmanr(predictions, labels).statistic)

@@ -32,7 +32,13 @@ from predict import predict_with, request_of
 from streams import lasting_streams
 from training.checkpoint import seed_everything
 from training.draws import micro_batches
-from training.environment import keep_freed_memory, pick_device, pick_dtype, say_idle_gpu
+from training.environment import (
+    keep_freed_memory,
+    pick_device,
+    pick_dtype,
+    say_idle_gpu,
+    warn_of_slow,
+)
 from training.finish import finish
 from training.gradients import Combiner, TaskGradients
 from training.hooks import evaluation_weights, make_hooks
@@ -45,7 +51,7 @@ from training.rates import peak_rate
 from training.repeatable import settle_arithmetic
 from training.run import Run
 from training.scaling import Scaler, make_scaler
-from training.signals import resumable
+from training.signals import Signals
 from training.space import check_space
 from training.start import started
 from training.surgery import COMBINERS
@@ -217,6 +223,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     model = started(build(options)).to(device)
     print_counts(model)
     model.compute_dtype = pick_dtype(options.precision, device)
+    warn_of_slow(model.compute_dtype, device)
     data, facts = load_data(options, model)
     facts["dtype"] = str(model.compute_dtype)
     training = data["train"]
@@ -227,10 +234,12 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     # All that a checkpoint holds, under the names of its files.
     pieces = {**learner.pieces(), **hooks}
     check_space(options, pieces)
-    run = Run(options, device, facts, pieces, data, plan.total, plan.epoch)
-    schedule = run.warmed_up(plan.schedule)
-    model.train()
-    with run:
+    with (
+        Signals() as signals,
+        Run(options, device, facts, pieces, data, plan.total, plan.epoch, signals) as run,
+    ):
+        schedule = run.warmed_up(plan.schedule)
+        model.train()
         for step in run.steps():
             if run.should_stop():
                 break
@@ -256,8 +265,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
             run.save()
     if run.interrupted and run.progress.step < plan.total:
         raise run.ended_early()
-    with resumable(run.folder):
-        return finish(run, options, data)
+    return finish(run, options, data)
 
 
 def main(argv: list[str]) -> None:

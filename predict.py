@@ -33,7 +33,7 @@ from tasks import Task, overall
 from text.data_files import check_given, check_names, find_files, say_where
 from text.prediction_files import write_predictions, write_probabilities
 from training.console import has_width, prediction_bar
-from training.environment import keep_freed_memory, pick_dtype, say_idle_gpu
+from training.environment import keep_freed_memory, pick_dtype, say_idle_gpu, warn_of_slow
 from training.outputs import check_places, kept_files, output_path
 from training.repeatable import settle_arithmetic
 
@@ -161,6 +161,7 @@ def predict_with(
     say_idle_gpu(model.device)
     options = options_for(model.options, given)
     model.compute_dtype = pick_dtype(options.precision, model.device)
+    warn_of_slow(model.compute_dtype, model.device)
 
     # All that can go wrong does so before anything is predicted.
     check_names(options)

@@ -28,7 +28,7 @@ def accuracy(predictions: Scores, labels: Scores) -> float:
 def pearson(predictions: Scores, labels: Scores) -> float:
     """Pearson's r, -1 to 1; 0 where one side is constant.
 
-    There r does not exist, and evaluation.py warns of constant predictions.
+    There r does not exist, and evaluation.py warns of it.
     """
     if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
         return 0.0

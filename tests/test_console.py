@@ -156,13 +156,15 @@ def screen_after(shown: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_run_on_a_terminal(options: Options) -> None:
-    """Bars for the steps, for dev and for test; tables and warnings have lines of their own."""
+    """Bars for the steps, for dev and for test, all gone in the end; tables and warnings have
+    lines of their own.
+    """
     shown = shown_on_a_terminal(replace(options, lr=1e-9), 80)  # learns nothing, so it warns
     for split in ("dev", "test"):
         assert re.search(rf"predicting {split} +\d+%\|.*\| \[00:\d\d<", shown)
+    assert re.search(r"100%\|.*\| 3/3 \[00:\d\d<00:\d\d, loss .* tokens/s\]", shown)
     lines = screen_after(shown)
-    steps = [line for line in lines if "| 3/3 [" in line]
-    assert len(steps) == 1 and "<" in steps[0] and steps[0].endswith(" tokens/s]")
+    assert not any("%|" in line for line in lines)
     warned = [line for line in lines if "warning: " in line]
     assert warned and all(line.startswith("warning: ") for line in warned)
     table = [line for line in lines if line.endswith("best")]

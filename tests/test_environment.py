@@ -7,6 +7,7 @@ one. Apple's MPS was never at hand.
 import ctypes
 import importlib.metadata
 import subprocess
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from attention import choose_kernel
 from errors import UserError
 from multitask_classifier import train
 from options import Options
+from predict import predict_with
 from training import environment
 from training.checkpoint import random_states, set_random_states
 
@@ -217,6 +219,18 @@ def test_the_other_dtypes() -> None:
         assert environment.pick_dtype("fp16", device) == torch.float16
     assert environment.pick_dtype("auto", MPS) == torch.float32
     assert environment.pick_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+
+
+def test_fp16_on_a_cpu_warns(options: Options) -> None:
+    slow = "^fp16 on a CPU is many times slower than --precision fp32$"
+    with pytest.warns(UserWarning, match=slow):
+        folder = train(replace(options, steps_per_epoch=1, precision="fp16"))["folder"]
+    with pytest.warns(UserWarning, match=slow):
+        predict_with(folder, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for dtype, device in (torch.float16, CUDA), (torch.bfloat16, CPU), (torch.float32, CPU):
+            environment.warn_of_slow(dtype, device)
 
 
 def test_the_device_s_name_in_run_json(monkeypatch: Patch) -> None:

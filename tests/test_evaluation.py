@@ -224,6 +224,22 @@ def test_measure_against_scipy():
     json.dumps(got, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("task", "means"),
+    [
+        ("sst", "accuracy says little"),
+        ("para", "accuracy says little"),
+        ("sts", "correlation is undefined, counted as 0"),
+    ],
+)
+def test_labels_that_are_all_one_warn(task: str, means: str) -> None:
+    predictions = np.array([0.0, 1.0, 1.0])
+    with pytest.warns(UserWarning, match=f"^{task}: all labels are 1; {means}$"):
+        got = measure(TASKS[task], predictions, np.ones(3))
+    assert got["score"] == pytest.approx(0.0 if task == "sts" else 2 / 3)
+    assert got.get("spearman", 0.0) == 0.0
+
+
 @pytest.mark.parametrize("task", ["sst", "para", "sts"])
 def test_constant_predictions_warn(task):
     labels = np.array([0.0, 1.0, 1.0])
@@ -236,11 +252,6 @@ def test_constant_predictions_warn(task):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         measure(TASKS[task], labels, labels)
-
-
-def test_constant_labels():
-    got = measure(TASKS["sts"], np.array([1.0, 2.0, 4.0]), np.full(3, 2.5))
-    assert got["score"] == got["spearman"] == 0.0
 
 
 # ---- prediction files

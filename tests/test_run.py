@@ -48,7 +48,7 @@ def interrupted(options: Options, steps: int, monkeypatch: pytest.MonkeyPatch) -
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", interrupt)
-        message = f"after step {steps} of 6; go on with: .*_classifier.py --resume runs/"
+        message = f"after step {steps} of 6; go on with:\n.*_classifier.py --resume runs/"
         with pytest.raises(Interrupted, match=message) as stopped:
             train(options)
     return Path(str(stopped.value).split("--resume ")[1])

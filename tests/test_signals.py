@@ -12,16 +12,18 @@ import termios
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import training.outputs
+import training.run
 from errors import Interrupted, run_main
 from multitask_classifier import main, train
 from options import Options
 from tests.test_train import ROOT, flags, same, weights
 from training.run import Run
-from training.signals import ENDING
+from training.signals import ENDING, interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +66,7 @@ def test_a_signal_saves_and_the_run_goes_on(
 ) -> None:
     with monkeypatch.context() as patch:
         send(numbers, patch)
-        with pytest.raises(Interrupted, match="^stopped after step 2 of 3; go on with: ") as stop:
+        with pytest.raises(Interrupted, match="^stopped after step 2 of 3; go on with:\n") as stop:
             train(options)
     assert stop.value.code == 128 + numbers[0]
     folder = str(stop.value).split("--resume ")[1]
@@ -72,6 +74,49 @@ def test_a_signal_saves_and_the_run_goes_on(
     if numbers == [signal.SIGHUP]:
         main(["--resume", folder])
         assert same(weights(folder), weights(train(options)["folder"]))
+
+
+def interrupted_at(name: str, options: Options, monkeypatch: pytest.MonkeyPatch) -> Interrupted:
+    """How a run ends that gets Ctrl-C right after a function of training.run, before any step."""
+    function = getattr(training.run, name)
+
+    def call_and_send(*rest: Any) -> Any:
+        result = function(*rest)
+        os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.run, name, call_and_send)
+        with pytest.raises(Interrupted) as stopped:
+            train(options)
+    assert stopped.value.code == 130
+    return stopped.value
+
+
+@pytest.mark.parametrize("moment", ["new_folder", "write_text", "Console"])
+def test_ctrl_c_before_the_first_step(
+    moment: str, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the folder is begun, or the bar just shown: the run can be resumed from there."""
+    stopped = interrupted_at(moment, options, monkeypatch)
+    assert str(stopped).startswith("stopped after step 0 of 3; go on with:\n")
+    folder = str(stopped).split("--resume ")[1]
+    assert not list(Path(folder).rglob(".minbert-*"))
+    main(["--resume", folder])
+    assert same(weights(folder), weights(train(options)["folder"]))
+
+
+@pytest.mark.parametrize("moment", ["changed_record", "load", "Console"])
+def test_ctrl_c_while_a_run_is_extended(
+    moment: str, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train(options)["folder"]
+    longer = replace(options, resume=folder, epochs=2)
+    stopped = interrupted_at(moment, longer, monkeypatch)
+    assert str(stopped).startswith("stopped after step 3 of 6; go on with:\n")
+    main(["--resume", str(stopped).split("--resume ")[1]])
+    facts = json.loads((Path(folder) / "run.json").read_text())
+    assert facts["epochs"] == 2 and facts["best"]
 
 
 def test_the_second_ctrl_c_stops_at_once(
@@ -97,17 +142,39 @@ def test_an_ignored_signal_stays_ignored(
     assert signal.getsignal(number) is signal.SIG_IGN
 
 
-def test_ctrl_c_while_predicting(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_after_the_last_step(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While test is predicted, and when all is written but the run is not marked as complete."""
+
     def interrupt(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
+    message = "^stopped after the last step, before the run's end; go on with:\n"
     with monkeypatch.context() as patch:
         patch.setattr(training.outputs, "predict", interrupt)
-        with pytest.raises(Interrupted, match="^stopped before all predictions") as stopped:
+        with pytest.raises(Interrupted, match=message) as stopped:
             train(options)
+    folder = str(stopped.value).split("--resume ")[1]
     assert stopped.value.code == 130 and not list(Path("predictions").iterdir())
-    main(["--resume", str(stopped.value).split("--resume ")[1]])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", interrupt)
+        with pytest.raises(Interrupted, match=message):
+            main(["--resume", folder])
     assert len(list(Path("predictions").iterdir())) == 6
+    assert "best" not in json.loads((Path(folder) / "run.json").read_text())
+
+    main(["--resume", folder])
+    assert "best" in json.loads((Path(folder) / "run.json").read_text())
+
+
+def test_the_command_to_go_on_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "executable", str(ROOT / ".venv" / "bin" / "python"))
+    stopped = interrupted(Path("runs/2026-11-21-multitask"), "after step 10 of 20")
+    first, command = str(stopped).splitlines()
+    assert first == "stopped after step 10 of 20; go on with:"
+    script = ".venv/bin/python multitask_classifier.py"
+    assert command == f"{script} --resume runs/2026-11-21-multitask" and len(command) <= 80
 
 
 def test_a_run_in_another_thread_leaves_signals_alone(options: Options) -> None:

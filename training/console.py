@@ -75,6 +75,7 @@ class Console:
             total=total,
             initial=done,
             disable=not self.bars,
+            leave=False,
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{left}{postfix}]",
         )
@@ -168,7 +169,7 @@ class Console:
         tqdm.write(text, file=sys.stderr, end="")
 
     def close(self) -> None:
-        """End the bar of the steps."""
+        """End the bar of the steps; nothing of it is left, since its times would be old."""
         if self.bars:
             warnings.showwarning = self.show_warning
         self.bar.close()

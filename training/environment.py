@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,12 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32
     return torch.float32
+
+
+def warn_of_slow(dtype: torch.dtype, device: torch.device) -> None:
+    """Warn of fp16 on a CPU: few have instructions for it, and torch computes it piecemeal."""
+    if dtype == torch.float16 and device.type == "cpu":
+        warnings.warn("fp16 on a CPU is many times slower than --precision fp32", stacklevel=2)
 
 
 def processor() -> str:

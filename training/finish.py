@@ -9,16 +9,18 @@ from training.best import merge_best
 from training.console import as_time
 from training.outputs import write_outputs
 from training.run import Run
+from training.signals import resumable
 
 
 def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     """Load the best model, write the prediction files, say where everything is."""
     best = run.progress.best
-    model = MultitaskBERT.load(run.folder, options.use_gpu)
-    if model.merge_wanted:
-        merge_best(run.folder / "best", model, run.facts, best)
-    predictions = write_outputs(run.folder, options, model, data, run.console)
-    results = run.finish({"best": best, "predictions": str(predictions)})
+    with resumable(run.folder):
+        model = MultitaskBERT.load(run.folder, options.use_gpu)
+        if model.merge_wanted:
+            merge_best(run.folder / "best", model, run.facts, best)
+        predictions = write_outputs(run.folder, options, model, data, run.console)
+        results = run.finish({"best": best, "predictions": str(predictions)})
     print(f"best epoch {best['epoch']}: overall {best['overall']:.3f}")
     scores = [
         f"{model.tasks[name].title} {model.tasks[name].metric_name} {score:.3f}"

@@ -64,7 +64,8 @@ class Run:
 
     `pieces`: {name: object}, all that has a state of tensors (model, optimizer, ...): what of them
     has a state_dict() is saved and restored. `data`: the readers; the positions of train's are too.
-    `total`: the steps of the whole run, `epoch` those of an epoch.
+    `total`: the steps of the whole run, `epoch` those of an epoch. `signals`: taken over before, so
+    that Ctrl-C ends a folder that is being begun or extended as it ends a step.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Run:
         data: Data,
         total: int,
         epoch: int,
+        signals: Signals,
     ):
         # What the run is made of.
         self.options = options
@@ -83,7 +85,7 @@ class Run:
         self.data = data
         self.total = total
         self.time_left = time_left_of(data, total, epoch)
-        self.signals = Signals()
+        self.signals = signals
         self.saved = -1  # the step of last/; before the first save there is none
         self.tokens = 0  # since the last line of the log
         self.busy = 0.0  # seconds of training since then
@@ -139,7 +141,7 @@ class Run:
     # ---- from the first step to the last
 
     def __enter__(self) -> "Run":
-        """Clear what a kill left, open the log, and take over the signals (signals.py)."""
+        """Clear what a kill left, open the log, begin to show what happens."""
         for folder in (self.folder, self.folder / "predictions"):
             clear_unfinished(folder)
         done = self.progress.step
@@ -153,11 +155,9 @@ class Run:
         self.console = Console(done, self.total, self.options.log_every, tasks, self.time_left)
         self.tick = time.monotonic()
         self.began = self.tick - self.progress.seconds
-        self.signals.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.signals.stop()
         self.console.close()
         self.log_file.close()
 

@@ -28,7 +28,7 @@ MAIN_SCRIPT = Path(__file__).parents[1] / "multitask_classifier.py"  # which res
 
 
 class Signals:
-    """Takes note of the first signal that asks to end; `number` is 0 before.
+    """Inside, the first signal that asks to end is taken note of; `number` is 0 before.
 
     Signals that the process was started to ignore, as `nohup` has it for SIGHUP, stay ignored.
     """
@@ -37,7 +37,7 @@ class Signals:
         self.number = 0
         self.handlers: dict[int, Any] = {}  # those from before
 
-    def start(self) -> None:
+    def __enter__(self) -> "Signals":
         """Take over the signals; outside of the main thread Python does not allow it."""
         for number in ENDING:
             handler = signal.getsignal(number)
@@ -46,6 +46,7 @@ class Signals:
             with contextlib.suppress(ValueError):
                 self.handlers[number] = handler
                 signal.signal(number, self.take)
+        return self
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
@@ -59,7 +60,7 @@ class Signals:
             if sys.__stderr__ is not None:
                 os.write(sys.__stderr__.fileno(), f"\n{word}\n".encode())
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give the signals back."""
         for number, handler in self.handlers.items():
             with contextlib.suppress(ValueError):
@@ -67,16 +68,19 @@ class Signals:
 
 
 def interrupted(folder: Path, when: str, number: int = signal.SIGINT) -> Interrupted:
-    """What an interrupted run ends with: the command that resumes it, and the signal's number."""
+    """What an interrupted run ends with: the command that resumes it, and the signal's number.
+
+    The command has a line of its own: there it can be copied, and mostly fits.
+    """
     script = [display_path(sys.executable), display_path(MAIN_SCRIPT)]
     command = shlex.join([*script, "--resume", str(folder)])
-    return Interrupted(f"stopped {when}; go on with: {command}", 128 + number)
+    return Interrupted(f"stopped {when}; go on with:\n{command}", 128 + number)
 
 
 @contextlib.contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Inside, when all steps are done and saved, Ctrl-C says how to go on too."""
+    """Inside, from the last step until run.json has the results, Ctrl-C says how to go on too."""
     try:
         yield
     except KeyboardInterrupt:
-        raise interrupted(folder, "before all predictions were written") from None
+        raise interrupted(folder, "after the last step, before the run's end") from None
