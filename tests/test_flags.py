@@ -270,7 +270,7 @@ def test_a_hint_names_a_flag_and_is_none(name):
         ("--lora_rank 4", "--lora_rank 4 needs --lora"),
         ("--model ''", "--model '': expected a text; is a variable of the shell unset?"),
         ("--name=", "--name '': expected a text; is a variable of the shell unset?"),
-        ("--resume ''", "--resume .: no options.json in it; expected a run folder"),
+        ("--resume ''", ".: no options.json in it; expected a run folder"),
         ("--sst_train ''", "--sst_train '': expected a text; is a variable of the shell unset?"),
         ("--tasks ''", "--tasks : expected one of sst"),
         ("--model -x", "--model: expected a value; one that begins with - is typed --model=VALUE"),
