@@ -137,7 +137,7 @@ def main(argv: list[str]) -> None:
     if any(word.startswith("-") for word in argv):
         raise UserError("report.py takes the folders of runs, and no flags")
 
-    # A run that was asked for must be one; of all runs in a folder those that can be read are shown.
+    # A run that was asked for must be one; of those in a folder, what can be read is shown.
     tables: dict[Any, list[Row]] = defaultdict(list)
     for place in argv or ["runs"]:
         inside = runs_of(Path(place))
