@@ -185,10 +185,9 @@ def unknown(word: str, flags: Collection[str], words: Sequence[str]) -> UserErro
     `words`: all that were typed.
     """
     if not word.startswith("-"):
-        before = words[words.index(word) - 1]
-        if before in {f"--{f.name}" for f in fields(Options) if f.type is bool}:
-            off = f"--no-{before.removeprefix('--')}"
-            return UserError(f"{before}: takes no value; {off} turns it off")
+        for switch in [f.name for f in fields(Options) if f.type is bool]:
+            if (f"--{switch}", word) in zip(words, words[1:], strict=False):
+                return UserError(f"--{switch}: takes no value; --no-{switch} turns it off")
         return UserError(f"{word}: no flag, and no flag's value; --help lists the flags")
 
     # A hint by hand is better than the nearest spelling.

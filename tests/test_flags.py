@@ -295,6 +295,7 @@ def test_what_is_refused(line, message):
         ("--tasks sst,sts", "--tasks sst,sts: {}; blanks separate names, not commas"),
         ("--smok", "--smok: no such flag; did you mean --smoke?"),
         ("--use_gpu false", "--use_gpu: takes no value; --no-use_gpu turns it off"),
+        ("false --use_gpu", "false: no flag, and no flag's value; --help lists the flags"),
         ("--lr", "--lr: expected a value"),
         ("--lr --lora", "--lr: expected a value"),
     ],
