@@ -80,7 +80,7 @@ def check_header(names: list[str], columns: list[str], path: Path, line: int) ->
         found = listed(name for name in names if name) or "nothing"
         raise UserError(
             f"{path}:1: no column {', '.join(lacking)}; found {found}; "
-            f"expected tab-separated {', '.join(columns)}"
+            f"{header_advice(names, columns)}"
         )
 
     # Of two columns under one name nobody knows which is meant.
@@ -90,6 +90,17 @@ def check_header(names: list[str], columns: list[str], path: Path, line: int) ->
                 f"{path}:1: {names.count(column)} columns have the name {column}; "
                 "rename all but the one to read"
             )
+
+
+def header_advice(names: list[str], columns: list[str]) -> str:
+    """What a header that lacks columns should be."""
+    for separator, word in ((",", "commas"), (";", "semicolons")):
+        if len(names) == 1 and separator in names[0]:
+            return f"it is separated by {word}, expected tabs"
+    capitals = [name for name in names if name.lower() in columns and name not in columns]
+    if capitals:
+        return f"names are in small letters: {listed(name.lower() for name in capitals)}"
+    return f"expected tab-separated {', '.join(columns)}"
 
 
 def check_cells(cells: list[str], names: list[str], path: Path, first: int, last: int) -> None:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from commandline.parser import page_parser
 from errors import UserError, run_main
 from model_folder import find_saved
-from multitask_bert import MultitaskBERT
+from multitask_bert import ADAPTERS, MultitaskBERT
 from storage.files import reason_of, sync
 from storage.json_files import read_record, record
 from training.checkpoint import best_sum
@@ -59,6 +59,8 @@ def check_free(folder: Path) -> None:
     for parent in Path(os.path.realpath(folder)).parents:
         if (parent / MANIFEST).exists():
             raise UserError(f"{folder}: lies in a saved model, {parent}; name another folder")
+        if (parent / "run.json").exists():
+            raise UserError(f"{folder}: lies in a run's folder, {parent}; name another folder")
 
 
 def best_of(run: Path, facts: dict[str, Any], tasks: Collection[str]) -> dict[str, Any]:
@@ -89,6 +91,8 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
     model = MultitaskBERT.load(run)
     if not keep_adapter:
         model.merge()
+    elif not any(adapter.wanted(model.options) for adapter in ADAPTERS.values()):
+        raise UserError(f"{run}: has no adapter to keep; leave out --keep_adapter")
 
     # Beside its place first: a kill leaves nothing that looks like a model.
     place = Path(os.path.abspath(folder))

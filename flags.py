@@ -92,12 +92,13 @@ def help_text(description: str, topic: str, defaults: Mapping[str, str]) -> str:
 def show_help(words: list[str], description: str, defaults: Mapping[str, str]) -> None:
     """Print the help and end the program, where the words ask for it."""
     for i, word in enumerate(words):
-        # The section stands behind "=" or in the next word, unless that is a flag.
+        # What is asked for stands behind "=" or in the next word, which may be an option's flag.
         flag, _, section = word.partition("=")
         if flag in ("-h", "--help"):
             following = words[i + 1] if i + 1 < len(words) else ""
-            if not section and not following.startswith("-"):
-                section = following
+            option = following.partition("=")[0].removeprefix("--").removeprefix("no-")
+            if not section and (option in all_flags() or not following.startswith("-")):
+                section = option
             print(help_text(description, section, defaults))
             sys.exit(0)
 
@@ -123,7 +124,7 @@ def read_flags(
     show_help(words, description, defaults)
     found, rest = make_parser(description).parse_known_args(words)
     if rest:
-        raise unknown(rest[0], all_flags())
+        raise unknown(rest[0], [*all_flags(), *PRESETS], words)
     return gathered(vars(found))
 
 

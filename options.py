@@ -367,8 +367,9 @@ class Options(
             if name == "epochs" and value < was:
                 raise UserError(f"--epochs {value}: the run has {was}, and --resume only adds some")
             if name not in (*MOVING, "epochs") and value != was:
+                before = "not given" if was is None else f"{was}, not {value}"
                 raise UserError(
-                    f"--resume goes on with the run's own options; --{name} was {was}, not {value}"
+                    f"--resume goes on with the run's own options; --{name} was {before}"
                 )
         moved = {name: value for name, value in given.items() if name in (*MOVING, "epochs")}
         return replace(self, **{**moved, "files": files}).check()
@@ -380,7 +381,7 @@ class Options(
         path = folder / "options.json"
         if not os.path.exists(path):
             raise UserError(
-                f"--resume {shown(folder)}: no options.json in it; expected a run folder, such as "
+                f"{shown(folder)}: no options.json in it; expected a run folder, such as "
                 "runs/<date>-<name>"
             )
         return cls.from_json(read_text(path), str(path))

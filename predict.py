@@ -290,9 +290,10 @@ def read_arguments(argv: list[str]) -> dict[str, Any]:
     for flag, text in files.items():
         group.add_argument(f"--{flag}", metavar="FILE", help=text)
 
-    found, rest = parser.parse_known_args(expand(argv))
+    words = expand(argv)
+    found, rest = parser.parse_known_args(words)
     if rest:
-        raise unknown(rest[0], [*OPTIONS, "probabilities", *files])
+        raise unknown(rest[0], [*OPTIONS, "probabilities", *files], words)
     return gathered(vars(found))
 
 

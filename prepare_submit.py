@@ -287,9 +287,10 @@ def main(argv: list[str]) -> None:
     add("--part", choices=("1", "2", "all"), help="1: classifier.py's, 2: the three tasks [2]")
     add("--name", metavar="NAME", help="of a folder around all in the zip, and of the zip")
 
-    found, rest = parser.parse_known_args(expand(argv))
+    words = expand(argv)
+    found, rest = parser.parse_known_args(words)
     if rest:
-        raise unknown(rest[0], ["predictions", "data_dir", "out", "part", "name"])
+        raise unknown(rest[0], ["predictions", "data_dir", "out", "part", "name"], words)
     prepare(**vars(found))
 
 

@@ -65,12 +65,18 @@ def is_hub_id(name: str) -> bool:
 
 
 def find_best(folder: Path) -> Path:
-    """Where in a run folder the best model is; any other folder itself."""
+    """Where in a run folder the best model is; any other folder itself.
+
+    UserError for a run that has none yet.
+    """
     if os.path.exists(folder / "config.json"):  # which a run folder has not
         return folder
-    # best.old: for an instant, while best is replaced
-    places = [folder / "best", folder / "best.old", folder]
-    return next(path for path in places if os.path.exists(path) or path == folder)
+    for path in (folder / "best", folder / "best.old"):  # .old: for an instant, while replaced
+        if os.path.exists(path):
+            return path
+    if os.path.exists(folder / "options.json") and os.path.exists(folder / "run.json"):
+        raise UserError(f"{folder} has no best model yet; go on with --resume {folder}")
+    return folder
 
 
 def with_encoder(folder: Path, name: str | Path) -> Path:

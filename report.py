@@ -1,10 +1,11 @@
 """Runs side by side: their dev scores, and the flags in which they differ.
 
-    python report.py                          # all runs in runs/
+    python report.py                            # all runs in runs/
+    python report.py other-runs                 # all in another folder
     python report.py runs/2026-11-21-multitask runs/2026-11-21-lora
 
-The best come first. Runs on other data, or with other tasks, have a table of their own: their
-scores can't be compared.
+The best come first. Runs on other data, or with other tasks, have a table of
+their own: their scores can't be compared.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -12,6 +13,7 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -55,8 +57,6 @@ class Row:
 
 def read_run(folder: Path) -> Row:
     """A run's options and results, finished or not; UserError where it can't be read."""
-    if not (folder / "options.json").exists():
-        raise UserError(f"{folder}: no options.json in it; expected a run's folder")
     options = Options.of_run(folder)
     facts = read_json(folder / "run.json")
     identity = record(Identity, facts, str(folder / "run.json"), others_too=True)
@@ -122,27 +122,35 @@ def table(rows: Iterable[Row]) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
+def runs_of(place: Path) -> list[Path]:
+    """The folders of the runs in a folder; none where it is a run's own."""
+    if os.path.exists(place / "options.json") or not any(place.glob("*/options.json")):
+        return []
+    return sorted(place.glob("*/"))
+
+
 def main(argv: list[str]) -> None:
-    """The command line: folders of runs; none: all of runs/."""
+    """The command line: folders of runs, or folders with such in them; none: runs/."""
+    if {"-h", "--help"} & set(argv):
+        print(__doc__.strip())
+        return
     if any(word.startswith("-") for word in argv):
-        print(__doc__)
-        if {"-h", "--help"} & set(argv):
-            return
         raise UserError("report.py takes the folders of runs, and no flags")
 
-    # One folder that was asked for must be a run; of all runs those that can be read are shown.
-    folders = [Path(word) for word in argv] or sorted(Path("runs").glob("*/"))
-    if not folders:
-        raise UserError("runs: no runs in it; begin one, or name the folders of runs")
+    # A run that was asked for must be one; of those in a folder, what can be read is shown.
     tables: dict[Any, list[Row]] = defaultdict(list)
-    for folder in folders:
-        try:
-            row = read_run(folder)
-            tables[row.data, row.options.tasks].append(row)
-        except UserError as error:
-            if argv:
-                raise
-            print(f"left out: {error}", file=sys.stderr)
+    for place in argv or ["runs"]:
+        inside = runs_of(Path(place))
+        if not argv and not inside:
+            raise UserError("runs: no runs in it; begin one, or name the folders of runs")
+        for folder in inside or [Path(place)]:
+            try:
+                row = read_run(folder)
+                tables[row.data, row.options.tasks].append(row)
+            except UserError as error:
+                if not inside:
+                    raise
+                print(f"left out: {error}", file=sys.stderr)
     for rows in tables.values():
         print(rows[0].title)
         print("\n".join(table(rows)) + "\n")

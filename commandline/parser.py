@@ -4,12 +4,11 @@ flags.py says how words become options; a script with flags of its own has page_
 """
 
 import argparse
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, fields
-from types import MappingProxyType
 from typing import Any
 
-from commandline.values import choice, choice_by_task, missing_value, number
+from commandline.values import NONE, choice, choice_by_task, missing_value, number
 from declare import Names, PerTask, kind_of, rules_of
 from heads.pipeline import HEADS, POOLINGS
 from options import FILE_KINDS, SECTIONS
@@ -20,7 +19,6 @@ from training.schedules import SCHEDULES
 from training.surgery import COMBINERS
 
 WIDTH = 80
-NONE: Mapping[str, str] = MappingProxyType({})  # the scripts whose defaults are the options'
 COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 2024's for 2023's
 
 # Options whose choices are the names in a table of the code.
@@ -39,9 +37,15 @@ TABLES: dict[str, Mapping[str, Any]] = {
 
 
 class _Parser(argparse.ArgumentParser):
+    words: Sequence[str] = ()  # that are being parsed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.words = args or ()
+        return super().parse_known_args(args, namespace)
+
     # argparse would print its usage and exit with 2; here every error is one line.
     def error(self, message: str) -> Any:
-        raise missing_value(message)
+        raise missing_value(message, self.words)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -128,8 +132,9 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
     if kind is PerTask:
         word = choice_by_task(f.name, TABLES[f.name])
         return {"nargs": "+", "metavar": "NAME", "type": word}
-    if kind == Names:
-        return {"nargs": "+", "metavar": "NAME", "type": choice(f.name, TABLES[f.name])}
+    if kind == Names:  # of tasks
+        titles = {task.title.lower(): name for name, task in TASKS.items()}
+        return {"nargs": "+", "metavar": "NAME", "type": choice(f.name, TABLES[f.name], titles)}
 
     # Choices come from a table of the code or from the declaration.
     if f.name in TABLES:

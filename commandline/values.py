@@ -1,10 +1,14 @@
 """What was typed behind a flag, as a value; a UserError, which names the flag, where it is none."""
 
-from collections.abc import Callable, Collection
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from declare import EXPECTED, shown
 from errors import UserError
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def number(flag: str, kind: type) -> Callable[[str], Any]:
@@ -22,12 +26,20 @@ def number(flag: str, kind: type) -> Callable[[str], Any]:
     return read
 
 
-def choice(flag: str, choices: Collection[str]) -> Callable[[str], str]:
-    """What argparse calls for one of several names."""
+def choice(
+    flag: str, choices: Collection[str], titles: Mapping[str, str] = NONE
+) -> Callable[[str], str]:
+    """What argparse calls for one of several names; `titles`: what a choice is called elsewhere."""
 
     def read(word: str) -> str:
         if word not in choices:
-            raise UserError(f"--{flag} {shown(word)}: expected one of {', '.join(choices)}")
+            names = {name: name for name in choices} | dict(titles)
+            near = difflib.get_close_matches(word.lower(), names, 1)
+            advice = f"; did you mean {names[near[0]]}?" if near else ""
+            if "," in word:
+                advice = "; blanks separate names, not commas"
+            expected = f"expected one of {', '.join(choices)}{advice}"
+            raise UserError(f"--{flag} {shown(word)}: {expected}")
         return word
 
     return read
@@ -45,12 +57,19 @@ def choice_by_task(flag: str, choices: Collection[str]) -> Callable[[str], str]:
     return read
 
 
-def missing_value(message: str) -> UserError:
-    """The error for what argparse found wrong itself, which begins with `argument --FLAG: `."""
+def missing_value(message: str, words: Sequence[str]) -> UserError:
+    """The error for what argparse found wrong itself, which begins with `argument --FLAG: `.
+
+    `words`: what was typed.
+    """
     flag, _, reason = message.removeprefix("argument ").partition(": ")
     flag = flag.partition("/")[0]  # --lora/--no-lora
     if reason.startswith("ignored explicit"):
         return UserError(f"{flag}: takes no value; --no-{flag.removeprefix('--')} turns it off")
     if reason.startswith("expected"):
-        return UserError(f"{flag}: expected a value; one that begins with - is typed {flag}=VALUE")
+        # A word behind it that begins with a dash was taken for a flag.
+        behind = words[words.index(flag) + 1 :][:1] if flag in words else []
+        dash = any(word.startswith("-") and not word.startswith("--") for word in behind)
+        advice = f"; one that begins with - is typed {flag}=VALUE" if dash else ""
+        return UserError(f"{flag}: expected a value{advice}")
     return UserError(f"{message}; --help lists the flags")

@@ -6,13 +6,14 @@ Also what is said of a word that nobody knows.
 import difflib
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from commandline.parser import TABLES
 from declare import PerTask, shown
 from errors import UserError
-from options import DataOptions, read_values
+from options import DataOptions, Options, read_values
 from storage.files import MEBIBYTE, check_regular, read_text
 from tasks import TASKS
 
@@ -178,9 +179,15 @@ def plain_words(name: str, words: Sequence[str]) -> Sequence[str]:
     return words
 
 
-def unknown(word: str, flags: Collection[str]) -> UserError:
-    """The error for a word that is none of the flags, and no value of one."""
+def unknown(word: str, flags: Collection[str], words: Sequence[str]) -> UserError:
+    """The error for a word that is none of the flags, and no value of one.
+
+    `words`: all that were typed.
+    """
     if not word.startswith("-"):
+        for switch in [f.name for f in fields(Options) if f.type is bool]:
+            if (f"--{switch}", word) in zip(words, words[1:], strict=False):
+                return UserError(f"--{switch}: takes no value; --no-{switch} turns it off")
         return UserError(f"{word}: no flag, and no flag's value; --help lists the flags")
 
     # A hint by hand is better than the nearest spelling.

@@ -86,6 +86,23 @@ def test_an_own_folder_is_never_replaced_by_the_built_in_corpus(tmp_path, monkey
         find_files(Options(data_dir="elsewhere"))
 
 
+@pytest.mark.parametrize(
+    "given, flags",
+    [
+        (["sst_train"], "--tasks sst --sst_dev FILE --no-test"),
+        (["sst_train", "sst_dev"], "--tasks sst --no-test"),
+        (["sst_train", "sst_dev", "sst_test"], "--tasks sst"),
+        (["sst_dev", "sts_dev"], "--tasks sst sts --sst_train FILE --sts_train FILE --no-test"),
+    ],
+)
+def test_tasks_whose_files_were_given(given, flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.csv").touch()
+    with pytest.raises(UserError) as caught:
+        find_files(Options(files=dict.fromkeys(given, "mine.csv")))
+    assert str(caught.value).endswith(f" --out data, or do without: {flags}")
+
+
 def test_single_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "mine.csv"

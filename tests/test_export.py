@@ -101,6 +101,8 @@ def test_a_kill_between_the_best_model_and_the_checkpoint(
         (["nowhere", "out"], "nowhere: no such folder, no model in it; expected a run folder"),
         (["run", "full"], "full: is there already, and not empty; name another folder"),
         (["run", "run/best/out"], "run/best/out: lies in a saved model"),
+        (["run", "run/out"], "run/out: lies in a run's folder"),
+        (["run", "out", "--keep_adapter"], "^run: has no adapter to keep; leave out --keep"),
         (["run", "full/file"], "full/file: is there already"),
         (["run", "full/file/below"], "full/file/below: (is|can't|Not)"),
         (["run"], "required: folder; --help lists the flags"),
@@ -110,6 +112,7 @@ def test_a_kill_between_the_best_model_and_the_checkpoint(
 def test_refusals(tiny: Path, tmp_path: Path, words: list[str], message: str, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     saved(tiny, "run")
+    Path("run/run.json").touch()
     Path("full").mkdir()
     Path("full/file").touch()
     with pytest.raises(UserError, match=message):

@@ -264,13 +264,12 @@ def test_a_hint_names_a_flag_and_is_none(name):
             "--fine-tune-mode all",
             "--fine-tune-mode all: expected one of last-linear-layer",
         ),
-        ("--lr", "--lr: expected a value; one that begins with - is typed --lr=VALUE"),
         ("--lora=yes", "--lora: takes no value; --no-lora turns it off"),
         ("--batch_size 0", "--batch_size 0: expected 1 to 65536"),
         ("--lora_rank 4", "--lora_rank 4 needs --lora"),
         ("--model ''", "--model '': expected a text; is a variable of the shell unset?"),
         ("--name=", "--name '': expected a text; is a variable of the shell unset?"),
-        ("--resume ''", "--resume .: no options.json in it; expected a run folder"),
+        ("--resume ''", ".: no options.json in it; expected a run folder"),
         ("--sst_train ''", "--sst_train '': expected a text; is a variable of the shell unset?"),
         ("--tasks ''", "--tasks : expected one of sst"),
         ("--model -x", "--model: expected a value; one that begins with - is typed --model=VALUE"),
@@ -286,6 +285,23 @@ def test_a_hint_names_a_flag_and_is_none(name):
 )
 def test_what_is_refused(line, message):
     assert refusal(line).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("--tasks quora", "--tasks quora: {}; did you mean para?"),
+        ("--tasks SST", "--tasks SST: {}; did you mean sst?"),
+        ("--tasks sst,sts", "--tasks sst,sts: {}; blanks separate names, not commas"),
+        ("--smok", "--smok: no such flag; did you mean --smoke?"),
+        ("--use_gpu false", "--use_gpu: takes no value; --no-use_gpu turns it off"),
+        ("false --use_gpu", "false: no flag, and no flag's value; --help lists the flags"),
+        ("--lr", "--lr: expected a value"),
+        ("--lr --lora", "--lr: expected a value"),
+    ],
+)
+def test_what_is_advised(line, message):
+    assert refusal(line) == message.format(f"expected one of {', '.join(TASKS)}")
 
 
 # Help
@@ -342,7 +358,8 @@ def test_all_files_are_in_the_data_section(capsys):
 
 def test_help_behind_and_before_other_flags(capsys):
     whole = shown("--help", capsys)
-    assert shown("--lora --help", capsys) == shown("--help --lora", capsys) == whole
+    assert shown("--lora --help", capsys) == shown("--help --nonesuch", capsys) == whole
+    assert shown("--help --lora", capsys) == shown("--help lora", capsys) != whole
 
 
 @pytest.mark.parametrize("name", TYPED)

@@ -196,7 +196,7 @@ def first_cells(document: str, column: int = 1) -> set[str]:
 def test_structure_names_every_module_and_nothing_else(project: dict[str, ast.Module]) -> None:
     named = {name for name in first_cells("STRUCTURE.md") if not name.endswith("/")}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
-    whole = ("tests/", "benchmarks/", "data/", "course/")  # a row for the folder
+    whole = ("tests/", "benchmarks/", "data/")  # a row for the folder
     own = {path for path in project if not path.startswith(whole)}
     modules = {path for path in own if not path.endswith("__init__.py")}
     assert modules - named == set()

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 import pretrained
 from bert import BertModel
 from errors import UserError
+from model_folder import find_saved
 from multitask_bert import MultitaskBERT
 from pretrained import find_pretrained
 from tests.test_run import flip
@@ -169,6 +171,16 @@ def test_a_run_stands_for_its_best_encoder(tiny: Path, tmp_path: Path):
         assert len(BertTokenizer.from_pretrained(name)) == len(before.tokenizer)
     loaded = BertModel.from_pretrained(tmp_path / "run").state_dict()
     assert all(torch.equal(x, before.bert.state_dict()[name]) for name, x in loaded.items())
+
+
+@pytest.mark.parametrize("find", [find_pretrained, find_saved])
+def test_a_run_without_a_best_model(find: Callable, tmp_path: Path):
+    """It was begun, and no evaluation came yet."""
+    for name in ("options.json", "run.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError) as caught:
+        find(tmp_path)
+    assert str(caught.value) == f"{tmp_path} has no best model yet; go on with --resume {tmp_path}"
 
 
 SAVED = """

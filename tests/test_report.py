@@ -99,5 +99,15 @@ def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None
     assert folder.name in out and err.startswith("left out: runs/notes: no options.json")
     with pytest.raises(UserError, match="runs/notes"):
         report.main(["runs/notes"])
+    report.main(["runs"])
+    assert capsys.readouterr() == (out, err)
+    with pytest.raises(UserError, match="^nowhere: no options.json"):
+        report.main(["nowhere"])
     with pytest.raises(UserError, match="takes the folders of runs"):
-        report.main(["--lora"])
+        report.main(["--runs_dir", "x"])
+    assert not capsys.readouterr().out
+
+
+def test_the_help_is_80_columns_wide(capsys: pytest.CaptureFixture) -> None:
+    report.main(["--help"])
+    assert max(map(len, lines(capsys))) <= 80

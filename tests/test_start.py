@@ -142,6 +142,18 @@ def test_no_such_run(here: Path) -> None:
 # ---- whole runs
 
 
+def test_what_a_run_began_from_is_gone(
+    options: Options, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of --model a folder among runs, since a name alone may be the hub's."""
+    saved(tiny, "runs/before")
+    folder = interrupted(replace(options, epochs=2, model="runs/before"), 4, monkeypatch)
+    shutil.move("runs/before", "moved")
+    with pytest.raises(UserError) as caught:
+        train(Options(resume=str(folder)))
+    assert str(caught.value) == f"{folder} began from runs/before, which is not there; put it back"
+
+
 @pytest.fixture
 def six_steps(options: Options, tiny: Path) -> Options:
     """A run of six steps that starts from a saved model."""
@@ -169,6 +181,8 @@ def test_the_other_run_went_on_meanwhile(
 ) -> None:
     folder = interrupted(six_steps, 4, monkeypatch)
     shutil.move("before", "moved")
+    with pytest.raises(UserError, match="began from before, which is not there; put it back"):
+        train(Options(resume=str(folder)))
     saved(tiny, "before", **{**ADAPTED, "lora_alpha": 3.0})  # the same tensors
     with pytest.raises(UserError, match="the model that --init started from changed since"):
         train(Options(resume=str(folder)))

@@ -39,9 +39,12 @@ WRONG_TEXTS = [
     (np.array("a film"), "not a ndarray"),
 ]
 WRONG_PAIRS = [
-    ("a film", "texts[0] is 1 texts"),
-    (["a film"], "texts[0] is 1 texts"),
-    ([("a", "b"), "ab"], "texts[1] is 1 texts"),
+    (
+        ["a film"],
+        'sts takes a list of pairs, as [("first", "second")], but texts[0] is a single text',
+    ),
+    ("a film", "texts[0] is a single text"),
+    ([("a", "b"), "ab"], "texts[1] is a single text"),
     ([("a", "b"), ("a", None)], "texts[1] is of type NoneType, expected a text"),
     ([("a", "b", "c")], "texts[0] is 3 texts"),
     ([({"a"}, "b")], "texts[0] is of type set, expected a text"),

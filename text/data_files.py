@@ -106,13 +106,30 @@ def find_files(
     # What was seen there instead, what is missing, and the command that fetches it.
     others = [name for name in seen if folder / name not in paths.values()]
     instead = f", which holds {listed(others, 3)}" if others else ""
-    without = ""
-    if splits is None and all(split == "test" for _, split in missing):
-        without = ", or leave them out: --no-test"
+    without = flags_without(options, missing) if splits is None else ""
     raise UserError(
         f"missing {len(needed)} of {len(paths)} data files in {folder}{instead}: "
         f"{listed(map(with_fault, needed))}; fetch them: {download_command(folder)}{without}"
     )
+
+
+def flags_without(options: Options, missing: Collection[tuple[str, str]]) -> str:
+    """The end of a message: how a run can do without these files; nothing where it can't."""
+    if all(split == "test" for _, split in missing):
+        return ", or leave them out: --no-test"
+
+    # Where files of some tasks were given, these alone may have been meant.
+    meant = [
+        task for task in options.tasks if any(options.file(f"{task}_{split}") for split in SPLITS)
+    ]
+    if not meant or meant == list(options.tasks):
+        return ""
+    flags = ["--tasks", *meant]
+    own = [(task, split) for task, split in missing if task in meant]
+    flags += [f"--{task}_{split} FILE" for task, split in own if split != "test"]
+    if any(split == "test" for _, split in own):
+        flags.append("--no-test")
+    return f", or do without: {' '.join(flags)}"
 
 
 def say_where(options: Options, built_in: bool) -> None:

@@ -58,7 +58,7 @@ def as_tuples(texts: Any, columns: int, task: str) -> list[tuple[str, ...]]:
 
     UserError for anything else; a single sentence may stand alone.
     """
-    kind = "sentences" if columns == 1 else "pairs (first, second)"
+    kind = "sentences" if columns == 1 else 'pairs, as [("first", "second")]'
     found = [texts] if isinstance(texts, str) else members(texts)
     if found is None:
         raise UserError(f"{task} takes a list of {kind}, not a {type(texts).__name__}")
@@ -68,6 +68,8 @@ def as_tuples(texts: Any, columns: int, task: str) -> list[tuple[str, ...]]:
         parts = [text] if isinstance(text, str) else members(text)
         if parts is None or len(parts) != columns:
             what = type(text).__name__ if parts is None else f"{len(parts)} texts"
+            if isinstance(text, str):
+                what = "a single text"
             raise UserError(f"{task} takes a list of {kind}, but texts[{position}] is {what}")
         for part in parts:
             check_text(part, position)

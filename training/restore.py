@@ -19,6 +19,7 @@ then extends it again, from the same best/.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from datasets import Split
 from errors import UserError
 from multitask_bert import MultitaskBERT
 from options import Options
+from pretrained import is_hub_id
 from storage.files import sha256_of, write_text
 from storage.json_files import write_json
 from training.checkpoint import (
@@ -59,6 +61,12 @@ def resumed(options: Options, whole: bool) -> Options:
     folder = Path(options.resume or "")
     own = Options.of_run(folder).of_same_run(given)
     read_facts(folder)  # refuses edited options before anything is built from them
+
+    # What it began from is read again: a folder, or a name of the hub, which for --init has a "/".
+    source = own.init or own.model
+    on_hub = is_hub_id(source) and ("/" in source or not own.init)
+    if not os.path.isdir(source) and not on_hub:
+        raise UserError(f"{folder} began from {source}, which is not there; put it back")
     return own
 
 
