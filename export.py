@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 
 from commandline.parser import page_parser
 from errors import UserError, run_main
-from model_folder import find_saved
+from models.folder import find_saved
 from multitask_bert import ADAPTERS, MultitaskBERT
 from storage.files import reason_of, sync
 from storage.json_files import read_record, record

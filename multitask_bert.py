@@ -23,12 +23,12 @@ from adapters.wrap import Adapter, PeftForm, partial_state
 from bert import BertModel
 from course.faces import CourseFaces
 from datasets import split_of_texts
-from encoder import pretrained_encoder, saved_encoder
 from errors import UserError
 from evaluation import predict, predict_logits
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
-from model_folder import (
+from models.encoder import pretrained_encoder, saved_encoder
+from models.folder import (
     ADAPTER,
     BASE,
     ENCODER,
@@ -44,9 +44,9 @@ from model_folder import (
     write_options,
     write_state,
 )
+from models.sentence_bert import chosen_task, pooling_mode, write_sentence_bert
 from options import Options
 from packing import Batch, Packed, pack
-from sentence_bert import chosen_task, pooling_mode, write_sentence_bert
 from tasks import Task, tasks_of
 from text.texts import as_tuples
 from tokenizer import BertTokenizer
@@ -216,7 +216,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         return files
 
     def save(self, folder: Path) -> None:
-        """Write what load() reads into a folder that exists; model_folder.py says which files.
+        """Write what load() reads into a folder that exists; models/folder.py says which files.
 
         UserError where a model was saved there before: of its files some would stay beside these.
         """

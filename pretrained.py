@@ -80,7 +80,7 @@ def find_best(folder: Path) -> Path:
 
 
 def with_encoder(folder: Path, name: str | Path) -> Path:
-    """The folder; UserError where it is a saved model's (model_folder.py) without its encoder.
+    """The folder; UserError where it is a saved model's (models/folder.py) without its encoder.
 
     `name`: what was asked for.
     """

@@ -26,6 +26,7 @@ import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 # A benchmark is run as a script, so the project's folder is not on the path by itself.
@@ -198,6 +199,11 @@ TITLES = {
 }
 
 
+def last_states(model: PlainBERT, batch: dict[str, Tensor]) -> Tensor:
+    """The last states [B, T, H] of a padded batch, as transformers' encoder gives them."""
+    return model.bert(**batch).last_hidden_state
+
+
 def agreement(options: Options, training: dict[str, Split]) -> float:
     """The largest difference between the three encoders' outputs, in fp32."""
     # All three from the same pretrained weights; ours are copied by name to the course's.
@@ -211,12 +217,12 @@ def agreement(options: Options, training: dict[str, Split]) -> float:
     # In eval mode: dropout would make any two runs differ.
     plain = {name: PlainBERT(options, name).to(ours.device).eval() for name in ("sdpa", "eager")}
 
-    # One call for all: a padded batch in, [B, T, H] out. `model=model` binds each loop's own.
+    # One call for all: a padded batch in, [B, T, H] out.
     others: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {
         "course": lambda batch: course.encode(**batch)
     }
     for name, model in plain.items():
-        others[name] = lambda batch, model=model: model.bert(**batch).last_hidden_state  # type: ignore[misc]
+        others[name] = partial(last_states, model)
     return max(common.check_agreement(ours, others, split) for split in training.values())
 
 

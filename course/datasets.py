@@ -45,7 +45,8 @@ class _CourseDataset(Dataset):
     sentences = 1  # of a row
     labelled = True
 
-    def __init__(self, dataset: list[tuple], args: Any, isRegression: bool = False):  # noqa: N803 (the course's name)
+    # isRegression is the course's name.
+    def __init__(self, dataset: list[tuple], args: Any, isRegression: bool = False):  # noqa: N803
         # The course's attribute names; its scripts may read them.
         self.dataset = dataset
         self.p = args

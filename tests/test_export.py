@@ -136,7 +136,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr("model_folder.write_tensors", full)
+    monkeypatch.setattr("models.folder.write_tensors", full)
     with pytest.raises(UserError, match="^out: can't be written .No space left"):
         export.main(["run", "out"])
     assert [path.name for path in Path().iterdir()] == ["run"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from errors import UserError
-from model_folder import Base
+from models.folder import Base
 from training.identity import check_same, new_identity, read_facts
 
 FACTS: dict[str, Any] = {

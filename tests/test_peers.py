@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.sentence_bert import chosen_task
 from multitask_bert import MultitaskBERT
 from packing import Batch, Tokens
-from sentence_bert import chosen_task
 from tests.multitask import make, padded
 
 TEXTS = ["A lovely film .", "It is not good , sadly , and far too long .", "How do I zyzzyva ?"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import pretrained
 from bert import BertModel
 from errors import UserError
-from model_folder import find_saved
+from models.folder import find_saved
 from multitask_bert import MultitaskBERT
 from pretrained import find_pretrained
 from tests.test_run import flip

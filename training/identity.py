@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError, listed
-from model_folder import Base
+from models.folder import Base
 from storage.files import sha256_of
 from storage.json_files import Count, read_json, record
 from training.checkpoint import best_is

@@ -8,7 +8,7 @@ import os
 
 from adapters.wrap import Adapter, fits
 from errors import UserError
-from model_folder import BASE, find_saved, read_options
+from models.folder import BASE, find_saved, read_options
 from multitask_bert import ADAPTERS, MultitaskBERT
 from options import PLAIN_HEADS, Options
 from pretrained import default_pretrained
