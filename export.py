@@ -87,6 +87,7 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
 
     UserError where the run has none, or the folder can't be written.
     """
+    # What is to be written.
     check_free(folder)
     model = MultitaskBERT.load(run)
     if not keep_adapter:
@@ -101,11 +102,15 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         model.save(new)
+
+        # The card needs what only a run's folder knows.
         if (run / "run.json").exists():
             facts = read_facts(run)
             if best := best_of(run, facts, model.tasks):
                 write_card(new, model.options, facts, best)
-        for path in [*new.rglob("*"), new]:  # on the disk before the name that vouches for them
+
+        # The contents are on the disk before the name that vouches for them.
+        for path in [*new.rglob("*"), new]:
             sync(path)
         new.rename(place)
     except (OSError, SafetensorError) as error:
@@ -118,8 +123,11 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
 
 def main(argv: list[str]) -> None:
     """Export, and say what was written and how to load it."""
+    # Write it.
     given = parse(argv)
     model = export(given.run, given.folder, given.keep_adapter)
+
+    # What it holds, and who else reads it.
     folder = given.folder
     what = "the encoder and heads" if model.whole else "the adapter and heads"
     print(f"{folder}: {what} of {', '.join(model.tasks)}")

@@ -10,8 +10,10 @@ def check_text(text: Any, position: int) -> None:
     """UserError, which names the position in a list, for what is no text or not to be encoded."""
     if not isinstance(text, str):
         raise UserError(f"texts[{position}] is of type {type(text).__name__}, expected a text")
+    # Most texts are plain, and need no further look.
     if text.isascii():
         return
+    # Half a surrogate pair, as broken JSON leaves it, would end the tokenizer with a traceback.
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -47,6 +49,7 @@ def as_items(text: str | Sequence[str], text_pair: str | Sequence[str] | None) -
 
     Raises ValueError for lists of different lengths, UserError for what is no text.
     """
+    # One list, or two of the same length side by side.
     firsts = as_list(text)
     if text_pair is None:
         return firsts
@@ -58,11 +61,13 @@ def as_tuples(texts: Any, columns: int, task: str) -> list[tuple[str, ...]]:
 
     UserError for anything else; a single sentence may stand alone.
     """
+    # The whole: a list of what the task takes, or one sentence.
     kind = "sentences" if columns == 1 else 'pairs, as [("first", "second")]'
     found = [texts] if isinstance(texts, str) else members(texts)
     if found is None:
         raise UserError(f"{task} takes a list of {kind}, not a {type(texts).__name__}")
 
+    # Its parts, each with as many sentences as the task reads.
     tuples = []
     for position, text in enumerate(found):
         parts = [text] if isinstance(text, str) else members(text)

@@ -59,26 +59,26 @@ def front_matter(
     scores: dict[str, float],
 ) -> str:
     """The hub's metadata: YAML, whose values may be written as JSON."""
-    library, tag, _ = reader or ("minbert", "text-classification", "")
-    results = [
-        {
-            "task": {
-                "type": "sentence-similarity"
-                if task.metric_name == "Pearson"
-                else "text-classification",
-                "name": task.title,
-            },
-            "dataset": {"type": name, "name": f"{task.title} dev", "split": "dev"},
-            "metrics": [
-                {
-                    "type": task.metric_name.lower(),
-                    "name": f"{task.title} {task.metric_name}",
-                    "value": round(scores[name], 4),
-                }
-            ],
+    # A dev score of each task, as the hub's leaderboards read them.
+    results = []
+    for name, task in tasks.items():
+        metric = task.metric_name
+        kind = "sentence-similarity" if metric == "Pearson" else "text-classification"
+        score = {
+            "type": metric.lower(),
+            "name": f"{task.title} {metric}",
+            "value": round(scores[name], 4),
         }
-        for name, task in tasks.items()
-    ]
+        results.append(
+            {
+                "task": {"type": kind, "name": task.title},
+                "dataset": {"type": name, "name": f"{task.title} dev", "split": "dev"},
+                "metrics": [score],
+            }
+        )
+
+    # Which library the hub names, and where it lists the model.
+    library, tag, _ = reader or ("minbert", "text-classification", "")
     values: dict[str, Any] = {
         "language": "en",
         "library_name": library,

@@ -22,9 +22,12 @@ def model_for(options: Options) -> str:
 
     UserError where both are given, and differ.
     """
+    # Without --init: what was typed, or what is on this machine.
     run = options.init
     if run is None:
         return default_pretrained() if options.model == "auto" else options.model
+
+    # A folder with base.json holds no encoder of its own, but says which one it is for.
     folder = find_saved(run)
     model = read_options(folder).model if os.path.exists(folder / BASE) else run
     if options.model not in ("auto", model):
@@ -44,6 +47,8 @@ def started(model: MultitaskBERT) -> MultitaskBERT:
     run = model.options.init
     if run is None:
         return model
+
+    # Everything is compared before anything is changed.
     model.started_from = sha256_of(find_saved(run) / MANIFEST)
     old = MultitaskBERT.load(run)
     shared = [name for name in model.tasks if name in old.tasks]
@@ -51,6 +56,7 @@ def started(model: MultitaskBERT) -> MultitaskBERT:
     for name in shared:
         check_pipelines(model.tasks[name], model.options, old.options, run)
 
+    # The encoder, then the heads of the tasks that both have.
     take_encoder(model, old, run)
     for name in shared:
         state = old.pipelines[name].state_dict()
