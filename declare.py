@@ -131,6 +131,8 @@ class Section:
 
 def settled(f: "Field[Any]", value: Any) -> Any:
     """A value as it is kept: hashable, and of one type however it was given."""
+    if f.type is PerTask and rules_of(f).choices and type(value) is int:
+        value = str(value)
     if f.type is PerTask and isinstance(value, str):
         default: Any = f.default
         try:
@@ -180,7 +182,10 @@ def check_value(f: "Field[Any]", value: Any) -> None:
     rules, kind = rules_of(f), kind_of(f)
     if value is None and kind != f.type:
         return
-    if rules.choices and value not in rules.choices:
+    if kind is PerTask and rules.choices and isinstance(value, PerTask):
+        for amount in value.values():
+            check_amount(f.name, amount, rules)
+    elif kind is not PerTask and rules.choices and value not in rules.choices:
         raise UserError(f"--{f.name} {shown(value)}: expected one of {', '.join(rules.choices)}")
     if not has_kind(value, kind):
         raise UserError(f"--{f.name} {shown(value, repr)}: expected {EXPECTED[kind]}")
@@ -191,6 +196,17 @@ def check_value(f: "Field[Any]", value: Any) -> None:
             check_typed(name, path)
     if kind in (int, float):
         check_number(f.name, value, rules)
+
+
+def check_amount(name: str, text: str, rules: Rules) -> None:
+    """UserError where a text is neither one of the choices nor a whole number in range."""
+    if text in rules.choices:
+        return
+    # Python refuses to read numbers of thousands of digits.
+    whole = text.isascii() and text.isdigit() and len(text) < 20
+    if not (whole and rules.least <= int(text) <= rules.most):
+        expected = f"{' or '.join(rules.choices)}, or {rules.range()}"
+        raise UserError(f"--{name} {shown(text)}: expected {expected}")
 
 
 def check_number(name: str, value: float, rules: Rules) -> None:

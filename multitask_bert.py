@@ -299,17 +299,3 @@ def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
         model.bert.requires_grad_(False)
     model.trained = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
     return model
-
-
-def print_counts(model: MultitaskBERT) -> None:
-    """Say how much of a new model trains."""
-    for adapter in ADAPTERS.values():
-        if adapter.counts and adapter.wanted(model.options):
-            print(adapter.counts(model))
-    total = sum(p.numel() for p in model.parameters())
-    trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    layers = model.bert.config.num_hidden_layers
-    print(
-        f"{model.options.model}: {layers} layers, "
-        f"{trains / 1e6:.2f}M of {total / 1e6:.2f}M parameters train"
-    )

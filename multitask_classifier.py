@@ -26,7 +26,8 @@ from errors import run_main
 from evaluation import evaluate
 from flags import options_of, read_flags
 from losses.extras import add_terms, make_extras
-from multitask_bert import MultitaskBERT, build, print_counts
+from models.counts import count_parameters, print_counts
+from multitask_bert import MultitaskBERT, build
 from options import Options, pick
 from predict import predict_with, request_of
 from streams import lasting_streams
@@ -226,6 +227,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
     warn_of_slow(model.compute_dtype, device)
     data, facts = load_data(options, model)
     facts["dtype"] = str(model.compute_dtype)
+    facts["parameters"] = count_parameters(model)
     training = data["train"]
     learner = make_learner(options, model, training)
     hooks = make_hooks(model, options)

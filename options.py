@@ -150,6 +150,16 @@ class SamplingOptions(Section):
         most=MOST_STEPS,
     )
 
+    samples_per_epoch: PerTask = declare(
+        PerTask("all"),
+        "a task's examples in an epoch; all, a number, or by task as in all para=8000; the sampler "
+        "takes the task for as large as that, and the next epoch goes on in its examples where "
+        "this one stopped",
+        choices=("all",),
+        least=1,
+        most=NEVER,
+    )
+
     # How large a step is, and how it is cut to fit into memory.
     batch_size: int = declare(
         96, "examples a forward pass; of all tasks together", least=1, most=65_536

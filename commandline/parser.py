@@ -8,7 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
-from commandline.values import NONE, choice, choice_by_task, missing_value, number
+from commandline.values import (
+    NONE,
+    amount_by_task,
+    choice,
+    choice_by_task,
+    missing_value,
+    number,
+)
 from declare import Names, PerTask, kind_of, rules_of
 from heads.pipeline import HEADS, POOLINGS
 from options import FILE_KINDS, SECTIONS
@@ -129,6 +136,8 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
     rules, kind = rules_of(f), kind_of(f)
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
+    if kind is PerTask and rules.choices:
+        return {"nargs": "+", "metavar": "AMOUNT", "type": amount_by_task(f.name, rules)}
     if kind is PerTask:
         word = choice_by_task(f.name, TABLES[f.name])
         return {"nargs": "+", "metavar": "NAME", "type": word}
@@ -173,7 +182,7 @@ def full_help(f: "Field[Any]", defaults: Mapping[str, str] = NONE) -> str:
     # Help text, range, names and what it needs, in this order; empty parts are left out.
     rules = rules_of(f)
     parts = [rules.help, rules.range()]
-    if kind_of(f) in (PerTask, Names):
+    if f.name in TABLES and kind_of(f) in (PerTask, Names):
         parts.append(f"names: {', '.join(TABLES[f.name])}")
     if rules.needs:
         parts.append(f"needs {rules.requirement()}")

@@ -70,7 +70,7 @@ def another(name: str) -> tuple[str, Any]:
     if kind == Names:
         return "sts sst", ("sts", "sst")
     if kind is PerTask:
-        word = list(TABLES[name])[1]
+        word = list(TABLES[name])[1] if name in TABLES else "7"
         return f"sts={word}", f"{FIELDS[name].default} sts={word}"
     choices = rules.choices or tuple(TABLES.get(name, ()))
     value = choices[-1] if choices else "some/where"

@@ -17,7 +17,8 @@ from bert import BertModel
 from errors import UserError
 from heads.pipeline import HEADS, POOLINGS
 from lora import LoRALinear
-from multitask_bert import MultitaskBERT, print_counts
+from models.counts import print_counts
+from multitask_bert import MultitaskBERT
 from options import Options
 from storage.tensor_files import write_tensors
 from tasks import TASKS

@@ -137,6 +137,20 @@ def test_a_task_that_is_not_learned(name):
     assert message == f"--{name} some sts=other: expected tasks of --tasks sst para"
 
 
+@pytest.mark.parametrize(
+    "value", ["0", "all para=0", "-1", "1e3", "1000000001", "9" * 5000, "some"]
+)
+def test_an_amount_out_of_range(value):
+    word = shown(value.split("=")[-1])
+    expected = "expected all, or 1 to 1000000000"
+    assert refusal(samples_per_epoch=value) == f"--samples_per_epoch {word}: {expected}"
+
+
+def test_amounts():
+    assert Options(samples_per_epoch=8000).check().samples_per_epoch == "8000"
+    assert Options(samples_per_epoch="para=8000").check().samples_per_epoch == "all para=8000"
+
+
 # Files
 
 
@@ -196,7 +210,10 @@ def test_a_whole_number_is_a_number():
     assert Options(lr=1, clip=0, warmup=0).check().lr == 1
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Options) if rules_of(f).choices])
+@pytest.mark.parametrize(
+    "name",
+    [f.name for f in fields(Options) if rules_of(f).choices and f.type is not PerTask],
+)
 def test_a_wrong_choice_is_refused(name):
     choices = ", ".join(rules_of(FIELDS[name]).choices)
     assert refusal(**{name: "other"}) == f"--{name} other: expected one of {choices}"

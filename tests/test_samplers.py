@@ -6,6 +6,7 @@ import pytest
 
 from options import Options
 from training.draws import Draw, epoch_steps, grouped, micro_batches, one_cycle_a_step
+from training.plan import make_plan
 from training.samplers import SAMPLERS, mixed, round_robin
 
 SIZES = {"sst": 8544, "para": 141506, "sts": 6041}
@@ -170,3 +171,12 @@ def test_micro_batches_hold_every_index_once_in_order(count):
 def test_one_micro_batch_is_the_step():
     drawn = {"sst": [3, 1, 2], "sts": [7]}
     assert micro_batches(drawn, 1) == [drawn]
+
+
+def test_a_task_counts_as_large_as_its_samples():
+    """Of 1,000 pairs 60 an epoch, beside 30 sentences: shares and epochs as if there were 60."""
+    options = Options(samples_per_epoch="all para=60", batch_size=9, sampling_exponent=1.0)
+    few = {"sst": [None] * 30, "para": [None] * 1000}
+    plan = make_plan(options, few, joint=False)
+    assert (plan.epoch, plan.total) == (10, 30)
+    assert [plan.draw(step, 0.0) for step in range(2)] == [{"sst": 3, "para": 6}] * 2

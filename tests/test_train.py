@@ -92,6 +92,10 @@ def test_a_run_leaves_what_the_readme_promises(
         }
         and facts["best"]["epoch"] == 1
     )
+    best = MultitaskBERT.load(folder)
+    numbers = sum(p.numel() for p in best.parameters())
+    assert facts["parameters"] == {"all": numbers, "trained": numbers}
+    assert 100 < facts["peak_memory_mib"] < 100_000
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in log] == [1, 2, 3, 3] and set(log[-1]["dev"]) == set(LEADERBOARD)
     printed = capsys.readouterr().out
@@ -181,6 +185,7 @@ ALIVE: dict[str, list[dict]] = {
     "lora_layers": [{"lora": True, "lora_layers": "1"}],
     "epochs": [{"epochs": 2}],
     "steps_per_epoch": [{"steps_per_epoch": 2}],
+    "samples_per_epoch": [{"samples_per_epoch": "all para=7"}],
     "batch_size": [{"batch_size": 7}],
     "accumulation": [{"accumulation": 2}],
     "sampling_exponent": [{"sampling_exponent": 0.0, "files": {"para_train": "unequal.csv"}}],

@@ -5,6 +5,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from errors import UserError
-from storage.files import reason_of
+from storage.files import MEBIBYTE, reason_of
 
 PACKAGES = ("torch", "numpy", "tokenizers", "scikit-learn", "safetensors")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
@@ -173,6 +174,18 @@ def check_writable(folder: Path) -> None:
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = reason_of(error) if isinstance(error, OSError) else error
         raise UserError(f"{folder}: can't be written ({reason}); choose another folder") from None
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has held at once, in MiB: of CUDA, else of the machine.
+
+    On MPS, whose memory is the machine's, that counts too.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
+    # macOS counts bytes, Linux kibibytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MEBIBYTE if platform.system() == "Darwin" else peak / 1024
 
 
 def keep_freed_memory() -> None:

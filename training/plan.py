@@ -22,11 +22,14 @@ class Plan:
 
 
 def make_plan(options: Options, training: Mapping[str, Split], joint: bool) -> Plan:
-    """The sampler and the schedule that the options ask for.
+    """The sampler and the schedule that the options ask for, by the sizes of the tasks.
 
     `joint`: a step needs examples of every task, as a combiner of their gradients does.
     """
-    sizes = {task: len(split) for task, split in training.items()}
+    sizes = {}
+    for task, split in training.items():
+        amount = options.samples_per_epoch.of(task)
+        sizes[task] = len(split) if amount == "all" else int(amount)
     draw = pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
     if joint:
         draw = one_cycle_a_step(draw, sizes)

@@ -23,7 +23,7 @@ from storage.json_files import write_json
 from training.best import save_best
 from training.checkpoint import best_sum, clear_checkpoints, save_last
 from training.console import Console
-from training.environment import check_writable, environment
+from training.environment import check_writable, environment, peak_memory
 from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
 from training.log import Log
@@ -81,6 +81,7 @@ class Run:
     ):
         # What the run is made of.
         self.options = options
+        self.device = device
         self.pieces = pieces
         self.data = data
         self.total = total
@@ -291,7 +292,9 @@ class Run:
         """
         self.facts.pop("options_before", None)
         seconds = round(time.monotonic() - self.began, 1)
-        self.facts.update(results, epochs=self.options.epochs, seconds=seconds)
+        memory = round(peak_memory(self.device))  # since it began, or was resumed
+        self.facts.update(results, seconds=seconds, peak_memory_mib=memory)
+        self.facts["epochs"] = self.options.epochs
         write_json(self.folder / "run.json", self.facts)
         clear_checkpoints(self.folder, self.options.keep_last)
         return self.facts
