@@ -25,6 +25,11 @@ from storage.json_files import parse_json
 
 # What may be given anew when a run is resumed; that data is the same is checked by its contents.
 MOVING = ("resume", "use_gpu", "data_dir", "files", "keep_last")
+# Options that say where things are, what is kept, or how a run is watched: they change no score.
+WITHOUT_EFFECT = {
+    *("files", "predictions", "runs_dir", "data_dir", "name", "resume"),
+    *("save_every", "keep_last", "log_every", "tensorboard"),
+}
 FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has a file for
 # Where a kind of layer is used instead of the usual one.
 PLACES = ("off", "heads", "encoder", "all")

@@ -22,18 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError, run_main
-from options import Options
+from options import WITHOUT_EFFECT, Options
 from storage.json_files import read_json, record
 from tasks import TASKS
 from training.console import as_time
 from training.identity import Identity
 from training.progress import Best, Progress, read_progress
 
-# Options that say where things are, what is kept, or how a run is watched: they change no score.
-WITHOUT_EFFECT = {
-    *("files", "predictions", "runs_dir", "data_dir", "name", "resume"),
-    *("save_every", "keep_last", "log_every", "tensorboard"),
-}
 MOST_STEPS = 2**53  # that a run may have; how many this one has, its data would say
 
 
