@@ -48,7 +48,7 @@ class Line:
     # Which.
     row: str
     what: str  # the row in words
-    flags: dict[str, Any]  # the row's own
+    flags: dict[str, Any] | None  # the row's own; None: it is not the main job's
     shared: dict[str, Any]  # those typed for all rows
     seed: Count
     options: dict[str, Any]  # all that have an effect
@@ -58,8 +58,8 @@ class Line:
     epochs: list[Epoch]
     steps: Count
     seconds: float
-    peak_memory_mib: Count
-    parameters: dict[str, Count]  # "all" and "trained"
+    peak_memory_mib: Count | None  # None here and below: an older version did not record it
+    parameters: dict[str, Count] | None  # "all" and "trained"
 
     # On what.
     data: dict[str, Source]  # "sst_train" and so on

@@ -1,5 +1,330 @@
+"""A table of a record: one row a row, means over its seeds; as Markdown and as CSV."""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from ablation.compare import Comparison, read_comparisons
+from ablation.record import Line, read_lines
+from ablation.rows import typed
+from errors import UserError, listed
+from storage.files import write_text
+from storage.json_files import checked, read_json
+from tasks import TASKS
+
+# SHA-256 of the course's dev files; Quora's comes in several parts.
+COURSE = {
+    "sst_dev": "a186ce94577635fbe10beaaddd50f16cccf6c30973221cefdf90deed2a584bfe",
+    "sts_dev": "ce3cad6f16062586ac7ba462c28b010a9be10c530fd5074165860d7b7ab4e93d",
+    "cfimdb_dev": "3087f571b66860fe5d035b5a018d08202ad3fd3720e4821c04b2acf6c7ded559",
+}
+
+SPEED = "speed.json"  # what benchmarks/row_speed.py measured
+DEFAULTS = "default flags"
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row of the table: numbers over its seeds."""
+
+    name: str
+    title: str  # its flags as typed, in Markdown
+    what: str  # the row in words
+    seeds: list[int]
+    scores: dict[str, list[float]]  # task -> best epoch's, one a seed
+    overall: list[float]
+    last: list[float]  # overall score of the last epoch, for which nothing was chosen on dev
+    fluctuation: list[float]  # mean change of the overall score from one epoch to the next
+    loss: list[float]  # of the last epoch, all tasks together
+    seconds: list[float]
+    memory: int | None  # MiB, the most at once
+    trained: int | None  # parameters
+    comparison: Comparison | None  # with the base row
+    speed: float | None  # its step's time, in steps of the base row
+
+    @property
+    def key(self) -> float:
+        """By which rows are sorted."""
+        return statistics.mean(self.overall)
+
+
+def mean_change(scores: Sequence[float]) -> float:
+    """How much a score moves from one epoch to the next, on average; 0 for one epoch."""
+    changes = [abs(after - before) for before, after in zip(scores, scores[1:], strict=False)]
+    return statistics.mean(changes) if changes else 0.0
+
+
+def title_of(line: Line) -> str:
+    """What a row is called: its flags as typed, or what it is where it is not the main job's."""
+    if line.flags is None:
+        return line.what
+    return f"`{typed(line.flags)}`" if line.flags else DEFAULTS
+
+
+def last_loss(line: Line) -> float:
+    """A run's training loss in its last epoch, of all tasks together; 0 where there is none."""
+    return sum(line.epochs[-1].training_loss.values())
+
+
+def summary_of(
+    lines: Sequence[Line], comparison: Comparison | None, speed: float | None
+) -> Summary:
+    """A row of its runs."""
+    first = lines[0]
+    return Summary(
+        name=first.row,
+        title=title_of(first),
+        what=first.what,
+        seeds=[line.seed for line in lines],
+        scores={task: [line.best.scores[task] for line in lines] for task in first.best.scores},
+        overall=[line.best.overall for line in lines],
+        last=[line.epochs[-1].overall for line in lines],
+        fluctuation=[mean_change([epoch.overall for epoch in line.epochs]) for line in lines],
+        loss=[last_loss(line) for line in lines if last_loss(line)],
+        seconds=[line.seconds for line in lines],
+        memory=max([line.peak_memory_mib or 0 for line in lines]) or None,
+        trained=first.parameters["trained"] if first.parameters else None,
+        comparison=comparison,
+        speed=speed,
+    )
+
+
+def read_speed(table: Path) -> dict[str, float]:
+    """{row: the time of its step, in steps of the base row}; none where it was not measured."""
+    path = table / SPEED
+    if not path.exists():
+        return {}
+    return checked(read_json(path)["step_time"], dict[str, float], str(path))
+
+
+def summaries_of(table: Path, base: str) -> list[Summary]:
+    """All rows of a table: the base row, then the others that learn its tasks, the best first.
+
+    Rows of fewer tasks follow, since their overall scores are of these only.
+    """
+    by_row: dict[str, list[Line]] = {}
+    for line in sorted(read_lines(table), key=lambda line: line.seed):
+        by_row.setdefault(line.row, []).append(line)
+    if not by_row:
+        raise UserError(f"{table}: no runs in its record")
+    comparisons, speeds = read_comparisons(table), read_speed(table)
+    rows = [
+        summary_of(lines, comparisons.get(name), speeds.get(name)) for name, lines in by_row.items()
+    ]
+    most = max(len(row.scores) for row in rows)
+    return sorted(rows, key=lambda row: (row.name != base, len(row.scores) < most, -row.key))
+
+
+# ---- cells
+
+
+def short(number: float, digits: int = 3) -> str:
+    """A number as ".812", "-.004" or "1.250"."""
+    text = f"{number:.{digits}f}"
+    return text.replace("0.", ".", 1) if abs(number) < 1 and float(text) < 1 else text
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """Several values as ".812 ± .004", one as ".812"."""
+    if len(values) == 1:
+        return short(values[0])
+    return f"{short(statistics.mean(values))} ± {short(statistics.stdev(values))}"
+
+
+def signed(number: float) -> str:
+    """A difference as "+.004"."""
+    text = short(number)
+    return text if text.startswith("-") else f"+{text}"
+
+
+def interval(comparison: Comparison | None) -> str:
+    """A row's difference from the base row: "+.004 [-.001, +.009]"."""
+    if comparison is None or "overall" not in comparison.difference:
+        return NOTHING
+    low, high = comparison.low["overall"], comparison.high["overall"]
+    return f"{signed(comparison.difference['overall'])} [{signed(low)}, {signed(high)}]"
+
+
+def seeds_of(seeds: Sequence[int]) -> str:
+    """Seeds as "1 2 3"."""
+    return " ".join(map(str, seeds))
+
+
+def overall_of(row: Summary, values: Sequence[float], tasks: Sequence[str]) -> str:
+    """A row's overall score; none for a row of fewer tasks, whose overall is of these alone."""
+    return mean_sd(values) if len(row.scores) == len(tasks) else NOTHING
+
+
+def markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# ---- tables
+
+Column = tuple[str, Callable[[Summary], str]]
+
+
+def score_columns(tasks: Sequence[str]) -> list[Column]:
+    """The columns that every table has."""
+
+    def score(task: str) -> Callable[[Summary], str]:
+        return lambda row: mean_sd(row.scores[task]) if task in row.scores else NOTHING
+
+    named = [(f"{TASKS[task].title} {TASKS[task].metric_name}", score(task)) for task in tasks]
+    return [
+        ("flags", lambda row: row.title),
+        ("seeds", lambda row: str(len(row.seeds))),
+        *named,
+        ("overall", lambda row: overall_of(row, row.overall, tasks)),
+        ("minus the base row", lambda row: interval(row.comparison)),
+    ]
+
+
+def further_columns(tasks: Sequence[str]) -> list[Column]:
+    """The columns of a table of its own page."""
+    return [
+        ("last epoch", lambda row: overall_of(row, row.last, tasks)),
+        ("fluctuation", lambda row: short(statistics.mean(row.fluctuation))),
+        ("training loss", lambda row: short(statistics.mean(row.loss)) if row.loss else NOTHING),
+        ("trained parameters", lambda row: f"{row.trained / 1e6:.2f}M" if row.trained else NOTHING),
+        ("peak memory", lambda row: f"{row.memory} MiB" if row.memory else NOTHING),
+        ("time of a step", lambda row: f"{row.speed:.2f}" if row.speed else NOTHING),
+    ]
+
+
+def tasks_of_rows(rows: Sequence[Summary]) -> list[str]:
+    """All tasks that some row learns, in the order of the first one's."""
+    return list(dict.fromkeys(task for row in rows for task in row.scores))
+
+
+def readme_table(table: Path, base: str) -> str:
+    """The scores alone, for the project's README."""
+    rows = summaries_of(table, base)
+    columns = score_columns(tasks_of_rows(rows))
+    cells = [[cell(row) for _, cell in columns] for row in rows]
+    return markdown([head for head, _ in columns], cells)
+
+
+def page(table: Path, base: str) -> str:
+    """table.md: what was measured, the table, and what its columns mean."""
+    rows = summaries_of(table, base)
+    tasks = tasks_of_rows(rows)
+    columns = [("row", lambda row: row.what), *score_columns(tasks), *further_columns(tasks)]
+    cells = [[cell(row) for _, cell in columns] for row in rows]
+    return "\n".join(
+        [
+            f"# {table.name}",
+            "",
+            source_of(read_lines(table)),
+            "",
+            markdown([head for head, _ in columns], cells),
+            "",
+            *explanation(base),
+            "",
+        ]
+    )
+
+
+def explanation(base: str) -> list[str]:
+    """What the columns mean."""
+    return [
+        "Dev scores of each run's best epoch, mean ± standard deviation over the seeds.",
+        f"*minus the base row*: overall, over the seeds that the row shares with `{base}`, and the",
+        "95 % interval of a paired bootstrap over the dev examples (1,000 samples). It says what",
+        "other dev examples could change; what other seeds could, says the standard deviation.",
+        "*last epoch*: its overall score, for which nothing was chosen on dev. *fluctuation*: how",
+        "much the overall score moves from one epoch to the next, on average. *training loss*: of",
+        "the last epoch, all tasks together. *peak memory*: of the process. *time of a step*: in",
+        "steps of the base row, interleaved (`benchmarks/row_speed.py`). Written by `ablate.py`.",
+    ]
+
+
+def corpus_of(lines: Sequence[Line]) -> str:
+    """What the data are, which the dev files tell."""
+    if lines[0].built_in_corpus:
+        return "The built-in corpus"
+    known = [
+        name for line in lines for name in line.data if line.data[name].sha256 == COURSE.get(name)
+    ]
+    return "The course's data" if known else "Data of its own"
+
+
+def count(number: int) -> str:
+    """A number as "8,544"."""
+    return f"{number:,}"
+
+
+def source_of(lines: Sequence[Line]) -> str:
+    """What the runs were trained and scored on, with which budget, where."""
+    # Rows of fewer tasks have fewer files.
+    data = {name: source for line in lines for name, source in line.data.items()}
+    tasks = [name.removesuffix("_dev") for name in data if name.endswith("_dev")]
+    named = []
+    for task in tasks:
+        train, dev = data[f"{task}_train"].examples, data[f"{task}_dev"].examples
+        named.append(f"{TASKS[task].title} {count(train)} and {count(dev)}")
+    budget = typed(lines[0].shared) or "the defaults"
+    models = dict.fromkeys(line.options["model"] for line in lines)
+    devices = dict.fromkeys(line.device for line in lines)
+    examples = f" (training and dev examples: {', '.join(named)})" if named else ""
+    return (
+        f"{corpus_of(lines)}{examples}; {listed(models)}; for all rows `{budget}`; on "
+        f"{listed(devices)}."
+    )
+
+
+def as_csv(rows: Sequence[Summary]) -> str:
+    """table.csv: a line a row, all numbers unrounded."""
+    tasks = tasks_of_rows(rows)
+    parts = [*tasks, "overall"]
+    heads = ["row", "flags", "seeds", *parts, *(f"{part}_sd" for part in parts)]
+    heads += [f"{part}_{what}" for part in parts for what in ("difference", "low", "high")]
+    heads += ["last_epoch", "fluctuation", "training_loss", "trained_parameters"]
+    heads += ["peak_memory_mib", "seconds", "step_time"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, heads, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(csv_row(row))
+    return text.getvalue()
+
+
+def csv_row(row: Summary) -> dict[str, float | str | None]:
+    """A row of table.csv, by column; what it lacks is left out."""
+    found: dict[str, float | str | None] = {
+        "row": row.name,
+        "flags": row.title.strip("`"),
+        "seeds": seeds_of(row.seeds),
+        "last_epoch": statistics.mean(row.last),
+        "fluctuation": statistics.mean(row.fluctuation),
+        "training_loss": statistics.mean(row.loss) if row.loss else None,
+        "trained_parameters": row.trained,
+        "peak_memory_mib": row.memory,
+        "seconds": statistics.median(row.seconds),
+    }
+    for part, values in {**row.scores, "overall": row.overall}.items():
+        found[part] = statistics.mean(values)
+        if len(values) > 1:
+            found[f"{part}_sd"] = statistics.stdev(values)
+    if row.comparison:
+        for part, difference in row.comparison.difference.items():
+            found[f"{part}_difference"] = difference
+            found[f"{part}_low"] = row.comparison.low[part]
+            found[f"{part}_high"] = row.comparison.high[part]
+    if row.speed:
+        found["step_time"] = row.speed
+    return found
 
 
 def write_tables(table: Path, base: str) -> None:
-    print("table", table)
+    """table.md and table.csv, from the record alone; and say where they are."""
+    rows = summaries_of(table, base)
+    write_text(table / "table.md", page(table, base))
+    write_text(table / "table.csv", as_csv(rows))
+    print(f"{table}/table.md, table.csv: {len(rows)} rows")

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from benchmarks import common
 from errors import UserError
 from storage.json_files import write_json
-from training.environment import keep_freed_memory
+from training.environment import keep_freed_memory, peak_memory
 
 KEEPERS = ("ours", "ours_fp32", "eager_kept")  # sides that keep freed memory, as train() does
 
@@ -130,7 +130,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def interleaved(
-    sides: dict[str, Callable[[], float]], rounds: dict[str, int]
+    sides: Mapping[str, Callable[[], float]], rounds: Mapping[str, int]
 ) -> dict[str, list[float]]:
     """What each side returns in each round, its seconds; they run A B C A B C ...
 
@@ -162,26 +162,6 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
     # Within a round both met the same machine; rounds that only one ran drop out.
     both = zip(seconds[slow], seconds[fast], strict=False)
     return statistics.median(a / b for a, b in both)
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB: on CUDA the most memory that tensors took, else the most that this process held.
-
-    Not getrusage on Linux: its ru_maxrss survives exec, so a child process would report its
-    parent's peak.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-
-    # VmHWM is the largest resident set of this process alone.
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text().splitlines()
-        (peak,) = [line for line in lines if line.startswith("VmHWM")]
-        return int(peak.split()[1]) / 2**10  # from KiB
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
 
 
 def summarise(

@@ -177,15 +177,21 @@ def check_writable(folder: Path) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that this process has held at once, in MiB: of CUDA, else of the machine.
+    """MiB: on CUDA the most memory that tensors took, else the most that this process held.
 
-    On MPS, whose memory is the machine's, that counts too.
+    Not getrusage on Linux: its ru_maxrss survives exec, so a child process would report its
+    parent's peak.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
-    # macOS counts bytes, Linux kibibytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MEBIBYTE if platform.system() == "Darwin" else peak / 1024
+        return torch.cuda.max_memory_allocated() / MEBIBYTE
+
+    # VmHWM is the largest resident set of this process alone, in KiB.
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE  # bytes on macOS
 
 
 def keep_freed_memory() -> None:

@@ -1,0 +1,94 @@
+"""How long a step of each row of a table takes, in steps of its base row.
+
+    python benchmarks/row_speed.py --table results/row-budget --data_dir DATA
+
+The rows of the record take turns in one process, with the flags that the record has for all rows;
+the median of the ratios within each round counts. Writes speed.json beside the record, which
+ablate.py --tables shows. Nothing else may compute meanwhile.
+"""
+
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+# A benchmark is run as a script, so the project's folder is not on the path by itself.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ablation.record import read_lines
+from ablation.rows import options_of_row, read_row
+from ablation.table import SPEED
+from benchmarks import common, race
+from benchmarks.train_speed import our_side
+from errors import UserError, run_main
+from options import Options
+from storage.json_files import write_json
+from tokenizer import BertTokenizer
+from training.environment import environment, keep_freed_memory, pick_device
+from training.repeatable import settle_arithmetic
+from training.start import model_for
+
+WARM_UP = 2  # steps
+
+
+def options_of(table: Path, data: Options) -> dict[str, Options]:
+    """The options of each row of a table, on the files that `data` names."""
+    found = {}
+    for line in read_lines(table):
+        if line.flags is not None and line.steps:  # baselines have none
+            options = options_of_row(read_row(line.row), line.shared, seed=1)
+            options = replace(options, model=model_for(options), data_dir=data.data_dir)
+            found[line.row] = options
+    if not found:
+        raise UserError(f"{table}: no runs in its record")
+    return found
+
+
+def prepare(options: Options, steps: int, rounds: int) -> Callable[[], Any]:
+    """Some steps of the main job under these options, warmed up, to be done again and again."""
+    tokenizer = BertTokenizer.from_pretrained(options.model)
+    data, _ = common.load(options, tokenizer, ("train",))
+    side = our_side(options, data["train"], steps * rounds + WARM_UP)
+    drawn = common.draw_steps(options, data["train"], steps)
+    side(drawn[:WARM_UP])
+    return partial(side, drawn)
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    own = common.own_parser()
+    own.add_argument("--table", type=Path, required=True, help="the table's folder")
+    own.add_argument("--base", default="default", help="the row that is 1 [default]")
+    own.add_argument("--rounds", type=int, default=5, help="[5]")
+    own.add_argument("--steps", type=int, default=4, help="steps of a round [4]")
+    mine, options = common.arguments(argv, own, __doc__.split("\n\n")[0])
+
+    # As in training.
+    device = pick_device(options.use_gpu)
+    keep_freed_memory()
+    settle_arithmetic()
+    rows = options_of(mine.table, options)
+    if mine.base not in rows:
+        raise UserError(f"{mine.table}: no row {mine.base} in its record; name another --base")
+    turns = {}
+    for name, of_row in rows.items():
+        print(f"preparing {name}", flush=True)
+        work = prepare(of_row, mine.steps, mine.rounds)
+        turns[name] = partial(race.timed, work, device)
+
+    seconds = race.interleaved(turns, dict.fromkeys(turns, mine.rounds))
+    step_time = {name: race.ratio(seconds, name, mine.base) for name in rows}
+    facts = environment(device)
+    facts.pop("command")  # it names a folder of this machine
+    typical = {name: statistics.median(times) / mine.steps for name, times in seconds.items()}
+    record = {**facts, "rounds": mine.rounds, "steps": mine.steps}
+    write_json(mine.table / SPEED, {**record, "seconds": typical, "step_time": step_time})
+    for name, times in sorted(step_time.items(), key=lambda pair: pair[1]):
+        print(f"{name:<24} {times:.2f}")
+
+
+if __name__ == "__main__":
+    run_main(main)
