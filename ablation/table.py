@@ -4,119 +4,18 @@ import csv
 import io
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from ablation.compare import Comparison, read_comparisons
+from ablation.compare import Comparison
 from ablation.record import Line, read_lines
 from ablation.rows import typed
-from errors import UserError, listed
+from ablation.summaries import Summary, summaries_of
+from data.download import FILES
+from errors import listed
 from storage.files import write_text
-from storage.json_files import checked, read_json
 from tasks import TASKS
 
-# SHA-256 of the course's dev files; Quora's comes in several parts.
-COURSE = {
-    "sst_dev": "a186ce94577635fbe10beaaddd50f16cccf6c30973221cefdf90deed2a584bfe",
-    "sts_dev": "ce3cad6f16062586ac7ba462c28b010a9be10c530fd5074165860d7b7ab4e93d",
-    "cfimdb_dev": "3087f571b66860fe5d035b5a018d08202ad3fd3720e4821c04b2acf6c7ded559",
-}
-
-SPEED = "speed.json"  # what benchmarks/row_speed.py measured
-DEFAULTS = "default flags"
 NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A row of the table: numbers over its seeds."""
-
-    name: str
-    title: str  # its flags as typed, in Markdown
-    what: str  # the row in words
-    seeds: list[int]
-    scores: dict[str, list[float]]  # task -> best epoch's, one a seed
-    overall: list[float]
-    last: list[float]  # overall score of the last epoch, for which nothing was chosen on dev
-    fluctuation: list[float]  # mean change of the overall score from one epoch to the next
-    loss: list[float]  # of the last epoch, all tasks together
-    seconds: list[float]
-    memory: int | None  # MiB, the most at once
-    trained: int | None  # parameters
-    comparison: Comparison | None  # with the base row
-    speed: float | None  # its step's time, in steps of the base row
-
-    @property
-    def key(self) -> float:
-        """By which rows are sorted."""
-        return statistics.mean(self.overall)
-
-
-def mean_change(scores: Sequence[float]) -> float:
-    """How much a score moves from one epoch to the next, on average; 0 for one epoch."""
-    changes = [abs(after - before) for before, after in zip(scores, scores[1:], strict=False)]
-    return statistics.mean(changes) if changes else 0.0
-
-
-def title_of(line: Line) -> str:
-    """What a row is called: its flags as typed, or what it is where it is not the main job's."""
-    if line.flags is None:
-        return line.what
-    return f"`{typed(line.flags)}`" if line.flags else DEFAULTS
-
-
-def last_loss(line: Line) -> float:
-    """A run's training loss in its last epoch, of all tasks together; 0 where there is none."""
-    return sum(line.epochs[-1].training_loss.values())
-
-
-def summary_of(
-    lines: Sequence[Line], comparison: Comparison | None, speed: float | None
-) -> Summary:
-    """A row of its runs."""
-    first = lines[0]
-    return Summary(
-        name=first.row,
-        title=title_of(first),
-        what=first.what,
-        seeds=[line.seed for line in lines],
-        scores={task: [line.best.scores[task] for line in lines] for task in first.best.scores},
-        overall=[line.best.overall for line in lines],
-        last=[line.epochs[-1].overall for line in lines],
-        fluctuation=[mean_change([epoch.overall for epoch in line.epochs]) for line in lines],
-        loss=[last_loss(line) for line in lines if last_loss(line)],
-        seconds=[line.seconds for line in lines],
-        memory=max([line.peak_memory_mib or 0 for line in lines]) or None,
-        trained=first.parameters["trained"] if first.parameters else None,
-        comparison=comparison,
-        speed=speed,
-    )
-
-
-def read_speed(table: Path) -> dict[str, float]:
-    """{row: the time of its step, in steps of the base row}; none where it was not measured."""
-    path = table / SPEED
-    if not path.exists():
-        return {}
-    return checked(read_json(path)["step_time"], dict[str, float], str(path))
-
-
-def summaries_of(table: Path, base: str) -> list[Summary]:
-    """All rows of a table: the base row, then the others that learn its tasks, the best first.
-
-    Rows of fewer tasks follow, since their overall scores are of these only.
-    """
-    by_row: dict[str, list[Line]] = {}
-    for line in sorted(read_lines(table), key=lambda line: line.seed):
-        by_row.setdefault(line.row, []).append(line)
-    if not by_row:
-        raise UserError(f"{table}: no runs in its record")
-    comparisons, speeds = read_comparisons(table), read_speed(table)
-    rows = [
-        summary_of(lines, comparisons.get(name), speeds.get(name)) for name, lines in by_row.items()
-    ]
-    most = max(len(row.scores) for row in rows)
-    return sorted(rows, key=lambda row: (row.name != base, len(row.scores) < most, -row.key))
 
 
 # ---- cells
@@ -246,13 +145,15 @@ def explanation(base: str) -> list[str]:
 
 
 def corpus_of(lines: Sequence[Line]) -> str:
-    """What the data are, which the dev files tell."""
+    """What the data are: the dev files tell."""
     if lines[0].built_in_corpus:
         return "The built-in corpus"
-    known = [
-        name for line in lines for name in line.data if line.data[name].sha256 == COURSE.get(name)
-    ]
-    return "The course's data" if known else "Data of its own"
+    for line in lines:
+        for task in line.best.scores:
+            source, known = line.data.get(f"{task}_dev"), FILES[TASKS[task].files.format("dev")]
+            if source and source.sha256 == known.sha256:
+                return "The course's data"
+    return "Data of its own"
 
 
 def count(number: int) -> str:

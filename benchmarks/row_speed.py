@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ablation.record import read_lines
 from ablation.rows import options_of_row, read_row
-from ablation.table import SPEED
+from ablation.summaries import SPEED
 from benchmarks import common, race
 from benchmarks.train_speed import our_side
 from errors import UserError, run_main
