@@ -135,9 +135,10 @@ def main(argv: list[str]) -> None:
         is_recorded(read_lines(table), job.row.name, job.options)
 
     failed = run_all(table, jobs, shared)
-    labels = read_labels(paths, sums, jobs[0].options.limit)
-    write_comparisons(table, compare(table, read_lines(table), labels, mine.base))
-    write_tables(table, mine.base)
+    if lines := read_lines(table):
+        labels = read_labels(paths, sums, jobs[0].options.limit)
+        write_comparisons(table, compare(table, lines, labels, mine.base))
+        write_tables(table, mine.base)
     if failed:
         print(f"failed, and not in the table: {', '.join(failed)}", file=sys.stderr)
         sys.exit(1)
