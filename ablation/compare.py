@@ -50,17 +50,10 @@ class Comparison:
     high: dict[str, float]
 
 
-def read_labels(
-    paths: Mapping[tuple[str, str], Path], sums: Mapping[str, str], limit: int
-) -> dict[str, Labels]:
-    """Of the dev file of each task; `sums`: {"sst_dev": SHA-256, ...}; `limit`: the option."""
-    labels = {}
-    for (task, split), path in paths.items():
-        if split == "dev":
-            examples = read_examples(path, TASKS[task], "dev")[: limit or None]
-            values = np.array([example.label for example in examples])
-            labels[task] = Labels(values, sums[f"{task}_dev"])
-    return labels
+def read_labels(path: Path, task: str, limit: int) -> np.ndarray:
+    """Of a dev file, [examples]; `limit`: the option."""
+    examples = read_examples(path, TASKS[task], "dev")[: limit or None]
+    return np.array([example.label for example in examples])
 
 
 def resample(task: str, predictions: Sequence[float], labels: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.rows import Row
 from errors import UserError
 from options import WITHOUT_EFFECT, Options
 from storage.files import LARGEST_TEXT, read_bytes, reason_of
@@ -78,6 +77,19 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(kept))
 
 
+def own_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's flags as JSON holds them; files that it names are part of what it is."""
+    kept = plain(flags)
+    if "files" in flags:
+        kept["files"] = dict(flags["files"])
+    return kept
+
+
+def own_files(flags: Mapping[str, Any] | None) -> set[str]:
+    """The files that a row names itself: "sst_train" and so on."""
+    return set((flags or {}).get("files", {}))
+
+
 def whole_lines(content: bytes) -> bytes:
     """A record without its last line where a kill tore that."""
     return content[: content.rfind(b"\n") + 1]
@@ -127,11 +139,18 @@ def differences(options: Options, line: Line) -> list[str]:
     ]
 
 
-def is_recorded(lines: Iterable[Line], row: str, options: Options) -> bool:
-    """Whether a row was run with this seed; UserError where it was with other options."""
+def is_recorded(lines: Iterable[Line], row: str, options: Options, sums: Mapping[str, str]) -> bool:
+    """Whether a row was run with this seed; UserError where it was with other options or files.
+
+    `sums`: {"sst_train": SHA-256, ...} of its files.
+    """
     for line in lines:
         if (line.row, line.seed) == (row, options.seed):
-            if differ := differences(options, line):
+            differ = differences(options, line)
+            for name, source in line.data.items():
+                if sums.get(name, source.sha256) != source.sha256:
+                    differ.append(f"another {name} file")
+            if differ:
                 raise UserError(
                     f"the record holds {row}, seed {line.seed}, with {'; '.join(differ)}: give the "
                     "row another name, or the table another --out"
@@ -141,11 +160,12 @@ def is_recorded(lines: Iterable[Line], row: str, options: Options) -> bool:
 
 
 def check_joins(
-    folder: Path, lines: Iterable[Line], shared: Mapping[str, Any], data: Mapping[str, str]
+    folder: Path, lines: Iterable[Line], shared: Mapping[str, Any], sums: Mapping[str, str]
 ) -> None:
-    """UserError where runs can't join a table, since they could not be compared.
+    """UserError where a run can't join a table, since it could not be compared.
 
-    `shared`: the flags typed for all rows; `data`: {"sst_train": SHA-256, ...}.
+    `shared`: the flags typed for all rows; `sums`: {"sst_train": SHA-256, ...} of its files, but
+    for those that its row names itself.
     """
     now = plain(shared)
     for line in lines:
@@ -156,14 +176,9 @@ def check_joins(
                     f"{folder} holds runs with {then}: a table has the same flags for all rows; "
                     "give another --out"
                 )
-        for name, source in line.data.items():
-            if name in data and data[name] != source.sha256:
+        for name in set(line.data) - own_files(line.flags):
+            if sums.get(name, line.data[name].sha256) != line.data[name].sha256:
                 raise UserError(
                     f"{folder} holds runs on another {name} file: scores on different data can't "
                     "share a table; give another --out"
                 )
-
-
-def same_runs(row: Row, lines: Iterable[Line]) -> list[Line]:
-    """A row's runs."""
-    return [line for line in lines if line.row == row.name]

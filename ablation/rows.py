@@ -15,7 +15,7 @@ from commandline.words import words_of
 from declare import PerTask
 from errors import UserError
 from flags import options_of, read_flags
-from options import WITHOUT_EFFECT, Options
+from options import Options
 from storage.files import read_text
 from tasks import TASKS
 
@@ -102,8 +102,7 @@ def options_of_row(row: Row, shared: Mapping[str, Any], seed: int) -> Options:
 
 
 def typed(flags: Mapping[str, Any]) -> str:
-    """Options as one would type them: "--lora --rmsnorm all"; paths of files are left out."""
-    said = {name: value for name, value in flags.items() if name not in WITHOUT_EFFECT}
-    settled = Options(**said)
-    words = words_of({name: getattr(settled, name) for name in said})
+    """Options as one would type them: "--lora --rmsnorm all"."""
+    settled = Options(**flags)
+    words = words_of({name: getattr(settled, name) for name in flags})
     return " ".join(word.replace("=", " ", 1) if word.startswith("--") else word for word in words)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ablation.record import Epoch, Line, Source, plain
+from ablation.record import Epoch, Line, Source, own_flags, plain
 from ablation.rows import Row
 from errors import Interrupted, UserError
 from options import Options
@@ -148,7 +148,7 @@ def line_of(row: Row, options: Options, shared: dict[str, Any], folder: Path) ->
     return Line(
         row=row.name,
         what=row.what,
-        flags=plain(row.flags),
+        flags=own_flags(row.flags),
         shared=plain(shared),
         seed=options.seed,
         options=plain(options.to_dict()),

@@ -172,17 +172,35 @@ def test_two_at_once_lose_no_line(tmp_path: Path) -> None:
 def test_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
     lines = [a_line()]
     options = Options(seed=1, tasks=("sst", "sts"))
-    assert record.is_recorded(lines, "default", options)
-    assert record.is_recorded(lines, "default", replace(options, runs_dir="x", data_dir="y"))
-    assert not record.is_recorded(lines, "default", replace(options, seed=2))
-    assert not record.is_recorded(lines, "lora", options)
+    assert record.is_recorded(lines, "default", options, {})
+    assert record.is_recorded(lines, "default", replace(options, runs_dir="x", data_dir="y"), {})
+    assert not record.is_recorded(lines, "default", replace(options, seed=2), {})
+    assert not record.is_recorded(lines, "lora", options, {})
 
     # An option that came later had its default then.
     del lines[0].options["clip"]
-    assert record.is_recorded(lines, "default", options)
+    assert record.is_recorded(lines, "default", options, {})
     message = "the record holds default, seed 1, with clip 1.0, not 0.5: give the row another name"
     with pytest.raises(UserError, match=message):
-        record.is_recorded(lines, "default", replace(options, clip=0.5))
+        record.is_recorded(lines, "default", replace(options, clip=0.5), {})
+
+
+def test_a_file_that_changed_is_noticed() -> None:
+    options = Options(seed=1, tasks=("sst", "sts"))
+    assert record.is_recorded([a_line()], "default", options, {"sst_train": "a" * 64})
+    with pytest.raises(UserError, match="holds default, seed 1, with another sst_train file"):
+        record.is_recorded([a_line()], "default", options, {"sst_train": "c" * 64})
+
+
+def test_a_row_may_bring_a_file_of_its_own(tmp_path: Path) -> None:
+    """As one with augmented training examples does; it is part of its flags."""
+    flags = record.own_flags({"files": {"sst_train": "more.csv"}, "lora": True, "name": "x"})
+    assert flags == {"lora": True, "files": {"sst_train": "more.csv"}}
+    assert rows.typed(flags) == "--lora --sst_train more.csv"
+    lines = [a_line(flags=flags)]
+    record.check_joins(tmp_path, lines, {"epochs": 2}, {"sst_train": "c" * 64})
+    with pytest.raises(UserError, match="another sst_dev file"):
+        record.check_joins(tmp_path, lines, {"epochs": 2}, {"sst_dev": "c" * 64})
 
 
 @pytest.mark.parametrize(
@@ -441,6 +459,7 @@ def test_a_row_that_fails_does_not_end_the_others(
     "more, message",
     [
         (["--seed", "3"], "--seed: ablate.py sets it for each run; drop it"),
+        (["--seeds", "one"], "--seeds one: expected a whole number"),
         (["--rows", "nowhere"], "--rows nowhere: no "),
         (["--lora", "--rows", "last-linear-layer"], "^last-linear-layer: --lora trains the"),
     ],
@@ -448,6 +467,14 @@ def test_a_row_that_fails_does_not_end_the_others(
 def test_the_command_line(more, message, words: list[str]) -> None:
     with pytest.raises(UserError, match=message):
         ablate.main([*words, *more])
+
+
+def test_two_rows_of_one_name(options: Options, words: list[str]) -> None:
+    Path("mine").mkdir()
+    preset("lora.txt", "# mine\n--lora --lora_rank 3\n")
+    preset("mine/lora.txt", "# mine too\n--lora --lora_rank 4\n")
+    with pytest.raises(UserError, match="--rows: two of them are called lora; rename a file"):
+        ablate.main([*words, "--rows", "lora.txt", "mine/lora.txt"])
 
 
 def test_a_table_needs_a_place() -> None:
