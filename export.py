@@ -5,9 +5,9 @@ Other libraries load it too.
     python export.py runs/2026-11-20-multitask my-model
     python export.py runs/2026-11-20-multitask my-model --keep_adapter
 
-Adapters are merged into the encoder; with --keep_adapter a LoRA stays a file of
-its own, as PEFT loads it. A frozen encoder (--option pretrain) is written with
-its heads.
+The encoder is written with its heads, also where it was frozen; adapters are
+merged into it, or lie beside it where that can't be. With --keep_adapter a
+frozen encoder is left out, and PEFT loads a LoRA from the folder.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -24,10 +24,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from adapters.kinds import adapters_of
 from commandline.parser import page_parser
 from errors import UserError, run_main
 from models.folder import find_saved
-from multitask_bert import ADAPTERS, MultitaskBERT
+from multitask_bert import MultitaskBERT
 from storage.files import reason_of, sync
 from storage.json_files import read_record, record
 from training.checkpoint import best_sum
@@ -92,7 +93,7 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
     model = MultitaskBERT.load(run)
     if not keep_adapter:
         model.merge()
-    elif not any(adapter.wanted(model.options) for adapter in ADAPTERS.values()):
+    elif not adapters_of(model.options):
         raise UserError(f"{run}: has no adapter to keep; leave out --keep_adapter")
 
     # Beside its place first: a kill leaves nothing that looks like a model.
@@ -131,6 +132,9 @@ def main(argv: list[str]) -> None:
     folder = given.folder
     what = "the encoder and heads" if model.whole else "the adapter and heads"
     print(f"{folder}: {what} of {', '.join(model.tasks)}")
+    beside = [adapter.flag for adapter in adapters_of(model.options)]
+    if beside and not given.keep_adapter:
+        print(f"{' '.join(beside)} can't be merged: kept beside the encoder's weights")
     print(f'load it: MultitaskBERT.load("{folder}")')
     if (folder / "modules.json").exists():
         print(f'     or: SentenceTransformer("{folder}"), AutoModel.from_pretrained("{folder}")')

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from adapters.kinds import merge_flag
 from datasets import Data
 from multitask_bert import MultitaskBERT
 from options import Options
@@ -17,7 +18,7 @@ def finish(run: Run, options: Options, data: Data) -> dict[str, Any]:
     best = run.progress.best
     with resumable(run.folder):
         model = MultitaskBERT.load(run.folder, options.use_gpu)
-        if model.merge_wanted:
+        if merge_flag(model.options):
             merge_best(run.folder / "best", model, run.facts, best)
         predictions = write_outputs(run.folder, options, model, data, run.console)
         results = run.finish({"best": best, "predictions": str(predictions)})
