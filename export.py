@@ -65,19 +65,24 @@ def check_free(folder: Path) -> None:
 
 
 def best_of(run: Path, facts: dict[str, Any], tasks: Collection[str]) -> dict[str, Any]:
-    """The evaluation in which a run's best model was found, as progress.json has it.
+    """The evaluation in which a run's best model was found; empty where no file has it.
 
-    Empty where it is not known: a kill may have come between best/ and the checkpoint. UserError
-    where it is not one of these tasks.
+    `facts`: what run.json holds. UserError where the file that has it holds no scores of `tasks`.
     """
+    # A run that has ended has it in run.json.
     best: dict[str, Any] = {}
-    path = run / "last" / "progress.json"
-    if "best" in facts:  # the run has ended
-        best, path = facts["best"], run / "run.json"
-    elif path.exists():
-        progress = read_record(path, Progress)
-        if progress.best_manifest == best_sum(find_saved(run)):
-            best = progress.best
+    if "best" in facts:
+        path = run / "run.json"
+        best = facts["best"]
+    # Before that the last checkpoint has it, if it is of the model in best/: that one is written
+    # first, and after a kill between the two the checkpoint knows the best model before it.
+    else:
+        path = run / "last" / "progress.json"
+        if path.exists():
+            progress = read_record(path, Progress)
+            if progress.best_manifest == best_sum(find_saved(run)):
+                best = progress.best
+
     if best and set(record(Best, best, f"{path}: best").scores) != set(tasks):
         raise UserError(f"{path}: best has not the scores of {', '.join(tasks)}; damaged?")
     return best
@@ -104,7 +109,7 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
         new.mkdir(parents=True)
         model.save(new)
 
-        # The card needs what only a run's folder knows.
+        # A card where the scores are known, which only a run's folder has.
         if (run / "run.json").exists():
             facts = read_facts(run)
             if best := best_of(run, facts, model.tasks):
