@@ -38,7 +38,8 @@ class Adapter:
         One that only trains weights which BERT has itself gives a function that does nothing. None:
         there is no such form, and an export holds the adapter beside the encoder.
     combines: whether it may stand beside other adapters; two that don't are refused. They are
-        applied in the order of ADAPTERS, and merged in the reverse order.
+        applied in the order of ADAPTERS, where one that freezes the encoder stands before those
+        that add to it, and merged in the reverse order.
     rate_factor: its usual learning rate, as a multiple of full fine-tuning's.
     counts: what of a model it adapted, in a line for the console; None: nothing is said.
     in_peft: how the library PEFT saves it, made from the adapted encoder; None: PEFT has no such
@@ -102,7 +103,7 @@ def fits(state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
     unexpected = sorted(set(state) - set(own))
     if missing or unexpected:
         raise UserError(
-            f"{source}: does not fit the model (the same targets, layers and heads?); "
+            f"{source}: does not fit the model (made with the same options?); "
             f"missing: {listed(missing) or 'none'}; unexpected: {listed(unexpected) or 'none'}"
         )
     wrong = [
@@ -112,5 +113,6 @@ def fits(state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
     ]
     if wrong:
         raise UserError(
-            f"{source}: does not fit the model (the same rank?); wrong shapes: {'; '.join(wrong)}"
+            f"{source}: does not fit the model (made with the same options?); "
+            f"wrong shapes: {'; '.join(wrong)}"
         )

@@ -4,6 +4,7 @@ How LoRA computes is in test_lora.py.
 """
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,6 +219,23 @@ def test_load_builds_adapters_too(tiny: Path, tmp_path: Path, monkeypatch: pytes
             expected = logits(model, task, some)
             assert torch.equal(logits(loaded, task, some), expected)
             assert not torch.allclose(logits(make(tiny), task, some), expected, atol=1e-2)
+
+
+def test_a_base_without_a_pooler(tiny: Path, tmp_path: Path):
+    """It starts at random, so it is saved; not with PEFT's adapter, which has no use for it."""
+    shutil.copytree(tiny, tmp_path / "base")
+    weights = load_file(tiny / "model.safetensors")
+    some = {name: x for name, x in weights.items() if not name.startswith("pooler")}
+    save_file(some, tmp_path / "base" / "model.safetensors")
+    for change, files in (({"lora": True}, LORA_FILES), ({"option": "pretrain"}, FROZEN_FILES)):
+        model = make(tmp_path / "base", **change)
+        folder = tmp_path / next(iter(change))
+        folder.mkdir()
+        model.save(folder)
+        assert {path.name for path in folder.iterdir()} == files
+        torch.manual_seed(13)
+        loaded = MultitaskBERT.load(folder).state_dict()
+        assert all(torch.equal(x, loaded[name]) for name, x in model.state_dict().items())
 
 
 def test_embedding_terms_are_summed_into_the_embeddings(tiny: Path):

@@ -234,8 +234,8 @@ def load(
         print(f"extending {stand.folder} from {was} to {options.epochs} epochs")
         progress.total, progress.stale = total, 0
 
-    # Where more than the step's number changed, a checkpoint is written before the first step: from
-    # there on the run is resumed like any other.
+    # A run that was extended, or starts from best/, writes that down before its first step: with
+    # this checkpoint it can be resumed like any other.
     if stand.longer or not stand.whole:
         print(source)
         save_last(stand.folder, pieces, progress.to_dict())
