@@ -202,9 +202,10 @@ class MultitaskBERT(CourseFaces, nn.Module):
         """In which file of a saved model each of own_state()'s tensors stands, under which name."""
         files: Places = {HEADS: {}}
         if self.whole:
+            # A linear that an adapter wraps, one that was not merged, is the encoder's all the same.
             own = self.bert.own_names()
-            names = [name for name in self.bert.state_dict() if name in own]
-            files[ENCODER] = {f"bert.{name}": hub_name(name) for name in names}
+            plain = {name: name.replace(".base.", ".") for name in self.bert.state_dict()}
+            files[ENCODER] = {f"bert.{n}": hub_name(p) for n, p in plain.items() if p in own}
         elif form := self.peft_form():
             files[ADAPTER] = {f"bert.{name}": theirs for name, theirs in form.names.items()}
         placed = {name for names in files.values() for name in names}

@@ -39,6 +39,7 @@ from training import hooks, optimizers, samplers, schedules, surgery
 from training.draws import Draw
 from training.gradients import Gradients
 from training.run import Run
+from training.start import started
 from weights import hub_name
 
 Patch = pytest.MonkeyPatch
@@ -188,6 +189,7 @@ def exported(run: str | Path, folder: str, options: Options) -> MultitaskBERT:
     export.main([str(run), folder])
     model = MultitaskBERT.load(folder)
     assert model.whole and not Path(folder, "base.json").exists()
+    assert bert.BertModel.from_pretrained(folder).own_names()  # the encoder alone loads too
     expected = predictions(MultitaskBERT.load(run), options)
     for task, values in predictions(model, options).items():
         assert values == pytest.approx(expected[task], abs=1e-3)
@@ -227,7 +229,12 @@ def test_what_an_adapter_freezes_is_saved_unless_it_is_the_base_s(
         MultitaskBERT.load("whole"), options
     )
 
-    # A run that does not ask for it can't start from it.
+    # A run with the same one starts from it; its encoder brings SwiGLU along.
+    now = replace(options, model="whole", init="whole", swiglu="off", swiglu_start="pretrained")
+    begun = started(build(now)).state_dict()
+    assert all(torch.equal(x, begun[name]) for name, x in loaded.items())
+
+    # A run that does not ask for it can't.
     monkeypatch.delitem(ADAPTERS, "features")
     monkeypatch.setitem(ADAPTERS, "was_on", OnThere("features", newcomers.add_features))
     with pytest.raises(UserError, match="--init .*: its --features can't be folded into"):
