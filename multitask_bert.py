@@ -202,7 +202,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         """In which file of a saved model each of own_state()'s tensors stands, under which name."""
         files: Places = {HEADS: {}}
         if self.whole:
-            # A linear that an adapter wraps, one that was not merged, is the encoder's all the same.
+            # A linear that an adapter still wraps is the encoder's all the same.
             own = self.bert.own_names()
             plain = {name: name.replace(".base.", ".") for name in self.bert.state_dict()}
             files[ENCODER] = {f"bert.{n}": hub_name(p) for n, p in plain.items() if p in own}
