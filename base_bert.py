@@ -140,6 +140,8 @@ class BertPreTrainedModel(nn.Module):
         self.name_or_path = ""
         # Of the pretrained weights as they were read; empty likewise.
         self.base_sha256 = ""
+        # The names of the tensors that they gave; all others are as initialised.
+        self.from_base: frozenset[str] = frozenset()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -205,6 +207,7 @@ class BertPreTrainedModel(nn.Module):
                 except KeyError as missing:
                     raise UserError(f"{name}: the weights lack {missing.args[0]}") from None
         info = load_weights(model, state, new, str(name))
+        model.from_base = frozenset(model.state_dict()) - set(info["missing_keys"])
         # The vocabulary is looked for under this name later, in the hub's own cache.
         model.name_or_path = str(name if cache_dir is None else folder)
         return (model.eval(), info) if output_loading_info else model.eval()
@@ -221,9 +224,7 @@ class BertPreTrainedModel(nn.Module):
         """Write a folder that transformers loads: config.json, weights and any known vocabulary."""
         state = {name: x for name, x in self.state_dict().items() if name != "position_ids"}
         if set(state) != self.own_names():
-            raise UserError(
-                "the encoder has adapters in it: merge them first (lora.merge), then save"
-            )
+            raise UserError("the encoder has adapters in it: merge them first, then save")
 
         # The vocabulary is copied from where the model came from.
         folder = Path(folder)

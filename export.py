@@ -5,9 +5,9 @@ Other libraries load it too.
     python export.py runs/2026-11-20-multitask my-model
     python export.py runs/2026-11-20-multitask my-model --keep_adapter
 
-Adapters are merged into the encoder; with --keep_adapter a LoRA stays a file of
-its own, as PEFT loads it. A frozen encoder (--option pretrain) is written with
-its heads.
+The encoder is written with its heads, also where it was frozen; adapters are
+merged into it, or lie beside it where that can't be. With --keep_adapter a
+frozen encoder is left out, and PEFT loads a LoRA from the folder.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -24,10 +24,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from adapters.kinds import adapters_of
 from commandline.parser import page_parser
 from errors import UserError, run_main
 from models.folder import find_saved
-from multitask_bert import ADAPTERS, MultitaskBERT
+from multitask_bert import MultitaskBERT
 from storage.files import reason_of, sync
 from storage.json_files import read_record, record
 from training.checkpoint import best_sum
@@ -64,19 +65,24 @@ def check_free(folder: Path) -> None:
 
 
 def best_of(run: Path, facts: dict[str, Any], tasks: Collection[str]) -> dict[str, Any]:
-    """The evaluation in which a run's best model was found, as progress.json has it.
+    """The evaluation in which a run's best model was found; empty where no file has it.
 
-    Empty where it is not known: a kill may have come between best/ and the checkpoint. UserError
-    where it is not one of these tasks.
+    `facts`: what run.json holds. UserError where the file that has it holds no scores of `tasks`.
     """
+    # A run that has ended has it in run.json.
     best: dict[str, Any] = {}
-    path = run / "last" / "progress.json"
-    if "best" in facts:  # the run has ended
-        best, path = facts["best"], run / "run.json"
-    elif path.exists():
-        progress = read_record(path, Progress)
-        if progress.best_manifest == best_sum(find_saved(run)):
-            best = progress.best
+    if "best" in facts:
+        path = run / "run.json"
+        best = facts["best"]
+    # Before that the last checkpoint has it, if it is of the model in best/: that one is written
+    # first, and after a kill between the two the checkpoint knows the best model before it.
+    else:
+        path = run / "last" / "progress.json"
+        if path.exists():
+            progress = read_record(path, Progress)
+            if progress.best_manifest == best_sum(find_saved(run)):
+                best = progress.best
+
     if best and set(record(Best, best, f"{path}: best").scores) != set(tasks):
         raise UserError(f"{path}: best has not the scores of {', '.join(tasks)}; damaged?")
     return best
@@ -92,7 +98,7 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
     model = MultitaskBERT.load(run)
     if not keep_adapter:
         model.merge()
-    elif not any(adapter.wanted(model.options) for adapter in ADAPTERS.values()):
+    elif not adapters_of(model.options):
         raise UserError(f"{run}: has no adapter to keep; leave out --keep_adapter")
 
     # Beside its place first: a kill leaves nothing that looks like a model.
@@ -103,7 +109,7 @@ def export(run: Path, folder: Path, keep_adapter: bool = False) -> MultitaskBERT
         new.mkdir(parents=True)
         model.save(new)
 
-        # The card needs what only a run's folder knows.
+        # A card where the scores are known, which only a run's folder has.
         if (run / "run.json").exists():
             facts = read_facts(run)
             if best := best_of(run, facts, model.tasks):
@@ -131,6 +137,9 @@ def main(argv: list[str]) -> None:
     folder = given.folder
     what = "the encoder and heads" if model.whole else "the adapter and heads"
     print(f"{folder}: {what} of {', '.join(model.tasks)}")
+    beside = [adapter.flag for adapter in adapters_of(model.options)]
+    if beside and not given.keep_adapter:
+        print(f"{' '.join(beside)} can't be merged: kept beside the encoder's weights")
     print(f'load it: MultitaskBERT.load("{folder}")')
     if (folder / "modules.json").exists():
         print(f'     or: SentenceTransformer("{folder}"), AutoModel.from_pretrained("{folder}")')

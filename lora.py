@@ -34,31 +34,19 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.scale = alpha / rank
         self.dropout = Dropout(dropout)
-        # W while merged: adding and subtracting the update would not give it back.
-        self.original: Tensor | None = None
         self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]. The dropout is on the low-rank path only."""
-        if self.original is not None:
-            return self.base(x)
         low = F.linear(self.dropout(x), self.lora_A.to(x.dtype))  # [..., rank]
         return self.base(x) + F.linear(low, self.lora_B.to(x.dtype)) * self.scale
 
     @torch.no_grad()
-    def merge(self) -> None:
-        """Fold the update into W, in fp32; nothing where that is done already."""
-        if self.original is None:
-            self.original = self.base.weight.clone()
-            update = self.scale * (self.lora_B.float() @ self.lora_A.float())
-            self.base.weight.copy_(self.original.float() + update)
-
-    @torch.no_grad()
-    def unmerge(self) -> None:
-        """Put W back, bit for bit; nothing where nothing is merged."""
-        if self.original is not None:
-            self.base.weight.copy_(self.original)
-            self.original = None
+    def merged(self) -> nn.Linear:
+        """The linear with the update folded into W, in fp32: the one that is wrapped, changed."""
+        update = self.scale * (self.lora_B.float() @ self.lora_A.float())
+        self.base.weight.copy_(self.base.weight.float() + update)
+        return self.base
 
 
 def adapt(
@@ -88,7 +76,8 @@ def adapt(
     width = min(encoder.config.hidden_size for encoder in encoders)
     if not 1 <= rank <= width:
         raise UserError(f"LoRA rank {rank}: expected 1 to {width}, the width of the encoder")
-    chosen = [choose_layers(layers, len(encoder.bert_layers)) for encoder in encoders]
+    depths = [len(encoder.bert_layers) for encoder in encoders]
+    chosen = [choose_layers(layers, depth, "--lora_layers") for depth in depths]
 
     # Freeze the encoders and wrap the chosen linears.
     for encoder, numbers in zip(encoders, chosen, strict=True):
@@ -128,8 +117,7 @@ def merge(model: nn.Module) -> None:
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRALinear):
-            module.merge()
-            model.set_submodule(name, module.base)
+            model.set_submodule(name, module.merged())
 
 
 def in_peft(bert: nn.Module, options: AdapterOptions) -> PeftForm:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import lora
-from adapters.wrap import Adapter, PeftForm, partial_state
+from adapters.kinds import adapt, adapters_of
+from adapters.wrap import PeftForm
 from bert import BertModel
 from course.faces import CourseFaces
 from datasets import split_of_texts
@@ -55,17 +55,12 @@ from training.manifest import NAME as MANIFEST
 from training.manifest import check_manifest, write_manifest
 from weights import hub_name
 
-# What may change the loaded encoder, from inside, each with the options that ask for it.
-ADAPTERS: dict[str, Adapter] = {
-    "lora": lora.ADAPTER,
-}
-
 
 class MultitaskBERT(CourseFaces, nn.Module):
     """The encoder, and a pipeline for each of options.tasks.
 
-    `trained` is the set of parameter names that the options let train, fixed when the model is
-    built: what is saved does not depend on what happens to be frozen at the moment.
+    `rebuilt` are the names of the parameters that need not be saved (adapters/wrap.py). They are
+    fixed when the model is built: what is saved does not depend on what is frozen at the moment.
     """
 
     def __init__(self, bert: BertModel, options: Options):
@@ -77,7 +72,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         # Above 1 the rows of a group come in multiples: few shapes, for compiled kernels, but more
         # padding.
         self.row_multiple = 1
-        self.trained: frozenset[str] = frozenset()
+        self.rebuilt: frozenset[str] = frozenset()
         self.started_from = ""  # see training/start.py
         self._tokenizer: BertTokenizer | None = None
         # Modules that adapters add: each turns packed rows into a summand of the embeddings [N, H].
@@ -174,14 +169,13 @@ class MultitaskBERT(CourseFaces, nn.Module):
 
     @property
     def whole(self) -> bool:
-        """Whether all of the encoder trains, so that all of it has to be saved."""
-        return all(f"bert.{name}" in self.trained for name, _ in self.bert.named_parameters())
+        """Whether all of the encoder is saved: nothing of it is the base's, frozen."""
+        return not self.rebuilt
 
     def own_state(self) -> dict[str, Tensor]:
-        """What save() writes: everything, or where the encoder is frozen what training changes."""
-        if not self.whole:
-            return partial_state(self, self.trained)
-        return {name: x for name, x in self.state_dict().items() if name != "bert.position_ids"}
+        """What save() writes: all tensors but those that build() makes again."""
+        known = {*self.rebuilt, "bert.position_ids"}
+        return {name: x for name, x in self.state_dict().items() if name not in known}
 
     @property
     def extended(self) -> bool:
@@ -195,20 +189,23 @@ class MultitaskBERT(CourseFaces, nn.Module):
         None where all of the encoder is saved, or it is not a single adapter of a kind that PEFT
         has on a plain BERT.
         """
-        wanted = [adapter for adapter in ADAPTERS.values() if adapter.wanted(self.options)]
+        wanted = adapters_of(self.options)
         if self.whole or not self.bert.config.is_bert or len(wanted) != 1 or not wanted[0].in_peft:
             return None
         form = wanted[0].in_peft(self.bert, self.options)
-        added = {name for name in self.own_state() if not name.startswith("pipelines.")}
-        return form if added == {f"bert.{name}" for name in form.names} else None
+        saved = {name for name in self.own_state() if not name.startswith("pipelines.")}
+        # A pooler that the base lacks is saved too; PEFT's base draws one of its own, unused.
+        saved -= {"bert.pooler_dense.weight", "bert.pooler_dense.bias"}
+        return form if saved == {f"bert.{name}" for name in form.names} else None
 
     def places(self) -> Places:
         """In which file of a saved model each of own_state()'s tensors stands, under which name."""
         files: Places = {HEADS: {}}
         if self.whole:
+            # A linear that an adapter still wraps is the encoder's all the same.
             own = self.bert.own_names()
-            names = [name for name in self.bert.state_dict() if name in own]
-            files[ENCODER] = {f"bert.{name}": hub_name(name) for name in names}
+            plain = {name: name.replace(".base.", ".") for name in self.bert.state_dict()}
+            files[ENCODER] = {f"bert.{n}": hub_name(p) for n, p in plain.items() if p in own}
         elif form := self.peft_form():
             files[ADAPTER] = {f"bert.{name}": theirs for name, theirs in form.names.items()}
         placed = {name for names in files.values() for name in names}
@@ -253,7 +250,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         check_manifest(folder)
         options = read_options(folder)
 
-        # The same build as before training; then what was saved, all of it or what had trained.
+        # The same build as before training; then what was saved, all of it or what a build lacks.
         if os.path.exists(folder / BASE):
             model = build(options)
             check_base(folder, model.base)
@@ -267,35 +264,33 @@ class MultitaskBERT(CourseFaces, nn.Module):
         model.compute_dtype = pick_dtype(options.precision, device)
         return model.to(device).eval()
 
-    @property
-    def merge_wanted(self) -> bool:
-        """Whether the options ask for merge() at the end of a run."""
-        return any(adapter.merge_wanted(self.options) for adapter in ADAPTERS.values())
+    def merge(self) -> list[str]:
+        """Fold the adapters into the encoder's weights; from then on the model is saved whole.
 
-    def merge(self) -> None:
-        """Fold every adapter into the encoder's weights; from then on the model is saved whole."""
+        Returns the flags of those that have no such form: they stay beside the weights.
+        """
         options = replace(self.options, option="finetune")  # nothing is frozen from here on
-        for adapter in reversed(ADAPTERS.values()):
-            if adapter.wanted(options):
+        stay = []
+        for adapter in reversed(adapters_of(options)):
+            if adapter.merge:
                 adapter.merge(self)
                 options = adapter.without(options)
+            else:
+                stay.append(adapter.flag)
         self.options = options
         self.bert.requires_grad_(True)
-        self.trained = frozenset(name for name, _ in self.named_parameters())
+        self.rebuilt = frozenset()
+        return stay
 
 
 def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     """The model that the options ask for: norm, feed-forward, pipelines and adapters chosen here.
 
     Pretrained weights are loaded; or the encoder is `saved`'s, a folder whose weights the caller
-    loads.
+    loads. UserError where the options do not fit the encoder or one another.
     """
+    adapters_of(options)  # refuses some pairs, before anything is read
     bert = pretrained_encoder(options) if saved is None else saved_encoder(saved, options)
     model = MultitaskBERT(bert, options)
-    for adapter in ADAPTERS.values():
-        if adapter.wanted(options):
-            adapter.adapt(model, options)
-    if options.option == "pretrain":
-        model.bert.requires_grad_(False)
-    model.trained = frozenset(name for name, p in model.named_parameters() if p.requires_grad)
+    model.rebuilt = adapt(model, bert, options)
     return model

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from declare import Files, Names, PerTask, Section, check_value, declare, settled, shown
+from declare import Files, Names, PerTask, Section, check_value, declare, rules_of, settled, shown
 from errors import UserError, listed
 from storage.files import read_text
 from storage.json_files import parse_json
@@ -89,9 +89,11 @@ class ModelOptions(Section):
 class AdapterOptions(Section):
     """Adapters: small updates of a frozen encoder"""
 
-    # Whether at all; the options below do nothing without it.
+    # An option that needs no other one asks for an adapter: adapters_in() finds it by that.
     lora: bool = declare(
-        False, "train low-rank updates of the encoder; its weights are frozen, the heads train on"
+        False,
+        "train low-rank updates of the encoder; its weights are frozen, the heads train on, all at "
+        "10 times the learning rate",
     )
 
     # The update of one weight.
@@ -205,7 +207,7 @@ class OptimizerOptions(Section):
     # Its size, over the run. The default of None depends on other options.
     lr: float | None = declare(
         None,
-        "learning rate; 5e-5 for bert-base, 2e-4 for MiniLM, tenfold for --lora, 1e-3 for pretrain",
+        "learning rate; 5e-5 for bert-base, 2e-4 for MiniLM, more for adapters, 1e-3 for pretrain",
         above=0,
         most=1000,
         usual="5e-5 for bert-base",
@@ -354,7 +356,8 @@ class Options(
         # What only shows when options meet.
         for conflict in CONFLICTS:
             if conflict.found(self):
-                raise UserError(conflict.message.format(**self.to_dict()))
+                values = {**self.to_dict(), "adapter": " and ".join(adapters_in(self))}
+                raise UserError(conflict.message.format(**values))
         return self
 
     def check_tasks_of(self, name: str) -> None:
@@ -440,7 +443,18 @@ class Conflict(NamedTuple):
     """Options that can't work together."""
 
     found: Callable[[Options], bool]
-    message: str  # an option's name in braces stands for its value
+    # An option's name in braces stands for its value, {adapter} for the flags of adapters_in().
+    message: str
+
+
+def adapters_in(o: AdapterOptions) -> list[str]:
+    """The flags of the adapters that are asked for: they train on a frozen encoder.
+
+    These are the options of the section that need no other one, where they are not at the default.
+    One for an adapter that lets the encoder train belongs in another section.
+    """
+    switches = [f for f in fields(AdapterOptions) if not rules_of(f).needs]
+    return [f"--{f.name}" for f in switches if getattr(o, f.name) != f.default]
 
 
 def is_template(text: str) -> bool:
@@ -467,12 +481,16 @@ def only_plain_heads(o: Options) -> bool:
 CONFLICTS = (
     # What trains against what is frozen.
     Conflict(
-        lambda o: o.lora and o.option == "pretrain",
-        "--lora trains the encoder, --option pretrain freezes it: drop one",
+        lambda o: bool(adapters_in(o)) and o.option == "pretrain",
+        "{adapter} trains the encoder, --option pretrain freezes it: drop one",
     ),
     Conflict(
-        lambda o: o.swiglu_start == "random" and (o.lora or o.option == "pretrain"),
-        "--swiglu_start random starts layers afresh, which --lora and --option pretrain keep "
+        lambda o: bool(adapters_in(o)) and o.swiglu_start == "random",
+        "--swiglu_start random starts layers afresh, which {adapter} keeps frozen: drop one",
+    ),
+    Conflict(
+        lambda o: o.option == "pretrain" and o.swiglu_start == "random",
+        "--swiglu_start random starts layers afresh, which --option pretrain keeps "
         "frozen: drop one",
     ),
     Conflict(

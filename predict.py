@@ -14,13 +14,12 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
+from commandline.jobs import Job, data_jobs, is_named, named_jobs, options_for, outputs_of
 from commandline.parser import file_flags, full_help, page_parser, settings
 from commandline.words import expand, unknown
 from datasets import Split, load_split
@@ -29,122 +28,16 @@ from evaluation import flat, measure, predict_logits, predictions_of
 from flags import gathered
 from multitask_bert import MultitaskBERT
 from options import Options
-from tasks import Task, overall
-from text.data_files import check_given, check_names, find_files, say_where
+from tasks import overall
+from text.data_files import check_names
 from text.prediction_files import write_predictions, write_probabilities
 from training.console import has_width, prediction_bar
 from training.environment import keep_freed_memory, pick_dtype, say_idle_gpu, warn_of_slow
-from training.outputs import check_places, kept_files, output_path
+from training.outputs import check_places, kept_files
 from training.repeatable import settle_arithmetic
 
 # The options that mean here what they mean in training; `files` but for those of train too.
 OPTIONS = ("data_dir", "test", "limit", "predictions", "use_gpu", "precision")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A file to be predicted."""
-
-    task: Task
-    split: str  # "dev" or "test"
-    path: Path
-    named: bool  # with a flag, so that nothing is known of its rows
-    out: Path | None  # None: the task has no prediction files
-
-    @property
-    def reading(self) -> str:
-        """How its rows are read, for read_examples: as in training where it is a run's dev file."""
-        if self.task.read or (self.split == "dev" and not self.named):
-            return self.split
-        return "new"
-
-    @property
-    def table(self) -> Path | None:
-        """Where its probabilities go, where they are asked for and there are any."""
-        if self.out is None or self.task.probabilities is None:
-            return None
-        return self.out.with_name(f"{self.out.stem}-probabilities.csv")
-
-
-# ---- what is to be done
-
-
-def options_for(saved: Options, given: Mapping[str, Any]) -> Options:
-    """A saved model's options with what was typed; UserError where that can't be."""
-    # Files that were typed, and those of the run where nothing else says what to read.
-    files = dict(given.get("files", {}))
-    if not is_named(files) and "data_dir" not in given:
-        splits = ("_dev", "_test") if given.get("test", True) else ("_dev",)
-        own = {name: path for name, path in saved.files if name.endswith(splits)}
-        files = {**own, **files}
-
-    # Incomplete predictions stay out of the leaderboard's place.
-    limit = given.get("limit", 0)
-    predictions = usual_place(saved)
-    if limit:
-        predictions = f"predictions/limit-{limit}/{{task}}-{{split}}-output.csv"
-    plain = {"predictions": predictions, "limit": 0, "test": True}
-    return replace(saved, **{**plain, **given, "files": files}).check()
-
-
-def usual_place(saved: Options) -> str:
-    """Where a run of these options copies its predictions, if that is in predictions/.
-
-    Else the default: a model's folder may be anyone's, and what it names elsewhere is not written.
-    """
-    inside = re.fullmatch(r"predictions/[\w{}][\w{}.-]*", saved.predictions)
-    return saved.predictions if inside else Options.predictions
-
-
-def is_named(files: Mapping[str, str]) -> bool:
-    """Whether a file to be predicted is among those that were typed."""
-    return any(not name.endswith("_out") for name in files)
-
-
-def named_jobs(tasks: Mapping[str, Task], options: Options, given: Mapping[str, Any]) -> list[Job]:
-    """The files that were typed, in that order."""
-    jobs = []
-    for name, path in given["files"].items():
-        task, split = name.split("_", 1)
-        if split.endswith("_out"):
-            if options.file(name.removesuffix("_out")) is None:
-                raise UserError(
-                    f"--{name} {path}: --{name.removesuffix('_out')} was not given, so that file "
-                    "is not predicted; name it, or drop this flag"
-                )
-            continue
-        check_given(f"--{name}", Path(path))
-        out = Path("predictions", f"{Path(path).stem}-{task}-output.csv")
-        if "predictions" in given or options.file(f"{name}_out"):
-            out = output_path(options, task, split)
-        jobs.append(Job(tasks[task], split, Path(path), True, out if tasks[task].header else None))
-    return jobs
-
-
-def data_jobs(tasks: Mapping[str, Task], options: Options) -> list[Job]:
-    """The dev files of all tasks, and those of test that are there."""
-    wanted = ("dev", "test") if options.test else ("dev",)
-    paths, built_in = find_files(options, wanted, optional=("test",))
-    say_where(options, built_in)
-    jobs = []
-    for (task, split), path in paths.items():
-        out = output_path(options, task, split) if tasks[task].header else None
-        jobs.append(Job(tasks[task], split, path, False, out))
-    return jobs
-
-
-def outputs_of(jobs: Sequence[Job], probabilities: bool) -> list[Path]:
-    """The files that will be written."""
-    outputs = []
-    for job in jobs:
-        if job.out:
-            outputs.append(job.out)
-        if job.table and probabilities:
-            outputs.append(job.table)
-    return outputs
-
-
-# ---- doing it
 
 
 def predict_with(
@@ -190,13 +83,15 @@ def predict_with(
 
 def predict_file(model: MultitaskBERT, job: Job, split: Split, probabilities: bool) -> dict:
     """Predict a file's rows and write that; the measures of those rows that have a label."""
-    # A task may score itself, and may have nothing to be written.
+    # A task that scores itself does so on dev files. Where it has no prediction files either, that
+    # is all.
     results: dict[str, Any] = {}
     if job.task.evaluate and job.reading == "dev":
         results = job.task.evaluate(model, split)
     if job.task.evaluate and job.out is None:
         return results
 
+    # Predict, and write the files.
     with prediction_bar(job.path.name, split.count_tokens(), has_width(sys.stderr)) as bar:
         logits = predict_logits(model, split, bar.update)
     predictions = predictions_of(split, logits)
@@ -205,7 +100,8 @@ def predict_file(model: MultitaskBERT, job: Job, split: Split, probabilities: bo
     if probabilities and job.table and job.task.probabilities:
         write_probabilities(job.table, split.ids, job.task.probabilities(logits).numpy())
 
-    # All others are scored where rows have a label.
+    # All other tasks are scored by the rows that have a label: in a user's own file these may be
+    # all rows, some, or none, and then there is no score.
     labelled = places_of_labels(split)
     if labelled and not job.task.evaluate:
         labels = flat([split.examples[place].label for place in labelled])

@@ -14,11 +14,11 @@ TARGETS = {
 }
 
 
-def choose_layers(layers: str, count: int, flag: str = "--lora_layers") -> list[int]:
+def choose_layers(layers: str, count: int, flag: str) -> list[int]:
     """Layer numbers, from 0, of an encoder with `count` layers.
 
     `layers` is "all", "first4", "middle4", "last4" (all of four or fewer) or a list as "0,2,5".
-    Raises UserError, which names the flag, for anything else.
+    Raises UserError, which names `flag`, the adapter's option, for anything else.
     """
     begins = {"first4": 0, "middle4": max(0, (count - 4) // 2), "last4": max(0, count - 4)}
     everything = list(range(count))

@@ -4,19 +4,15 @@ An adapter changes a finished encoder from outside: it wraps linears, fills the 
 leaves empty, or freezes parts. The encoder does not know of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from errors import UserError, listed
 from options import Options
-
-
-def no_merge(model: nn.Module) -> None:
-    """For adapters that no linear can take in."""
-    raise UserError("this adapter can't be folded into the encoder's weights; save it as it is")
 
 
 @dataclass(frozen=True)
@@ -29,20 +25,43 @@ class PeftForm:
 
 @dataclass(frozen=True)
 class Adapter:
-    """One kind of adapter; ADAPTERS in multitask_bert.py lists them."""
+    """One kind of adapter; ADAPTERS in adapters/kinds.py lists them.
 
-    prefix: str  # its options are the one of this name and those that begin with it and "_"
-    adapt: Callable[[nn.Module, Options], None]  # changes the model in place
-    merge: Callable[[nn.Module], None] = no_merge  # folds the update into plain weights, in place
-    rate_factor: float = 1.0  # its learning rate as a multiple of full fine-tuning's
-    # What of a model it adapted, in a line for the console; None: nothing is said.
+    prefix: the name of the option that asks for it, with any value but its default. Its other
+        options begin with this name and "_". If it has an option PREFIX_merge, that asks for
+        merge() at the end of a run; PREFIX_dropout and PREFIX_merge are not compared when another
+        run starts from it (--init).
+    adapt: changes the model in place, once its pretrained weights are loaded, and is called again
+        whenever a saved model is loaded. What it leaves trainable trains. A pretrained weight that
+        it freezes as it was read is not saved; all else is (see rebuilt()).
+    merge: folds it into plain weights, in place, so that the model computes the same without it.
+        One that only trains weights which BERT has itself gives a function that does nothing. None:
+        there is no such form, and an export holds the adapter beside the encoder.
+    combines: whether it may stand beside other adapters; two that don't are refused. They are
+        applied in the order of ADAPTERS, where one that freezes the encoder stands before those
+        that add to it, and merged in the reverse order.
+    rate_factor: its usual learning rate, as a multiple of full fine-tuning's.
+    counts: what of a model it adapted, in a line for the console; None: nothing is said.
+    in_peft: how the library PEFT saves it, made from the adapted encoder; None: PEFT has no such
+        adapter. Then its weights are in heads.safetensors.
+    """
+
+    prefix: str
+    adapt: Callable[[nn.Module, Options], None]
+    merge: Callable[[nn.Module], None] | None = None
+    combines: bool = False
+    rate_factor: float = 1.0
     counts: Callable[[nn.Module], str] | None = None
-    # How PEFT saves it, made from the adapted encoder; None: PEFT has no such adapter.
     in_peft: Callable[[nn.Module, Options], PeftForm] | None = None
+
+    @property
+    def flag(self) -> str:
+        """The flag that asks for it."""
+        return f"--{self.prefix}"
 
     def wanted(self, options: Options) -> bool:
         """Whether the options ask for it."""
-        return bool(getattr(options, self.prefix))
+        return getattr(options, self.prefix) != self.own_options()[self.prefix]
 
     def merge_wanted(self, options: Options) -> bool:
         """Whether the options ask for its merging at the end of a run."""
@@ -61,13 +80,18 @@ class Adapter:
         return replace(options, **self.own_options())
 
 
-def partial_state(model: nn.Module, trained: frozenset[str]) -> dict[str, Tensor]:
-    """The tensors that training changes, by name: the parameters in `trained`, and buffers."""
-    state = {name: p.detach() for name, p in model.named_parameters() if name in trained}
-    for name, buffer in model.named_buffers():
-        if not name.endswith("position_ids"):
-            state[name] = buffer
-    return state
+def rebuilt(model: nn.Module, read: Mapping[nn.Parameter, Tensor]) -> frozenset[str]:
+    """The names of the parameters that the next build of a model makes again, from its base.
+
+    They need not be saved. That is what is frozen and has the value that was read: `read` has it
+    for each parameter that the pretrained weights gave. All others have to be saved, those that are
+    frozen too: the next build would draw them anew.
+    """
+    names = set()
+    for name, p in model.named_parameters():
+        if not p.requires_grad and p in read and torch.equal(p, read[p]):
+            names.add(name)
+    return frozenset(names)
 
 
 def fits(state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
@@ -79,7 +103,7 @@ def fits(state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
     unexpected = sorted(set(state) - set(own))
     if missing or unexpected:
         raise UserError(
-            f"{source}: does not fit the model (the same targets, layers and heads?); "
+            f"{source}: does not fit the model (made with the same options?); "
             f"missing: {listed(missing) or 'none'}; unexpected: {listed(unexpected) or 'none'}"
         )
     wrong = [
@@ -89,5 +113,6 @@ def fits(state: dict[str, Tensor], own: dict[str, Tensor], source: str) -> None:
     ]
     if wrong:
         raise UserError(
-            f"{source}: does not fit the model (the same rank?); wrong shapes: {'; '.join(wrong)}"
+            f"{source}: does not fit the model (made with the same options?); "
+            f"wrong shapes: {'; '.join(wrong)}"
         )

@@ -1,6 +1,7 @@
 """How much of a model there is, and how much of it trains."""
 
-from multitask_bert import ADAPTERS, MultitaskBERT
+from adapters.kinds import adapters_of
+from multitask_bert import MultitaskBERT
 
 
 def count_parameters(model: MultitaskBERT) -> dict[str, int]:
@@ -13,8 +14,8 @@ def count_parameters(model: MultitaskBERT) -> dict[str, int]:
 
 def print_counts(model: MultitaskBERT) -> None:
     """Say how much of a new model trains."""
-    for adapter in ADAPTERS.values():
-        if adapter.counts and adapter.wanted(model.options):
+    for adapter in adapters_of(model.options):
+        if adapter.counts:
             print(adapter.counts(model))
     counts = count_parameters(model)
     layers = model.bert.config.num_hidden_layers

@@ -3,7 +3,8 @@
 MultitaskBERT writes and reads such folders:
 
     options.json                 the options
-    heads.safetensors            what is ours: the heads, and what adapters add that others know not
+    heads.safetensors            what is ours: the heads, what adapters add that others know not,
+                                 and weights of a frozen encoder that its base does not give
     model.safetensors            the encoder under Hugging Face's names, config.json and the
                                  tokenizer's files, as transformers reads them; where
                                  sentence-transformers knows the pooling, its files

@@ -129,7 +129,52 @@ def add_parity(model: nn.Module, options: Options) -> None:
     model.embedding_terms["parity"] = ParityEmbedding(model.bert.config.hidden_size)
 
 
-PARITY = AlwaysOn("parity", add_parity)
+PARITY = AlwaysOn("parity", add_parity, combines=True)
+
+
+# ---- an adapter that trains nothing but its own weights, and changes frozen ones
+
+
+class RandomFeatures(nn.Module):
+    """A frozen linear, whose weights are cut down in place, with learned weights on random,
+    frozen features beside it (PiSSA and VeRA meet).
+    """
+
+    def __init__(self, base: nn.Linear):
+        super().__init__()
+        self.base = base
+        with torch.no_grad():
+            base.weight.mul_(torch.rand_like(base.weight) > 0.1)
+        self.features = nn.Parameter(torch.randn(base.in_features, 3), requires_grad=False)
+        self.register_buffer("sign", torch.randn(3).sign())
+        self.learned = nn.Parameter(torch.zeros(3, base.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = x @ self.features.to(x.dtype) * self.sign.to(x.dtype)
+        return self.base(x) + low @ self.learned.to(x.dtype)
+
+
+def add_features(model: nn.Module, options: Options) -> None:
+    """Freeze all of the model, heads too, and wrap the values' linears."""
+    model.requires_grad_(False)
+    for layer in model.bert.bert_layers:
+        layer.self_attention.value = RandomFeatures(layer.self_attention.value)
+
+
+FEATURES = AlwaysOn("features", add_features)
+
+
+# ---- BitFit: BERT's own biases, nothing added
+
+
+def train_biases(model: nn.Module, options: Options) -> None:
+    """Freeze the encoder but for its biases."""
+    for name, parameter in model.bert.named_parameters():
+        parameter.requires_grad_(name.endswith(".bias"))
+
+
+# Asked for by an option that there is, which the tests have on.
+BITFIT = Adapter("keep_last", train_biases, merge=lambda model: None)
 
 
 # ---- a BiLSTM over the tokens, as a pooling

@@ -4,6 +4,7 @@ How LoRA computes is in test_lora.py.
 """
 
 import copy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import multitask_bert
+from adapters.kinds import ADAPTERS
 from adapters.layers import choose_layers
-from adapters.wrap import Adapter, fits, no_merge, partial_state
+from adapters.wrap import Adapter, fits, rebuilt
 from errors import UserError
 from lora import ADAPTER, LoRALinear, adapt
 from multitask_bert import MultitaskBERT
@@ -27,9 +28,16 @@ def trained(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name, p in model.named_parameters() if p.requires_grad)
 
 
+def partial_state(model: nn.Module) -> dict[str, Tensor]:
+    """As MultitaskBERT.own_state() makes it, of a model whose frozen weights are a base's."""
+    known = rebuilt(model, {p: p.detach() for p in model.parameters()})
+    held = model.state_dict().items()
+    return {k: x for k, x in held if k not in known and not k.endswith("position_ids")}
+
+
 def load(model: nn.Module, state: dict[str, Tensor]) -> None:
     """As MultitaskBERT.load does it."""
-    fits(state, partial_state(model, trained(model)), "some.safetensors")
+    fits(state, partial_state(model), "some.safetensors")
     model.load_state_dict(state, strict=False)
 
 
@@ -37,39 +45,38 @@ def load(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def test_choose_layers():
-    assert choose_layers("all", 3) == [0, 1, 2]
+    assert choose_layers("all", 3, "--x_layers") == [0, 1, 2]
     for count, middle in [
         (12, [4, 5, 6, 7]),
         (6, [1, 2, 3, 4]),
         (5, [0, 1, 2, 3]),
         (4, [0, 1, 2, 3]),
     ]:
-        assert choose_layers("first4", count) == [0, 1, 2, 3]
-        assert choose_layers("middle4", count) == middle
-        assert choose_layers("last4", count) == list(range(count))[-4:]
+        assert choose_layers("first4", count, "--x_layers") == [0, 1, 2, 3]
+        assert choose_layers("middle4", count, "--x_layers") == middle
+        assert choose_layers("last4", count, "--x_layers") == list(range(count))[-4:]
     for layers in ("first4", "middle4", "last4"):
-        assert choose_layers(layers, 3) == [0, 1, 2]
-    assert choose_layers("5,0, 2", 6) == [0, 2, 5]
-    assert choose_layers("11", 12) == [11]
+        assert choose_layers(layers, 3, "--x_layers") == [0, 1, 2]
+    assert choose_layers("5,0, 2", 6, "--x_layers") == [0, 2, 5]
+    assert choose_layers("11", 12, "--x_layers") == [11]
     for nonsense in ("", "none", "first5", "-1", "0,,1", "0-3", "1.0", "0 1", ",", "all,0"):
         with pytest.raises(
-            UserError, match="expected all, first4, middle4, last4 or numbers such as 0,2,5"
+            UserError,
+            match="^--x_layers .*: expected all, first4, middle4, last4 or numbers such as 0,2,5",
         ):
-            choose_layers(nonsense, 6)
+            choose_layers(nonsense, 6, "--x_layers")
     for wrong in ("6", "0,99", "1,1"):
-        with pytest.raises(UserError, match="expected different numbers, each from 0 to 5"):
-            choose_layers(wrong, 6)
+        with pytest.raises(UserError, match="^--x_layers .*: expected different .* 0 to 5"):
+            choose_layers(wrong, 6, "--x_layers")
 
 
 # ---- the record
 
 
-def test_an_adapters_options(tiny: Path):
+def test_an_adapters_options():
     options = Options(lora=True, lora_rank=3, lora_alpha=2.0, swiglu="heads")
     assert ADAPTER.wanted(options) and not ADAPTER.wanted(Options())
     assert ADAPTER.without(options) == Options(swiglu="heads")
-    with pytest.raises(UserError, match="can't be folded into the encoder's weights"):
-        no_merge(make(tiny))
 
 
 # ---- saving
@@ -81,7 +88,7 @@ def test_partial_state_round_trip(tmp_path: Path):
         adapt(model, rank=3, targets="qkv", layers="0,2")
     train(first)
     first.seen += 13
-    state = partial_state(first, trained(first))
+    state = partial_state(first)
     assert {k for k in state if "lora" not in k} == {"head.weight", "head.bias", "seen"}
     assert len(state) == 3 + 2 * 3 * 2
     assert not any(x.requires_grad for x in state.values())
@@ -98,7 +105,7 @@ def test_an_adapter_that_does_not_fit():
     model = WithHead()
     adapt(model, rank=3, layers="0")
     before = copy.deepcopy(model.state_dict())
-    state = partial_state(model, trained(model))
+    state = partial_state(model)
     query, head = "bert.bert_layers.0.self_attention.query.lora_A", "head.bias"
     for change, message in [
         (
@@ -125,25 +132,26 @@ def test_an_adapter_that_does_not_fit():
 def test_freezing_afterwards_does_not_change_what_is_saved(tiny: Path, tmp_path: Path, change):
     """Nor does thawing: gradual unfreezing and the like leave a model that loads."""
     model = make(tiny, **change)
-    expected = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert model.trained == expected
-    saved = set(model.own_state())
-    # Whole models have all their tensors saved, others what trains.
-    assert saved == (expected if change else set(model.state_dict()) - {"bert.position_ids"})
+    trains = trained(model)
+    left_out = model.rebuilt
+    # Whole models have all their tensors saved, others what is not the base's.
+    saved = set(model.state_dict()) - left_out - {"bert.position_ids"}
+    assert set(model.own_state()) == saved
+    assert saved == (trains if change else {name for name, _ in model.named_parameters()})
 
     model.requires_grad_(False)
-    assert set(model.own_state()) == saved and model.trained == expected
+    assert set(model.own_state()) == saved and model.rebuilt == left_out
     model.requires_grad_(True)
-    assert set(model.own_state()) == saved and model.trained == expected
+    assert set(model.own_state()) == saved and model.rebuilt == left_out
 
     model.bert.requires_grad_(False)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if name in expected:
+            if name in trains:
                 p += 0.1 * torch.randn_like(p)
     model.save(tmp_path)
     loaded = MultitaskBERT.load(tmp_path)
-    assert loaded.trained == expected
+    assert loaded.rebuilt == left_out
     for task in BASE.tasks:
         some = texts(task)
         assert torch.equal(logits(loaded, task, some), logits(model, task, some))
@@ -189,7 +197,7 @@ class WithRMSNorm(Adapter):
 def test_load_builds_adapters_too(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """LoRA, and a newcomer that the table ADAPTERS got, as build() does it."""
     newcomer = WithRMSNorm("rmsnorm", adapt_scaled)
-    monkeypatch.setitem(multitask_bert.ADAPTERS, "scaled", newcomer)
+    monkeypatch.setitem(ADAPTERS, "scaled", newcomer)
     for change, kinds in (
         ({"lora": True}, {LoRALinear}),
         ({"rmsnorm": "heads"}, {Scaled, Offset}),
@@ -197,7 +205,7 @@ def test_load_builds_adapters_too(tiny: Path, tmp_path: Path, monkeypatch: pytes
         model = make(tiny, **change)
         with torch.no_grad():
             for name, p in model.named_parameters():
-                if name in model.trained:
+                if name not in model.rebuilt:
                     p += 0.3 * torch.randn_like(p)
         folder = tmp_path / next(iter(change))
         folder.mkdir()
@@ -211,6 +219,23 @@ def test_load_builds_adapters_too(tiny: Path, tmp_path: Path, monkeypatch: pytes
             expected = logits(model, task, some)
             assert torch.equal(logits(loaded, task, some), expected)
             assert not torch.allclose(logits(make(tiny), task, some), expected, atol=1e-2)
+
+
+def test_a_base_without_a_pooler(tiny: Path, tmp_path: Path):
+    """It starts at random, so it is saved; not with PEFT's adapter, which has no use for it."""
+    shutil.copytree(tiny, tmp_path / "base")
+    weights = load_file(tiny / "model.safetensors")
+    some = {name: x for name, x in weights.items() if not name.startswith("pooler")}
+    save_file(some, tmp_path / "base" / "model.safetensors")
+    for change, files in (({"lora": True}, LORA_FILES), ({"option": "pretrain"}, FROZEN_FILES)):
+        model = make(tmp_path / "base", **change)
+        folder = tmp_path / next(iter(change))
+        folder.mkdir()
+        model.save(folder)
+        assert {path.name for path in folder.iterdir()} == files
+        torch.manual_seed(13)
+        loaded = MultitaskBERT.load(folder).state_dict()
+        assert all(torch.equal(x, loaded[name]) for name, x in model.state_dict().items())
 
 
 def test_embedding_terms_are_summed_into_the_embeddings(tiny: Path):

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[1]
 
 # The deleted file, the file that names it, its import and its entry there.
 TECHNIQUES = {
-    "lora.py": ("multitask_bert.py", "import lora", '    "lora": lora.ADAPTER,'),
+    "lora.py": ("adapters/kinds.py", "import lora", '    "lora": lora.ADAPTER,'),
     "rmsnorm.py": ("bert.py", "from rmsnorm import RMSNorm", '    "rmsnorm": RMSNorm,'),
     "swiglu.py": ("bert.py", "from swiglu import SWIGLU", '    "swiglu": SWIGLU,'),
 }
@@ -174,13 +174,10 @@ def planted(groups, options):
 """
 ADAPTER = """from adapters.wrap import Adapter
 
-
-class Planted(Adapter):
-    def wanted(self, options):
-        return True
-
-
-ADAPTER = Planted("planted", lambda model, options: print("planted adapter"))
+ADAPTER = Adapter("planted", lambda model, options: print("planted adapter"), rate_factor=3.0)
+"""
+ADAPTER_OPTION = """    planted: str = declare("off", "planted", choices=("off", "on"))
+    planted_size: int = declare(3, "planted", least=1, most=9, needs="planted", needs_value=("on",))
 """
 PIPELINE = "heads/pipeline.py"
 PLANTED = [
@@ -240,10 +237,10 @@ PLANTED = [
         "    # name: maker",
         '    "planted": planted,',
     ),
-    (
+    NEW_ADAPTER := (
         "adapters/new.py",
         ADAPTER,
-        "multitask_bert.py",
+        "adapters/kinds.py",
         "from adapters import new",
         '    "lora": lora.ADAPTER,',
         '    "planted": new.ADAPTER,',
@@ -251,17 +248,66 @@ PLANTED = [
 ]
 
 
+def plant(copy: Path, file: str, text: str, table: str, line: str, anchor: str, entry: str) -> None:
+    """Write a technique's file, its import and its entry."""
+    (copy / file).write_text(text, encoding="utf-8")
+    held = (copy / table).read_text(encoding="utf-8")
+    assert held.count(anchor) == 1, f"{table}: expected once: {anchor}"
+    held = held.replace(anchor, f"{anchor}\n{entry}")
+    first = held.index("\nfrom ")
+    (copy / table).write_text(held[:first] + f"\n{line}" + held[first:], encoding="utf-8")
+
+
+def plant_option(copy: Path) -> None:
+    """Declare the new adapter's options, before those of LoRA."""
+    held = (copy / "options.py").read_text(encoding="utf-8")
+    before, lora, after = held.partition("    lora: bool")
+    (copy / "options.py").write_text(before + ADAPTER_OPTION + lora + after, encoding="utf-8")
+
+
 def test_a_new_technique_is_a_file_and_two_lines(copy: Path, tiny: Path, small_data: Path) -> None:
-    for file, text, table, line, anchor, entry in PLANTED:
-        (copy / file).write_text(text, encoding="utf-8")
-        held = (copy / table).read_text(encoding="utf-8")
-        assert held.count(anchor) == 1, f"{table}: expected once: {anchor}"
-        held = held.replace(anchor, f"{anchor}\n{entry}")
-        first = held.index("\nfrom ")
-        (copy / table).write_text(held[:first] + f"\n{line}" + held[first:], encoding="utf-8")
+    for technique in PLANTED:
+        plant(copy, *technique)
+    plant_option(copy)
     flags = ["--head", "mlp", "sst=planted", "--pooling", "planted", "sts=mean"]
+    flags += ["--planted", "on", "--planted_size", "4"]
     for name in ("sampler", "schedule", "combiner", "optimizer"):
         flags += [f"--{name}", "planted"]
     done = run(copy, tiny, small_data, *flags)
     assert done.returncode == 0, done.stderr
     assert "planted hook 0" in done.stdout and "planted adapter" in done.stdout
+
+
+CHECK_ADAPTER = """
+from dataclasses import replace
+from multitask_bert import build
+from options import Options
+from training.rates import peak_rate
+
+on = Options(planted="on")
+afresh = {"swiglu": "encoder", "swiglu_start": "random"}
+for options in (replace(on, option="pretrain"), replace(on, **afresh)):
+    try:
+        options.check()
+    except Exception as error:
+        print(error)
+try:
+    build(replace(on, lora=True).check())
+except Exception as error:
+    print(error)
+print(peak_rate(on, 768) / peak_rate(Options(), 768))
+"""
+
+
+def test_a_new_adapter_joins_the_checks(copy: Path) -> None:
+    """Those of options, of two adapters at once and of the learning rate, without an edit there."""
+    plant(copy, *NEW_ADAPTER)
+    plant_option(copy)
+    command = [sys.executable, "-c", CHECK_ADAPTER]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "--planted trains the encoder, --option pretrain freezes it: drop one",
+        "--swiglu_start random starts layers afresh, which --planted keeps frozen: drop one",
+        "--lora and --planted are two adapters, one is allowed: drop one",
+        "3.0",
+    ]

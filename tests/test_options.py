@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from adapters.kinds import ADAPTERS
 from declare import EXPECTED, PerTask, kind_of, rules_of, shown
 from errors import UserError
 from lora import TARGETS
-from multitask_bert import ADAPTERS, build
+from multitask_bert import build
 from options import CONFLICTS, SECTIONS, AdapterOptions, HeadOptions, Options, pick
 from training.rates import peak_rate
 
@@ -299,10 +300,7 @@ def test_every_need_is_tried():
     assert set(NEEDS) == {f.name for f in fields(Options) if rules_of(f).needs}
 
 
-FROZEN = (
-    "--swiglu_start random starts layers afresh, which --lora and --option pretrain keep frozen: "
-    "drop one"
-)
+FROZEN = "--swiglu_start random starts layers afresh, which {} keeps frozen: drop one"
 AFRESH = {"swiglu": "all", "swiglu_start": "random"}
 LINEAR = "mlp sst=linear para=linear sts=linear"
 PAIRS: list[tuple[dict, str]] = [
@@ -310,8 +308,8 @@ PAIRS: list[tuple[dict, str]] = [
         {"lora": True, "option": "pretrain"},
         "--lora trains the encoder, --option pretrain freezes it: drop one",
     ),
-    ({**AFRESH, "lora": True}, FROZEN),
-    ({**AFRESH, "option": "pretrain"}, FROZEN),
+    ({**AFRESH, "lora": True}, FROZEN.format("--lora")),
+    ({**AFRESH, "option": "pretrain"}, FROZEN.format("--option pretrain")),
     (
         {"option": "test"},
         "--option test trains nothing; it is for the command line: --option test --model RUN",
@@ -609,3 +607,14 @@ def test_a_run_s_folder_is_a_name_too():
 )
 def test_learning_rate(given, hidden, expected):
     assert peak_rate(Options(**given), hidden) == pytest.approx(expected)
+
+
+def test_adapters_and_their_options_belong_together():
+    """What checks an option of the adapters' section relies on the record, and the other way."""
+    switches = {f.name for f in fields(AdapterOptions) if not rules_of(f).needs}
+    prefixes = {adapter.prefix for adapter in ADAPTERS.values()}
+    assert switches <= prefixes <= set(FIELDS)
+    for adapter in ADAPTERS.values():
+        if adapter.rate_factor != 1:
+            says = f"{adapter.rate_factor:g} times the learning rate"
+            assert says in rules_of(FIELDS[adapter.prefix]).help

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 import classifier
 import prepare_submit
+from commandline.jobs import Job
 from datasets import Split
 from errors import UserError
 from evaluation import predict_logits
@@ -24,7 +25,7 @@ from multitask_bert import MultitaskBERT, build
 from multitask_classifier import main as train_main
 from multitask_classifier import train
 from options import Options
-from predict import Job, main, read_arguments, row_of
+from predict import main, read_arguments, row_of
 from tasks import TASKS
 from tests.test_start import saved
 from training.console import prediction_bar

@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import bert
-import multitask_bert
+import export
 import multitask_classifier
+from adapters.kinds import ADAPTERS, adapters_of
 from base_bert import BertConfig, FeedForward
-from errors import Interrupted
+from errors import Interrupted, UserError
 from evaluation import predict
 from heads import pipeline
 from heads.base import HeadConfig
@@ -38,6 +39,7 @@ from training import hooks, optimizers, samplers, schedules, surgery
 from training.draws import Draw
 from training.gradients import Gradients
 from training.run import Run
+from training.start import started
 from weights import hub_name
 
 Patch = pytest.MonkeyPatch
@@ -133,7 +135,7 @@ def differs(new: dict[str, Tensor], options: Options) -> None:
 
 def test_a_prefix(options: Options, monkeypatch: Patch) -> None:
     plain = build(options)
-    monkeypatch.setitem(multitask_bert.ADAPTERS, "prefix", newcomers.PREFIX)
+    monkeypatch.setitem(ADAPTERS, "prefix", newcomers.PREFIX)
     state = survives(options, monkeypatch)
     name = "bert.bert_layers.1.self_attention"
     assert state[f"model:{name}.prefix.keys.sts"].shape == (2, 32)
@@ -157,7 +159,7 @@ def test_a_prefix(options: Options, monkeypatch: Patch) -> None:
 def test_a_side_branch_of_each_task(options: Options, monkeypatch: Patch) -> None:
     torch.manual_seed(0)
     plain = build(options).eval()
-    monkeypatch.setitem(multitask_bert.ADAPTERS, "side", newcomers.SIDE)
+    monkeypatch.setitem(ADAPTERS, "side", newcomers.SIDE)
     torch.manual_seed(0)
     model = build(options).eval()
     assert predictions(plain, options) == predictions(model, options)  # zero at first
@@ -172,14 +174,119 @@ def test_a_side_branch_of_each_task(options: Options, monkeypatch: Patch) -> Non
 
 
 def test_a_side_branch_in_bf16(options: Options, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(multitask_bert.ADAPTERS, "side", newcomers.SIDE)
+    monkeypatch.setitem(ADAPTERS, "side", newcomers.SIDE)
     survives(replace(options, precision="bf16"), monkeypatch)
 
 
 def test_a_summand_of_the_embeddings(options: Options, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(multitask_bert.ADAPTERS, "parity", newcomers.PARITY)
+    monkeypatch.setitem(ADAPTERS, "parity", newcomers.PARITY)
     state = survives(options, monkeypatch)
     assert state["model:embedding_terms.parity.table.weight"].shape == (2, 32)
+
+
+def exported(run: str | Path, folder: str, options: Options) -> MultitaskBERT:
+    """What export.py makes of a run, loaded; it predicts as the run's best model does."""
+    export.main([str(run), folder])
+    model = MultitaskBERT.load(folder)
+    assert model.whole and not Path(folder, "base.json").exists()
+    assert bert.BertModel.from_pretrained(folder).own_names()  # the encoder alone loads too
+    expected = predictions(MultitaskBERT.load(run), options)
+    for task, values in predictions(model, options).items():
+        assert values == pytest.approx(expected[task], abs=1e-3)
+    return model
+
+
+@pytest.mark.parametrize("start", ["pretrained", "random"])
+def test_what_an_adapter_freezes_is_saved_unless_it_is_the_base_s(
+    options: Options, monkeypatch: Patch, start: str, capsys: pytest.CaptureFixture
+) -> None:
+    """Heads, layers that start at random, its constants, and a base's weight that it changed."""
+    monkeypatch.setitem(ADAPTERS, "features", newcomers.FEATURES)
+    options = replace(options, swiglu="encoder", swiglu_start=start)
+    state = survives(options, monkeypatch)
+    run = next(Path("runs").glob("*-newcomer"))
+    loaded = MultitaskBERT.load(run).state_dict()
+    assert all(torch.equal(x, state[f"model:{name}"]) for name, x in loaded.items())
+
+    # Nothing trained but its own weights; of the others those are saved that the base has not.
+    moments = {name for name in state if name.startswith("optimizer:exp_avg.")}
+    assert len(moments) == 2 and all(name.endswith(".value.learned") for name in moments)
+    layer = "bert.bert_layers.0"
+    held = set(load_file(run / "best" / "heads.safetensors"))
+    kinds = ("features", "sign", "learned", "base.weight")
+    assert {f"{layer}.self_attention.value.{kind}" for kind in kinds} <= held
+    assert {"pipelines.sst.head.out.weight", "pipelines.sst.head.out.bias"} <= held
+    assert (f"{layer}.out_dense.weight" in held) == (start == "random")
+    assert f"{layer}.self_attention.query.weight" not in held
+
+    # It has no merged form: an export keeps it beside the encoder, and says so.
+    exported(run, "whole", options)
+    assert "--features can't be merged: kept beside" in capsys.readouterr().out
+    export.main([str(run), "kept", "--keep_adapter"])
+    assert "kept: the adapter and heads" in capsys.readouterr().out
+    assert not Path("kept/model.safetensors").exists()
+    assert predictions(MultitaskBERT.load("kept"), options) == predictions(
+        MultitaskBERT.load("whole"), options
+    )
+
+    # A run with the same one starts from it; its encoder brings SwiGLU along.
+    now = replace(options, model="whole", init="whole", swiglu="off", swiglu_start="pretrained")
+    begun = started(build(now)).state_dict()
+    assert all(torch.equal(x, begun[name]) for name, x in loaded.items())
+
+    # A run that does not ask for it can't.
+    monkeypatch.delitem(ADAPTERS, "features")
+    monkeypatch.setitem(ADAPTERS, "was_on", OnThere("features", newcomers.add_features))
+    with pytest.raises(UserError, match="--init .*: its --features can't be folded into"):
+        train(replace(options, model="auto", init=str(run)))
+
+
+class OnThere(newcomers.AlwaysOn):
+    """An adapter that every model has but those that start from another one."""
+
+    def wanted(self, options: Options) -> bool:
+        return options.init is None
+
+
+def test_bert_s_own_biases(options: Options, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(ADAPTERS, "bitfit", newcomers.BITFIT)
+    state = survives(options, monkeypatch)
+    run = next(Path("runs").glob("*-newcomer"))
+    held = set(load_file(run / "best" / "heads.safetensors"))
+    assert all(name.endswith(".bias") for name in held if name.startswith("bert."))
+    assert state["model:bert.bert_layers.1.out_dense.bias"].any()
+
+    # Merged it is a plain BERT, with nothing more than its weights.
+    model = exported(run, "whole", options)
+    assert not model.extended and not adapters_of(model.options)
+    assert json.loads(Path("whole/config.json").read_text())["model_type"] == "bert"
+
+
+def test_two_adapters(options: Options, monkeypatch: Patch) -> None:
+    """Only where all but one say that they combine; an export merges what can be."""
+    monkeypatch.setitem(ADAPTERS, "side", newcomers.SIDE)
+    with pytest.raises(UserError, match="^--lora and --side are two adapters, .*: drop one$"):
+        train(replace(options, lora=True))
+    monkeypatch.delitem(ADAPTERS, "side")
+    monkeypatch.setitem(ADAPTERS, "parity", newcomers.PARITY)
+    survives(replace(options, lora=True), monkeypatch)
+    run = next(Path("runs").glob("*-newcomer"))
+    model = exported(run, "whole", options)
+    assert not model.options.lora and "parity" in model.embedding_terms
+    names = set(load_file("whole/model.safetensors"))
+    assert not any("lora" in name or "base" in name for name in names)
+
+
+def test_an_adapter_of_a_model_that_trains_as_a_whole(options: Options, monkeypatch: Patch) -> None:
+    """And where BERT is frozen, all that it adds trains."""
+    monkeypatch.setitem(ADAPTERS, "side", newcomers.SIDE)
+    run = train(options)["folder"]
+    exported(run, "whole", options)
+    frozen = build(replace(options, option="pretrain"))
+    trains = {name for name, p in frozen.named_parameters() if p.requires_grad}
+    assert trains == {
+        name for name, _ in frozen.named_parameters() if ".side." in name or "pipelines" in name
+    }
 
 
 # ---- poolings, token layers, heads

@@ -9,7 +9,6 @@ from multitask_bert import MultitaskBERT
 from storage.files import LARGEST_TEXT, read_bytes, write_bytes
 from text.prediction_files import prediction_file, write_predictions
 from training.checkpoint import replace_folder
-from training.manifest import write_manifest
 from training.model_card import write_card
 
 
@@ -27,13 +26,12 @@ def save_best(
     """
 
     def write(new: Path) -> None:
-        model.save(new)
-        write_card(new, model.options, facts, found)
         for task, own in predictions.items():
             if model.tasks[task].header:
                 path = new / prediction_file(task, "dev")
                 write_predictions(path, task, dev[task].ids, own)
-        write_manifest(new)
+        model.save(new)  # last: its manifest holds all files that are there
+        write_card(new, model.options, facts, found)
 
     replace_folder(best, write)
 
@@ -47,11 +45,10 @@ def merge_best(
     """
 
     def write(new: Path) -> None:
-        model.save(new)
-        write_card(new, model.options, facts, found)
         for path in best.glob(prediction_file("*", "dev")):
             write_bytes(new / path.name, read_bytes(path, LARGEST_TEXT))
-        write_manifest(new)
+        model.save(new)  # last, as above
+        write_card(new, model.options, facts, found)
 
     model.merge()
     replace_folder(best, write)

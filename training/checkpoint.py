@@ -236,11 +236,12 @@ def best_sum(best: Path) -> str:
     return sha256_of(best / NAME)
 
 
-def fault_of_best(best: Path, expected: str, merged: bool) -> tuple[str, bool]:
+def fault_of_best(best: Path, expected: str, may_be_merged: bool) -> tuple[str, bool]:
     """What is wrong with a run's best/, and whether it is damaged; "" where nothing is.
 
     `expected`: the best_sum() that the checkpoint knows, "" where it knows of no best model.
-    `merged`: any whole model will do where one is expected, since adapters were folded in later.
+    `may_be_merged`: any whole model will do where one is expected, since adapters may have been
+    folded into that one.
     """
     if not best.exists():
         return f"{best}: missing", False
@@ -249,7 +250,7 @@ def fault_of_best(best: Path, expected: str, merged: bool) -> tuple[str, bool]:
         same = best_sum(best) == expected
     except UserError as error:
         return str(error), True
-    if expected and (merged or same):
+    if expected and (may_be_merged or same):
         return "", False
     return f"{best}: not the model of the checkpoint's best epoch", False
 

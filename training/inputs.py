@@ -23,12 +23,21 @@ def prepared(options: Options, whole: bool = False) -> Options:
     The model is named, and the output folders are there and writable. `whole`: of a resumed run all
     options are given, not only those that are to change.
     """
-    options = resumed(options, whole) if options.resume else options.check()
-    if not options.resume:
-        options = replace(options, model=model_for(options))
-    # A run that had finished before writes into its own folder only.
-    if not (options.resume and has_finished(Path(options.resume), options.epochs)):
+    # A resumed run has its options in its folder, with the model's name; a new one is given both.
+    finished = False
+    if options.resume:
+        folder = Path(options.resume)
+        options = resumed(options, whole)
+        finished = has_finished(folder, options.epochs)
+    else:
+        options = replace(options.check(), model=model_for(options))
+
+    # Where its predictions are copied to. A run that has finished copies none: by now the files
+    # there may be another run's.
+    if not finished:
         check_outputs(options)
+
+    # A package that only this option needs.
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard needs a package: pip install tensorboard")
     return options

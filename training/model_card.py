@@ -5,7 +5,7 @@ What the model was trained on, what of dev and test leaked into that, its scores
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from errors import one_line
 from options import Options
@@ -14,17 +14,26 @@ from storage.files import write_text
 from tasks import Task, tasks_of
 from training.manifest import CARD
 
-# What else loads a folder that has this file: the library's name, the hub's tag, and how.
+
+class Reader(NamedTuple):
+    """A library that loads a saved model, without our heads."""
+
+    library: str
+    tag: str  # under which the hub lists the model
+    calls: tuple[str, ...]  # any of which loads it
+
+
+# By the file that tells whether a folder is for it.
 READERS = {
-    "modules.json": (
+    "modules.json": Reader(
         "sentence-transformers",
         "sentence-similarity",
-        'SentenceTransformer("FOLDER")` or `AutoModel.from_pretrained("FOLDER")',
+        ('SentenceTransformer("FOLDER")', 'AutoModel.from_pretrained("FOLDER")'),
     ),
-    "adapter_config.json": (
+    "adapter_config.json": Reader(
         "peft",
         "feature-extraction",
-        'PeftModel.from_pretrained(AutoModel.from_pretrained("BASE"), "FOLDER")',
+        ('PeftModel.from_pretrained(AutoModel.from_pretrained("BASE"), "FOLDER")',),
     ),
 }
 
@@ -55,7 +64,7 @@ def cell(text: object) -> str:
 def front_matter(
     options: Options,
     tasks: dict[str, Task],
-    reader: tuple[str, str, str] | None,
+    reader: Reader | None,
     scores: dict[str, float],
 ) -> str:
     """The hub's metadata: YAML, whose values may be written as JSON."""
@@ -78,7 +87,7 @@ def front_matter(
         )
 
     # Which library the hub names, and where it lists the model.
-    library, tag, _ = reader or ("minbert", "text-classification", "")
+    library, tag, _ = reader or Reader("minbert", "text-classification", ())
     values: dict[str, Any] = {
         "language": "en",
         "library_name": library,
@@ -107,7 +116,7 @@ def title(options: Options, tasks: dict[str, Task], facts: dict[str, Any]) -> st
     return "\n".join([*lines, ""])
 
 
-def usage(options: Options, tasks: dict[str, Task], reader: tuple[str, str, str] | None) -> str:
+def usage(options: Options, tasks: dict[str, Task], reader: Reader | None) -> str:
     """How to load it."""
     name, task = next(iter(tasks.items()))
     text = '"A lovely film ."'
@@ -124,9 +133,9 @@ def usage(options: Options, tasks: dict[str, Task], reader: tuple[str, str, str]
         "```",
     ]
     if reader:
-        library, _, call = reader
         base = "BASE" if Path(options.model).is_dir() else hub_id(options.model)
-        lines += ["", f"Without the heads, by {library}: `{call.replace('BASE', base)}`"]
+        calls = " or ".join(f"`{call.replace('BASE', base)}`" for call in reader.calls)
+        lines += ["", f"Without the heads, by {reader.library}: {calls}"]
     return "\n".join([*lines, ""])
 
 

@@ -3,19 +3,21 @@
     --resume RUN               goes on from last/, bit for bit
     --resume RUN --epochs N    extends the run, finished or not, to N epochs
 
-An extended run has the schedule of N epochs from the step on where it goes on. Where last/ is
-whole, as of a run that has not finished or of one with --keep_last, that step begins with all that
-the run had: weights, the optimizer's moments, random states, the readers' positions, and what
-extras, combiners and hooks remember.
+What an extended run starts from depends on what last/ still holds. While a run has not finished it
+holds everything, and afterwards with --keep_last: the next step then finds weights, the optimizer's
+moments, random states, the readers' positions, and what extras, combiners and hooks remember, as
+the last one left them.
 
-A finished run has kept best/ and the positions only. Then it starts from best/'s weights, with a
-new optimizer and with extras, combiners and hooks as new ones are; the readers go on where they
-were, and the rate, that of the schedule of N epochs, warms up anew over --warmup of the steps to
-come. --patience begins to count anew either way.
+A run that finished without --keep_last has only random states and positions in last/. Then the
+weights are best/'s; optimizer, extras, combiners and hooks begin as in a new run, and the learning
+rate warms up once more, over --warmup of the steps to come.
 
-The extension's first act is a checkpoint, so from there on it is resumed like any run. Before it,
-the longer options are written, and progress.json knows how long the run was: whoever resumes it
-then extends it again, from the same best/.
+In both cases the learning rate is that of a run of N epochs at this step, and --patience counts
+from zero again.
+
+An extension writes the new options first, and a checkpoint next. Killed between the two, the run
+has the checkpoint from before, and its progress.json says that it was shorter: so the next --resume
+extends it again, from the same weights. After that checkpoint it is resumed like any run.
 """
 
 import hashlib
@@ -62,10 +64,11 @@ def resumed(options: Options, whole: bool) -> Options:
     own = Options.of_run(folder).of_same_run(given)
     read_facts(folder)  # refuses edited options before anything is built from them
 
-    # What it began from is read again: a folder, or a name of the hub, which for --init has a "/".
+    # What it began from is read again, so a folder must still be there. It may also be on the hub:
+    # there an encoder (--model) is called NAME or USER/NAME, a saved model (--init) USER/NAME only.
     source = own.init or own.model
-    on_hub = is_hub_id(source) and ("/" in source or not own.init)
-    if not os.path.isdir(source) and not on_hub:
+    may_be_on_hub = is_hub_id(source) and (own.init is None or "/" in source)
+    if not os.path.isdir(source) and not may_be_on_hub:
         raise UserError(f"{folder} began from {source}, which is not there; put it back")
     return own
 
@@ -110,29 +113,34 @@ def stand_of(folder: Path, facts: dict[str, Any], options: Options, total: int) 
     return Stand(folder, held, over, held.total < total, has_pieces(folder / "last"))
 
 
-def check_best(stand: Stand, merge_wanted: bool) -> None:
-    """See to it that best/ is whole, now rather than at the end of the run.
+def check_best(stand: Stand, merge_flag: str) -> None:
+    """Find out now, not at the end of the run, whether best/ is the checkpoint's best model.
 
-    Where it is missing, or newer than the checkpoint, the best of the epochs to come takes its
-    place. UserError where it is damaged, or it can't be done without.
+    Where it is not, but not needed either, the run forgets it: the best of the epochs to come takes
+    its place. UserError where it is needed, or damaged. `merge_flag`: as for check_start().
     """
     best, progress = stand.folder / "best", stand.progress
-    recover(best)
-    needed = not (stand.goes_on and stand.whole)
-    if not (progress.best or needed):
+    recover(best)  # from a kill while it was replaced
+
+    # It is needed where no step is to come, and where the next step starts from it.
+    needed = not stand.goes_on or not stand.whole
+    if not progress.best and not needed:
         return
 
-    # What is wrong with it, if anything; a finished run's may have been merged since.
-    merged = stand.over and merge_wanted
+    # Compare it with the checkpoint. At a run's end adapters are folded into it, after the last
+    # checkpoint: then it is another model than the checkpoint knows, and that is right.
+    may_be_merged = stand.over and merge_flag != ""
     expected = progress.best_manifest if progress.best else ""
-    reason, damaged = fault_of_best(best, expected, merged)
+    reason, damaged = fault_of_best(best, expected, may_be_merged)
     if not reason:
         progress.best_manifest = best_sum(best)
         return
 
-    # What becomes of the run then.
+    # Something is wrong with it. Without steps that replace it the run can't be completed.
     if needed:
         raise UserError(f"{reason}; the training is over, so nothing replaces it; begin a new run")
+
+    # What is damaged is for the user to look at before it is lost; another model may just go.
     coming = "the best of the epochs still to come takes its place"
     if damaged:
         raise UserError(f"{reason}; delete {best} and resume: {coming}")
@@ -140,12 +148,15 @@ def check_best(stand: Stand, merge_wanted: bool) -> None:
     progress.best, progress.stale = {}, 0
 
 
-def check_start(stand: Stand, merge_wanted: bool) -> None:
-    """UserError where a run can't go on from what it has; see check_best too."""
-    check_best(stand, merge_wanted)
-    if stand.goes_on and not stand.whole and merge_wanted:
+def check_start(stand: Stand, merge_flag: str) -> None:
+    """UserError where a run can't go on from what it has; see check_best() too.
+
+    `merge_flag`: the flag by which adapters are merged at the run's end; "" where none are.
+    """
+    check_best(stand, merge_flag)
+    if stand.goes_on and not stand.whole and merge_flag:
         raise UserError(
-            f"--resume {stand.folder}: --lora_merge folded its adapters into best/, and last/ was "
+            f"--resume {stand.folder}: {merge_flag} folded its adapters into best/, and last/ was "
             "not kept (--keep_last), so it can't be extended; begin a new run"
         )
 
@@ -156,24 +167,26 @@ def check_start(stand: Stand, merge_wanted: bool) -> None:
 def changed_record(
     folder: Path, options: Options, facts: dict[str, Any], now: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write down that a run gets longer, or keeps other things; what run.json holds then.
+    """Put new --epochs and --keep_last into a run's options.json; returns what run.json holds then.
 
-    Whoever resumes it next finds it in options.json. `facts`: what run.json held before. `now`:
-    what a run that begins now would record.
+    run.json has the checksum of options.json, by which read_facts() finds an edited one, so both
+    files change. `facts`: what run.json held before. `now`: what a new run would put there.
     """
+    # Often nothing is new. Then options.json stands as it is, and its checksum is taken anew: where
+    # a kill came between the two writes below, run.json has the one of options never written.
     own = Options.of_run(folder)
     wanted = replace(own, epochs=options.epochs, keep_last=options.keep_last)
     if wanted == own:
-        # These, also where a kill came between the two writes below.
         return {**facts, "options": sha256_of(folder / "options.json")}
 
-    # Without its results a longer run counts as unfinished.
+    # A run that gets longer is not finished: its results go. `now` has none, so its names stay.
     kept = dict(facts)
     if wanted.epochs > own.epochs:
         kept = {name: facts[name] for name in facts if name in now}
     kept["commands"] = [*facts["commands"], now["commands"][-1]]
 
-    # Up to the second write the old options stand there, so both are known from the first on.
+    # Between the two writes the folder has the new run.json and the old options.json. A kill there
+    # does no harm: run.json has the checksums of both options.
     text = wanted.to_json() + "\n"
     kept["options_before"] = sha256_of(folder / "options.json")
     kept["options"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -193,13 +206,16 @@ def load(
 
     `pieces`, `training` and `total` are those of the run (training/run.py).
     """
+    # Where no step is to come nothing is needed; the best model is loaded at the end.
     last, progress = stand.folder / "last", stand.progress
     if not stand.goes_on:
         return progress
+
+    # The readers go on where they were.
     for task, drawn in progress.drawn.items():
         training[task].drawn = drawn
 
-    # Which weights.
+    # All pieces as they were; or best/'s weights, with everything else as in a new run.
     if stand.whole:
         load_last(last, pieces)
         source = f"goes on from last/ as it was; the rates are those of {options.epochs} epochs"
@@ -212,11 +228,14 @@ def load(
         epoch = progress.best["epoch"]
         source = f"starts from best/ (epoch {epoch}): a new optimizer; steps of warm-up: {steps}"
 
-    # From the first checkpoint of an extension on, it is a run like any other.
+    # Steps are told as epochs: all epochs of a run have the same number of them.
     if stand.longer:
         was = options.epochs * progress.total // total
         print(f"extending {stand.folder} from {was} to {options.epochs} epochs")
         progress.total, progress.stale = total, 0
+
+    # A run that was extended, or starts from best/, writes that down before its first step: with
+    # this checkpoint it can be resumed like any other.
     if stand.longer or not stand.whole:
         print(source)
         save_last(stand.folder, pieces, progress.to_dict())

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters.kinds import merge_flag
 from datasets import Data
 from errors import Interrupted, UserError
 from evaluation import Evaluation
@@ -125,10 +126,9 @@ class Run:
 
         Without a checkpoint the run begins anew. `now`: what a new run would record.
         """
-        merge_wanted = self.pieces["model"].merge_wanted
         stand = stand_of(self.folder, self.facts, self.options, self.total)
         if stand:
-            check_start(stand, merge_wanted)
+            check_start(stand, merge_flag(self.options))
         self.facts = changed_record(self.folder, self.options, self.facts, now)
         if stand:
             progress = load(stand, self.options, self.total, self.pieces, self.data["train"])

@@ -79,7 +79,11 @@ def interrupted(folder: Path, when: str, number: int = signal.SIGINT) -> Interru
 
 @contextlib.contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Inside, from the last step until run.json has the results, Ctrl-C says how to go on too."""
+    """Around what follows the last step: Ctrl-C ends it with the command that does it again.
+
+    Nothing is to be saved then: the last checkpoint has all steps, and a run without results in
+    its run.json counts as unfinished.
+    """
     try:
         yield
     except KeyboardInterrupt:

@@ -6,10 +6,11 @@ folder; or, where only an adapter or heads were saved there, the model that thes
 
 import os
 
+from adapters.kinds import ADAPTERS, adapters_of
 from adapters.wrap import Adapter, fits
 from errors import UserError
 from models.folder import BASE, find_saved, read_options
-from multitask_bert import ADAPTERS, MultitaskBERT
+from multitask_bert import MultitaskBERT
 from options import PLAIN_HEADS, Options
 from pretrained import default_pretrained
 from storage.files import sha256_of
@@ -114,23 +115,36 @@ def check_pipelines(task: Task, now: Options, then: Options, run: str) -> None:
 def take_encoder(model: MultitaskBERT, old: MultitaskBERT, run: str) -> None:
     """Make the encoder the other run's.
 
-    An adapter is taken over where the new run asks for the same, else merged in. UserError where
-    that would change weights which the new run keeps frozen: they would be in no folder.
+    UserError where the new run could not compute or save what the other run's adapters learned.
     """
-    if not any(adapter.wanted(old.options) for adapter in ADAPTERS.values()):
-        return  # it was built from the other run's already
-    same = all(is_same(adapter, old.options, model.options) for adapter in ADAPTERS.values())
-    if not same and not model.whole:
-        raise UserError(
-            f"--init {run}: its adapter is not this run's, which keeps the encoder frozen; merge "
-            f"it first: python export.py {run} FOLDER, then --init FOLDER"
-        )
-    if not same:
+    # Without an adapter nothing is left to do: the new model was built from the old one's encoder.
+    adapters = adapters_of(old.options)
+    if not adapters:
+        return
+
+    # The same adapter in both is taken over as it is; another one is folded into the old encoder.
+    if not all(is_same(adapter, old.options, model.options) for adapter in ADAPTERS.values()):
+        flags = " ".join(adapter.flag for adapter in adapters)
+        if any(adapter.merge is None for adapter in adapters):
+            raise UserError(
+                f"--init {run}: its {flags} can't be folded into its encoder; give this run the "
+                "same adapter"
+            )
+        # A frozen encoder is not saved but read from its base anew, which has not learned that.
+        if not model.whole:
+            raise UserError(
+                f"--init {run}: its {flags} is not this run's, which keeps the encoder frozen; "
+                f"merge it first: python export.py {run} FOLDER, then --init FOLDER"
+            )
         old.merge()
+
+    # All but the heads; adapters may have parts for tasks that only one of the two runs has.
     own = model.state_dict()
-    encoder = {name: x for name, x in old.state_dict().items() if not name.startswith("pipelines.")}
-    # An adapter may have parts for tasks that only one of the two runs has.
-    model.load_state_dict({name: x for name, x in encoder.items() if name in own}, strict=False)
+    taken = {}
+    for name, x in old.state_dict().items():
+        if name in own and not name.startswith("pipelines."):
+            taken[name] = x
+    model.load_state_dict(taken, strict=False)
 
 
 def is_same(adapter: Adapter, then: Options, now: Options) -> bool:

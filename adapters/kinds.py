@@ -1,0 +1,55 @@
+"""Which adapters there are, and which of them a model gets."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+import lora
+from adapters.wrap import Adapter, rebuilt
+from bert import BertModel
+from errors import UserError
+from options import Options
+
+# What may change the loaded encoder, from inside, each with the options that ask for it.
+ADAPTERS: dict[str, Adapter] = {
+    "lora": lora.ADAPTER,
+}
+
+
+def adapters_of(options: Options) -> list[Adapter]:
+    """The adapters that the options ask for, in the order in which they are applied.
+
+    UserError for two that do not combine.
+    """
+    wanted = [adapter for adapter in ADAPTERS.values() if adapter.wanted(options)]
+    alone = [adapter.flag for adapter in wanted if not adapter.combines]
+    if len(alone) > 1:
+        raise UserError(f"{alone[0]} and {alone[1]} are two adapters, one is allowed: drop one")
+    return wanted
+
+
+def merge_flag(options: Options) -> str:
+    """The flag that asks for merging an adapter at the end of a run; "" where none does."""
+    wanted = [adapter for adapter in adapters_of(options) if adapter.merge_wanted(options)]
+    return f"{wanted[0].flag}_merge" if wanted else ""
+
+
+def adapt(model: nn.Module, bert: BertModel, options: Options) -> frozenset[str]:
+    """Freeze what the options keep frozen of a model with pretrained weights, and apply adapters.
+
+    `bert` is its encoder. Returns the names of the parameters that need not be saved: rebuilt().
+    """
+    # The weights as they were read: in copies where an adapter might change them in place.
+    adapters = adapters_of(options)
+    read: Mapping[nn.Parameter, Tensor] = {
+        p: p.detach().clone() if adapters else p.detach()
+        for name, p in bert.named_parameters()
+        if name in bert.from_base
+    }
+
+    # BERT is frozen before adapters add to it; they may freeze more.
+    if options.option == "pretrain":
+        bert.requires_grad_(False)
+    for adapter in adapters:
+        adapter.adapt(model, options)
+    return rebuilt(model, read)
