@@ -132,6 +132,8 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
     if kind is PerTask:
         word = choice_by_task(f.name, TABLES[f.name])
         return {"nargs": "+", "metavar": "NAME", "type": word}
+    if kind == Names and f.name not in TABLES:  # words of the user's own
+        return {"nargs": "*", "metavar": "WORD"}
     if kind == Names:  # of tasks
         titles = {task.title.lower(): name for name, task in TASKS.items()}
         return {"nargs": "+", "metavar": "NAME", "type": choice(f.name, TABLES[f.name], titles)}
@@ -173,7 +175,7 @@ def full_help(f: "Field[Any]", defaults: Mapping[str, str] = NONE) -> str:
     # Help text, range, names and what it needs, in this order; empty parts are left out.
     rules = rules_of(f)
     parts = [rules.help, rules.range()]
-    if kind_of(f) in (PerTask, Names):
+    if kind_of(f) in (PerTask, Names) and f.name in TABLES:
         parts.append(f"names: {', '.join(TABLES[f.name])}")
     if rules.needs:
         parts.append(f"needs {rules.requirement()}")

@@ -175,7 +175,8 @@ def plain_words(name: str, words: Sequence[str]) -> Sequence[str]:
     """The words of an option's value; UserError where one would be taken for a flag or a file."""
     for word in words:
         if word.startswith(("-", "@")):
-            raise UserError(f"--{name} {shown(word)}: expected one of {', '.join(TABLES[name])}")
+            names = f"one of {', '.join(TABLES[name])}" if name in TABLES else "a word"
+            raise UserError(f"--{name} {shown(word)}: expected {names}")
     return words
 
 

@@ -220,6 +220,7 @@ DEAD = {
     "test",
     "predictions",
     "name",
+    "tags",
     "runs_dir",
     "resume",
     "save_every",

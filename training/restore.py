@@ -162,7 +162,7 @@ def changed_record(
     what a run that begins now would record.
     """
     own = Options.of_run(folder)
-    wanted = replace(own, epochs=options.epochs, keep_last=options.keep_last)
+    wanted = replace(own, epochs=options.epochs, keep_last=options.keep_last, tags=options.tags)
     if wanted == own:
         # These, also where a kill came between the two writes below.
         return {**facts, "options": sha256_of(folder / "options.json")}
