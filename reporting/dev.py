@@ -66,8 +66,10 @@ def read_gold(row: Row, name: str, task: Task) -> list[Example]:
     if kept is None:
         raise UserError(f"{row.folder / 'run.json'}: no file {name}_dev in it; damaged?")
 
-    # The file as the run named it, as its options find it from here, and the built-in one.
-    places = [Path(kept.path), BUILT_IN / Path(kept.path).name]
+    # The file as the run named it, the built-in one if it was that, or as its options find it here.
+    places = [Path(kept.path)]
+    if row.facts.get("built_in_corpus"):
+        places.append(BUILT_IN / Path(kept.path).name)
     with contextlib.suppress(UserError):
         found, _ = find_files(row.options, ("dev",), optional=("dev",))
         places += [path for place, path in found.items() if place == (name, "dev")]

@@ -108,6 +108,10 @@ def draw(
         axes = figure.add_subplot()
         axes.set_title(title)
         paint(axes)
+
+        # Everything finds its place once, for both files.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         text, image = io.StringIO(), io.BytesIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
