@@ -86,13 +86,12 @@ def read_all(places: list[Path], tag: str) -> tuple[list[Row], list[str]]:
 
 def report(places: list[str], by: str = "overall", tag: str = "", out: str = "") -> Path:
     """Print the tables of runs and write their page; returns its path. See the top of this file."""
-    # What lies beside runs, and `runs/*` names too, is none.
-    chosen = [Path(place) for place in places]
-    chosen = [place for place in chosen if not is_report(place)]
-    if not chosen:
-        chosen = [Path(Options.runs_dir)]
-        if not runs_of(chosen[0]):
-            raise UserError("runs: no runs in it; begin one, or name the folders of runs")
+    given = [Path(place) for place in places or [Options.runs_dir]]
+    if not places and not runs_of(given[0]):
+        raise UserError("runs: no runs in it; begin one, or name the folders of runs")
+
+    # What was written beside the runs, which `runs/*` names too, is passed over.
+    chosen = [place for place in given if not is_report(place)] or given
     rows, left_out = read_all(chosen, tag)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)

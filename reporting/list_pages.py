@@ -31,7 +31,7 @@ from reporting.runs import PAGE, Row, comparable, data_name, own_flags, shared_f
 from reporting.style import Picture
 from training.console import as_time
 
-LONGEST_PLACE = 120  # characters of a folder's name
+LONGEST_PLACE = 120  # bytes of a folder's name
 LONGEST_LABEL = 42  # of a run's in a picture
 
 
@@ -59,17 +59,22 @@ def write_comparison(rows: list[Row], by: str, folder: Path) -> Path:
         )
     pictures: list[Picture] = []
     for place, group in enumerate(groups, start=1):
-        labels = [f"{number} {short(row.name)}" for number, row in enumerate(group, start=1)]
-        logs = [read_log(row.folder) for row in group]
         html += [heading(group[0]), run_table(group, folder, by, numbered=True)]
-        found = overlaid(list(zip(labels, logs, strict=True)), group[0].tasks)
-        for title, own in found.items():
+        for title, own in curves_of(group).items():
             # Of several groups, each names its files for itself.
             if len(groups) > 1:
                 own = [replace(picture, name=f"{place}-{picture.name}") for picture in own]
             html += [f"<h3>{escape(title)}</h3>", gallery(own) or note("nothing logged yet")]
             pictures += own
     return write_page(folder, page(f"{len(rows)} runs", html, SCRIPT), pictures)
+
+
+def curves_of(group: list[Row]) -> dict[str, list[Picture]]:
+    """The curves of runs that can be compared, by heading; each has its number in the table."""
+    runs = []
+    for place, row in enumerate(group, start=1):
+        runs.append((f"{place} {short(row.name)}", read_log(row.folder)))
+    return overlaid(runs, group[0].tasks)
 
 
 def heading(row: Row) -> str:
@@ -90,8 +95,8 @@ def place_of(rows: Sequence[Row]) -> Path:
     """Where the page of several runs goes, unless one says it: beside the first, by their names."""
     names = [row.name for row in rows]
     name = "report-" + "+".join(names)
-    if len(name) > LONGEST_PLACE:
-        digest = hashlib.sha256("\n".join(names).encode("utf-8", errors="replace")).hexdigest()
+    if len(name.encode("utf-8")) > LONGEST_PLACE:
+        digest = hashlib.sha256("\n".join(names).encode("utf-8")).hexdigest()
         name = f"report-{len(rows)}-runs-{digest[:8]}"
     return Path(os.path.abspath(rows[0].folder)).parent / name
 

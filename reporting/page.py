@@ -6,6 +6,7 @@ anything. Arguments that are HTML already are called so.
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -138,7 +139,7 @@ def write_page(folder: Path, html: str, pictures: Iterable[Picture] = ()) -> Pat
             "folder with --out, or delete it"
         )
     contents = {folder / f"{picture.name}.png": picture.png for picture in pictures}
-    write_together({**contents, path: html.encode("utf-8")})
+    write_together({**contents, path: html.encode("utf-8", errors="replace")})
     return path
 
 
@@ -196,7 +197,7 @@ def table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]])
 
 def link(target: str, name: str) -> str:
     """A link to another file."""
-    return f'<a href="{escape(quote(target))}">{escape(name)}</a>'
+    return f'<a href="{quote(os.fsencode(target))}">{escape(name)}</a>'
 
 
 def tags(names: Iterable[str]) -> str:

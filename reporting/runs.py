@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from errors import UserError
+from errors import UserError, one_line
 from options import Options
 from storage.json_files import read_json, record
 from tasks import TASKS, Task, tasks_of
@@ -18,7 +18,7 @@ from training.progress import Best, Progress, read_progress
 # Options that say where things are, what is kept, or how a run is watched: they change no score.
 WITHOUT_EFFECT = {
     *("files", "predictions", "runs_dir", "data_dir", "name", "tags", "resume"),
-    *("save_every", "keep_last", "log_every", "tensorboard"),
+    *("save_every", "keep_last", "log_every", "train_scores", "tensorboard"),
 }
 MOST_STEPS = 2**53  # that a run may have; how many this one has, its data would say
 PAGE = "index.html"
@@ -41,8 +41,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The folder's name, also where it was given as `.`."""
-        return Path(os.path.abspath(self.folder)).name
+        """The folder's name, also where it was given as `.`; it can be shown and encoded."""
+        return one_line(Path(os.path.abspath(self.folder)).name)
 
     @property
     def date(self) -> str:

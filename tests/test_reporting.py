@@ -3,6 +3,7 @@ them.
 """
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -192,6 +193,19 @@ def test_texts_are_no_html(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared = Page(report.report([str(renamed)] * 2))
     assert not {"img", "i"} & {*dict(page.elements), *dict(listed.elements)}
     assert f"1 {renamed.name}" in compared.texts and "img" not in dict(compared.elements)
+
+
+def test_a_folder_s_name_may_be_anything(run: Path, unpainted: None) -> None:
+    name = os.fsdecode(b'2026-01-01-\xff "#?')
+    try:
+        strange = run.rename(run.with_name(name))
+    except OSError:
+        pytest.skip("no such name here")
+    for places in ([str(strange)], [str(strange)] * 2, []):
+        page = Page(report.report(places))
+        assert '2026-01-01-\\udcff "#?' in page.texts
+    (head,) = [values["href"] for tag, values in page.elements if tag == "a"]
+    assert head == "2026-01-01-%FF%20%22%23%3F/report/index.html"
 
 
 @pytest.mark.parametrize("task", ["sst", "para"])
@@ -394,6 +408,8 @@ def test_runs_side_by_side_have_one_picture_each_dev_set(run: Path, unpainted: N
     report.main([])
     assert runs_of(Path("runs")) == sorted([run, other, elsewhere])
     assert len(Page(report.report(list(map(str, Path("runs").glob("*"))))).texts) > 20
+    with pytest.raises(UserError, match="no options.json in it"):
+        report.report(["runs/index.html"])
 
 
 def test_many_runs_have_a_short_folder_and_lines_apart(run: Path) -> None:
