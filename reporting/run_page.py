@@ -114,9 +114,12 @@ def about(row: Row) -> str:
     pairs = [
         ("command", f"<pre>{escape(commands)}</pre>"),
         ("flags that differ from the defaults", flags_html(typed(options)) or "none"),
-        ("model", escape(options.model)),
-        ("device", escape(f"{run.device}, {run.dtype}, {run.kernels}")),
     ]
+    # A baseline has no weights, and no dtype either.
+    if run.base_weights:
+        pairs.append(("model", escape(options.model)))
+    machine = (run.device, run.dtype, run.kernels)
+    pairs.append(("device", escape(", ".join(word for word in machine if word))))
     versions = {"python": run.python, **run.versions}
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     pairs += [("versions", escape(names)), ("commit", escape(run.commit))]

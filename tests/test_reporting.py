@@ -373,7 +373,7 @@ def test_part_1_and_a_task_alone(options: Options, unpainted: None) -> None:
         assert (run / "report" / f"{task}-confusion.png").exists()
     # Both are of other tasks: each has a table of its own, and pictures too.
     page = Page(report.report(list(map(str, Path("runs").glob("*-classifier")))))
-    assert page.count("table") == 2 and len(list(page_folder().glob("[12]-*.png"))) == 6
+    assert page.count("table") == 2 and len(list(page_folder().glob("[12]-*-score.png"))) == 2
 
 
 def page_folder() -> Path:
@@ -393,15 +393,15 @@ def test_runs_side_by_side_have_one_picture_each_dev_set(run: Path, unpainted: N
 
     page = report.report([str(run), str(other)])
     assert page == Path.cwd() / "runs" / f"report-{run.name}+{other.name}" / "index.html"
-    assert {path.stem for path in page.parent.glob("*.png")} == {
-        "overall",
-        *(f"{task}-{name}" for task in ("sst", "para", "sts") for name in ("score", "loss")),
-    }
+    names = {f"{task}-{name}" for task in ("sst", "para", "sts") for name in ("score", "loss")}
+    assert {path.stem for path in page.parent.glob("*.png")} >= {"overall", *names}
 
     page = report.report([str(run), str(other), str(elsewhere)], out="there")
     apart = Page(page)
     assert page == Path("there/index.html") and apart.count("table") == 2
-    assert len(list(Path("there").glob("1-*.png"))) == len(list(Path("there").glob("2-*.png"))) == 7
+    for group in (1, 2):
+        found = {path.stem for path in Path("there").glob(f"{group}-*.png")}
+        assert found >= {f"{group}-{name}" for name in names}
     assert "different dev files" in apart.source
 
     # What stands beside the runs is none of them, whoever names it.
