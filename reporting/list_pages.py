@@ -106,8 +106,8 @@ def run_table(rows: list[Row], folder: Path, by: str, numbered: bool = False) ->
 
     `folder`: where the page will stand. `numbered`: each has the number that pictures call it by.
     """
+    # A column is sorted by a click on its head: scores the best first, times the shortest.
     tasks = rows[0].tasks
-    shared = shared_flags(rows)
     columns = [Column("run", "name", "ascending", by == "name")]
     columns.append(Column("overall", "number", "descending", by == "overall"))
     for name, task in tasks.items():
@@ -121,7 +121,10 @@ def run_table(rows: list[Row], folder: Path, by: str, numbered: bool = False) ->
         Column("flags", "flags", "ascending"),
     ]
     if numbered:
-        columns.insert(0, Column("", "number"))
+        columns.insert(0, Column("no.", "number"))
+
+    # The rows; flags that all of them share say nothing here, and stand below.
+    shared = shared_flags(rows)
     lines = []
     for place, row in enumerate(rows, start=1):
         before = [number(place, ".0f")] if numbered else []

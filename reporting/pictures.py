@@ -33,7 +33,10 @@ class Curve:
 def curves(
     name: str, title: str, of: list[Curve], x: str, y: str, legend_below: bool = False
 ) -> Picture | None:
-    """Lines over steps or epochs; None where there is nothing to draw."""
+    """Lines over steps or epochs; None where there is nothing to draw.
+
+    `legend_below`: the names stand below the axes, also that of a single line.
+    """
     drawn = [curve for curve in of if curve.points]
     if not drawn:
         return None
@@ -44,10 +47,14 @@ def curves(
             xs, ys = zip(*thinned(curve.points), strict=True)
             marker = "o" if curve.marked or len(xs) == 1 else None
             lines += axes.plot(xs, ys, curve.style, color=curve.colour, marker=marker, markersize=4)
+
+        # Steps and epochs are whole numbers.
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.grid(axis="y")
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+        # Names of runs are long: they stand below.
         labels = [curve.label for curve in drawn]
         if legend_below:
             axes.figure.legend(lines, labels, loc="outside lower left")

@@ -2,6 +2,8 @@
 them.
 """
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -176,6 +178,9 @@ def test_nothing_of_a_page_is_loaded_from_elsewhere(run: Path) -> None:
         policy = page.elements[3][1]
         assert policy["http-equiv"] == "Content-Security-Policy"
         assert policy["content"].startswith("default-src 'none'; ")
+        for script in re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL):
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert policy["content"].endswith(f"; script-src 'sha256-{digest}'")
         ids = [values["id"] for _, values in page.elements if "id" in values]
         assert len(set(ids)) == len(ids)
     assert page.addresses()  # clip paths and marks, so that what is looked for is there
