@@ -24,11 +24,11 @@ from storage.files import read_text
 from storage.json_files import parse_json
 
 # What may be given anew when a run is resumed; that data is the same is checked by its contents.
-MOVING = ("resume", "use_gpu", "data_dir", "files", "keep_last")
+MOVING = ("resume", "use_gpu", "data_dir", "files", "keep_last", "tags")
 # Options that say where things are, what is kept, or how a run is watched: they change no score.
 WITHOUT_EFFECT = {
-    *("files", "predictions", "runs_dir", "data_dir", "name", "resume"),
-    *("save_every", "keep_last", "log_every", "tensorboard"),
+    *("files", "predictions", "runs_dir", "data_dir", "name", "tags", "resume"),
+    *("save_every", "keep_last", "log_every", "tensorboard", "train_scores"),
 }
 FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has a file for
 # Where a kind of layer is used instead of the usual one.
@@ -39,6 +39,7 @@ PLACES = ("off", "heads", "encoder", "all")
 MOST_STEPS = 10_000_000  # an epoch
 MOST_EXAMPLES = 2**20  # a step
 NEVER = 1_000_000_000  # steps or evaluations; more than any run has
+LONGEST_TAG = 40  # characters
 LONGEST_NAME = 200  # bytes; a folder's may have 255, with the date before it and a number behind
 
 
@@ -312,6 +313,7 @@ class RunOptions(Section):
 
     # Its folder.
     name: str = declare("multitask", "part of the run folder's name")
+    tags: Names = declare((), "words to find the run by; report.py --tag picks by one")
     runs_dir: str = declare("runs", "where run folders are made")
     resume: str | None = declare(
         None, "a run folder; go on where it stopped, and up to --epochs if that is more"
@@ -470,6 +472,11 @@ def is_template(text: str) -> bool:
     return all(name in plain and not (way or form) for _, name, form, way in fields_of_text)
 
 
+def is_tag(word: str) -> bool:
+    """Whether a word can be a tag."""
+    return len(word) <= LONGEST_TAG and re.fullmatch(r"[\w.][\w.-]*", word) is not None
+
+
 PLAIN_HEADS = {"linear"}  # heads that have neither norm nor activation
 
 
@@ -534,6 +541,11 @@ CONFLICTS = (
     Conflict(
         lambda o: len(o.name.encode("utf-8")) > LONGEST_NAME,
         f"--name {{name}}: at most {LONGEST_NAME} bytes, or the run folder's name gets too long",
+    ),
+    Conflict(
+        lambda o: not all(is_tag(tag) for tag in o.tags),
+        "--tags: expected words with blanks between, each of at most "
+        f"{LONGEST_TAG} letters, digits, dots, dashes and underscores, no dash first",
     ),
 )
 

@@ -1,11 +1,16 @@
-"""Runs side by side: their dev scores, and the flags in which they differ.
+"""What runs came to: tables here, and pages with pictures for the browser.
 
-    python report.py                            # all runs in runs/
-    python report.py other-runs                 # all in another folder
-    python report.py runs/2026-11-21-multitask runs/2026-11-21-lora
+    python report.py                   # all runs in runs/, and runs/index.html
+    python report.py other-runs        # all in another folder
+    python report.py RUN               # one run: RUN/report/index.html
+    python report.py RUN1 RUN2         # side by side, in runs/report-RUN1+RUN2
 
-The best come first. Runs on other data, or with other tasks, have a table of
-their own: their scores can't be compared.
+A run's page has learning curves, confusion matrices, histograms, and the most
+confident mistakes with their text. Each page is one file that needs no network;
+its pictures lie beside it as PNG. The list of all runs needs no matplotlib.
+
+The best come first. Runs on other data, or with other tasks, have tables and
+pictures of their own: their scores can't be compared.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -13,142 +18,124 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
-import os
 import sys
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
+from commandline.parser import one_of, page_parser
+from commandline.words import expand, unknown
 from errors import UserError, run_main
-from options import WITHOUT_EFFECT, Options
-from storage.json_files import read_json, record
-from tasks import TASKS
+from options import Options
+from reporting.list_pages import place_of, write_comparison, write_list_page
+from reporting.run_page import write_run_page
+from reporting.runs import (
+    SORTS,
+    Row,
+    comparable,
+    is_report,
+    own_flags,
+    read_run,
+    runs_of,
+    shared_flags,
+)
+from reporting.style import need_matplotlib
 from training.console import as_time
-from training.identity import Identity
-from training.progress import Best, Progress, read_progress
-
-MOST_STEPS = 2**53  # that a run may have; how many this one has, its data would say
+from training.environment import display_path
 
 
-@dataclass(frozen=True)
-class Row:
-    """A run as the tables show it."""
-
-    folder: Path
-    options: Options
-    data: tuple[tuple[str, int], ...]  # SHA-256 and examples of each dev file
-    title: str  # what these files are
-    best: Best | None  # none before the first evaluation
-    step: int  # optimizer steps done
-    seconds: float
-
-    @property
-    def overall(self) -> float:
-        """By which runs are sorted; those without a score come last."""
-        return self.best.overall if self.best else float("-inf")
-
-
-def read_run(folder: Path) -> Row:
-    """A run's options and results, finished or not; UserError where it can't be read."""
-    options = Options.of_run(folder)
-    facts = read_json(folder / "run.json")
-    identity = record(Identity, facts, str(folder / "run.json"), others_too=True)
-
-    # Scores on different dev files, or of different tasks, say nothing about one another.
-    dev = [file for name, file in sorted(identity.data.items()) if name.endswith("_dev")]
-    if not dev:
-        raise UserError(f"{folder / 'run.json'}: no dev files in it; is the file damaged?")
-    source = str(Path(dev[0].path).parent)
-    if facts.get("built_in_corpus"):
-        source = "the built-in corpus"
-    if options.limit:
-        source += f", first {options.limit} rows"
-    title = f"dev files of {source} (SHA-256 {' '.join(file.sha256[:6] for file in dev)})"
-
-    # How far it has come is in its last checkpoint.
-    progress = Progress()
-    path = folder / "last" / "progress.json"
-    if path.exists():
-        progress = read_progress(path, identity.run, MOST_STEPS, options.tasks)
-    best = record(Best, progress.best, str(path)) if progress.best else None
-    data = tuple((file.sha256, file.examples) for file in dev)
-    return Row(folder, options, data, title, best, progress.step, progress.seconds)
-
-
-def typed(options: Options) -> list[str]:
-    """The options that differ from the defaults, each as one would type it."""
-    flags = []
-    for option in fields(options):
-        value = getattr(options, option.name)
-        if option.name in WITHOUT_EFFECT or value == option.default:
-            continue
-        if isinstance(value, bool):
-            flags.append(f"--{option.name}" if value else f"--no-{option.name}")
-        else:
-            words = " ".join(value) if isinstance(value, tuple) else str(value)
-            flags.append(f"--{option.name} {words}")
-    return flags
-
-
-def table(rows: Iterable[Row]) -> list[str]:
-    """The lines of a table of runs with the same tasks and data, the best first."""
-    ordered = sorted(rows, key=lambda row: -row.overall)
-    tasks = ordered[0].options.tasks
-    width = max(len(row.folder.name) for row in ordered)
-
-    # Flags that all of them share say nothing here.
-    flags = [typed(row.options) for row in ordered]
-    shared = set(flags[0]).intersection(*flags[1:]) if len(flags) > 1 else set()
-    heads = "".join(f"{TASKS[task].title:>8}" for task in tasks)
+def table(rows: list[Row]) -> list[str]:
+    """The lines of a table of runs with the same tasks and data, in their order."""
+    tasks = rows[0].tasks
+    width = max(len(row.name) for row in rows)
+    shared = shared_flags(rows)
+    heads = "".join(f"{task.title:>8}" for task in tasks.values())
     lines = [f"{'run':<{width}} overall{heads}  epoch   step   time  flags"]
-    for row, own in zip(ordered, flags, strict=True):
+    for row in rows:
         scores = f"{'-':>8}" * (1 + len(tasks)) + f"{'-':>7}"
         if row.best:
             of_tasks = "".join(f"{row.best.scores[task]:>8.3f}" for task in tasks)
             scores = f"{row.best.overall:>8.3f}{of_tasks}{row.best.epoch:>7}"
-        different = " ".join(flag for flag in own if flag not in shared)
-        lines.append(
-            f"{row.folder.name:<{width}}{scores}{row.step:>7}{as_time(row.seconds):>7}  {different}"
-        )
+        words = " ".join(own_flags(row, shared))
+        if row.options.tags:
+            words += f"  [{' '.join(row.options.tags)}]"
+        lines.append(f"{row.name:<{width}}{scores}{row.step:>7}{as_time(row.seconds):>7}  {words}")
     if shared:
-        lines.append(f"all with {' '.join(flag for flag in flags[0] if flag in shared)}")
+        lines.append(f"all with {' '.join(shared)}")
     return [line.rstrip() for line in lines]
 
 
-def runs_of(place: Path) -> list[Path]:
-    """The folders of the runs in a folder; none where it is a run's own."""
-    if os.path.exists(place / "options.json") or not any(place.glob("*/options.json")):
-        return []
-    return sorted(place.glob("*/"))
+def read_all(places: list[Path], tag: str) -> tuple[list[Row], list[str]]:
+    """The runs in these places, each a run's folder or one with such in it; what was left out.
 
-
-def main(argv: list[str]) -> None:
-    """The command line: folders of runs, or folders with such in them; none: runs/."""
-    if {"-h", "--help"} & set(argv):
-        print(__doc__.strip())
-        return
-    if any(word.startswith("-") for word in argv):
-        raise UserError("report.py takes the folders of runs, and no flags")
-
-    # A run that was asked for must be one; of those in a folder, what can be read is shown.
-    tables: dict[Any, list[Row]] = defaultdict(list)
-    for place in argv or ["runs"]:
-        inside = runs_of(Path(place))
-        if not argv and not inside:
-            raise UserError("runs: no runs in it; begin one, or name the folders of runs")
-        for folder in inside or [Path(place)]:
+    A run that was asked for must be one; of those in a folder, what can be read is shown.
+    """
+    rows, left_out = [], []
+    for place in places:
+        inside = runs_of(place)
+        for folder in inside or [place]:
             try:
                 row = read_run(folder)
-                tables[row.data, row.options.tasks].append(row)
             except UserError as error:
                 if not inside:
                     raise
-                print(f"left out: {error}", file=sys.stderr)
-    for rows in tables.values():
-        print(rows[0].title)
-        print("\n".join(table(rows)) + "\n")
+                left_out.append(str(error))
+                continue
+            if not tag or tag in row.options.tags:
+                rows.append(row)
+    return rows, left_out
+
+
+def report(places: list[str], by: str = "overall", tag: str = "", out: str = "") -> Path:
+    """Print the tables of runs and write their page; returns its path. See the top of this file."""
+    given = [Path(place) for place in places or [Options.runs_dir]]
+    if not places and not runs_of(given[0]):
+        raise UserError("runs: no runs in it; begin one, or name the folders of runs")
+
+    # What was written beside the runs, which `runs/*` names too, is passed over.
+    chosen = [place for place in given if not is_report(place)] or given
+    rows, left_out = read_all(chosen, tag)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    if not rows:
+        raise UserError(f"no run with the tag {tag}" if tag else "no run that can be read")
+    groups = comparable(rows, by)
+    for group in groups:
+        print(group[0].title)
+        print("\n".join(table(group)) + "\n")
+
+    # A list of all in a folder, or a page with pictures.
+    if len(chosen) == 1 and runs_of(chosen[0]):
+        page = write_list_page(groups, left_out, by, Path(out) if out else chosen[0])
+    else:
+        need_matplotlib("a page with pictures")
+        if len(rows) == 1:
+            page = write_run_page(rows[0], Path(out) if out else rows[0].folder / "report")
+        else:
+            page = write_comparison(rows, by, Path(out) if out else place_of(rows))
+    print(f"page: {display_path(page)}")
+    return page
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    parser = page_parser(__doc__)
+    add = parser.add_argument
+    add(
+        "places",
+        metavar="RUN",
+        nargs="*",
+        default=[],
+        help="a run's folder, or one with runs in it",
+    )
+    add(
+        "--sort", dest="by", help="by what the tables are sorted [overall]", **one_of("sort", SORTS)
+    )
+    add("--tag", metavar="WORD", help="only runs that have it (--tags)")
+    add("--out", metavar="FOLDER", help="where the page goes")
+    words = expand(argv)
+    found, rest = parser.parse_known_args(words)
+    if rest:
+        raise unknown(rest[0], ["sort", "tag", "out"], words)
+    report(**vars(found))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ablation.compare import Comparison
+from ablation.picture import write_picture
 from ablation.record import Line, read_lines
 from ablation.rows import typed
 from ablation.summaries import Summary, summaries_of
@@ -224,8 +225,10 @@ def csv_row(row: Summary) -> dict[str, float | str | None]:
 
 
 def write_tables(table: Path, base: str) -> None:
-    """table.md and table.csv, from the record alone; and say where they are."""
+    """table.md, table.csv and the picture, from the record alone; and say where they are."""
     rows = summaries_of(table, base)
+    numbers = as_csv(rows)
     write_text(table / "table.md", page(table, base))
-    write_text(table / "table.csv", as_csv(rows))
+    write_text(table / "table.csv", numbers)
+    write_picture(table, rows, base, numbers)
     print(f"{table}/table.md, table.csv: {len(rows)} rows")

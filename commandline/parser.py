@@ -141,6 +141,8 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
     if kind is PerTask:
         word = choice_by_task(f.name, TABLES[f.name])
         return {"nargs": "+", "metavar": "NAME", "type": word}
+    if kind == Names and f.name not in TABLES:  # words of the user's own
+        return {"nargs": "*", "metavar": "WORD"}
     if kind == Names:  # of tasks
         titles = {task.title.lower(): name for name, task in TASKS.items()}
         return {"nargs": "+", "metavar": "NAME", "type": choice(f.name, TABLES[f.name], titles)}

@@ -175,7 +175,7 @@ def plain_words(name: str, words: Sequence[str]) -> Sequence[str]:
     """The words of an option's value; UserError where one would be taken for a flag or a file."""
     for word in words:
         if word.startswith(("-", "@")):
-            expected = f"one of {', '.join(TABLES[name])}" if name in TABLES else "an amount"
+            expected = f"one of {', '.join(TABLES[name])}" if name in TABLES else "a value"
             raise UserError(f"--{name} {shown(word)}: expected {expected}")
     return words
 

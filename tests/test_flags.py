@@ -555,6 +555,7 @@ def test_what_a_replayed_run_does_not_say_is_left_alone(tmp_path):
         ({"epoch": 3}, " holds unknown options: epoch"),
         ([], ": expected an object of options and their values"),
         ({"tasks": ["sst", "--lora"]}, "--tasks --lora: expected one of sst, para, sts, cfimdb"),
+        ({"tags": ["sst", "--lora"]}, "--tags --lora: expected a value"),
         ({"head": "mlp --pooling=mean"}, "--head --pooling=mean: expected one of mlp, linear"),
         ({"tasks": ["@flags"]}, "--tasks @flags: expected one of sst, para, sts, cfimdb"),
         ({"files": {"seed": "5"}}, "files: seed is unknown; expected one of sst, para, .*"),

@@ -303,6 +303,10 @@ def test_every_need_is_tried():
 FROZEN = "--swiglu_start random starts layers afresh, which {} keeps frozen: drop one"
 AFRESH = {"swiglu": "all", "swiglu_start": "random"}
 LINEAR = "mlp sst=linear para=linear sts=linear"
+TAGS = (
+    "--tags: expected words with blanks between, each of at most 40 letters, digits, dots, dashes "
+    "and underscores, no dash first"
+)
 PAIRS: list[tuple[dict, str]] = [
     (
         {"lora": True, "option": "pretrain"},
@@ -350,6 +354,7 @@ PAIRS: list[tuple[dict, str]] = [
         {"name": "é" * 101},
         f"--name {'é' * 101}: at most 200 bytes, or the run folder's name gets too long",
     ),
+    *(({"tags": tags}, TAGS) for tags in (("a,b",), ("first", "a b"), ("",), ("a" * 41,), ("-a",))),
 ]
 
 

@@ -25,6 +25,9 @@ def test_runs_side_by_side(options: Options, capsys: pytest.CaptureFixture) -> N
     # One that was killed before its first checkpoint, and one on other data.
     killed = shutil.copytree(plain["folder"], plain["folder"].replace("plain", "killed"))
     shutil.rmtree(f"{killed}/last")
+    facts = json.loads(Path(killed, "run.json").read_text())
+    del facts["best"]
+    Path(killed, "run.json").write_text(json.dumps(facts))
     shutil.copytree(options.data_dir, "other")
     with open("other/sts-dev.csv", "a") as file:
         file.write("\tnew\tA dog .\tA cat .\t1.0\n")
@@ -64,7 +67,8 @@ def test_only_what_was_scored_on_the_same_rows_is_one_table(
     train(replace(options, name="moved", data_dir="moved"))
     capsys.readouterr()
     report.main([])
-    tables = [table.split("\n") for table in capsys.readouterr().out.strip().split("\n\n")]
+    *tables, page = [part.split("\n") for part in capsys.readouterr().out.strip().split("\n\n")]
+    assert page == ["page: runs/index.html"]
     names = [{row.split()[0][11:] for row in table if row.startswith("20")} for table in tables]
     assert sorted(map(sorted, names)) == [["moved", "whole"], ["part"]]
     assert ["first 6 rows" in table[0] for table in tables] == [name == {"part"} for name in names]
@@ -84,7 +88,8 @@ def test_a_damaged_run_is_left_out(
     folder = Path(train(replace(options, steps_per_epoch=1, tasks=("sst",)))["folder"])
     path = folder / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-    report.main([])
+    with pytest.raises(UserError, match="no run that can be read"):
+        report.main([])
     assert message in capsys.readouterr().err
 
 
@@ -103,11 +108,12 @@ def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None
     assert capsys.readouterr() == (out, err)
     with pytest.raises(UserError, match="^nowhere: no options.json"):
         report.main(["nowhere"])
-    with pytest.raises(UserError, match="takes the folders of runs"):
+    with pytest.raises(UserError, match="--runs_dir: no such flag"):
         report.main(["--runs_dir", "x"])
     assert not capsys.readouterr().out
 
 
 def test_the_help_is_80_columns_wide(capsys: pytest.CaptureFixture) -> None:
-    report.main(["--help"])
+    with pytest.raises(SystemExit):
+        report.main(["--help"])
     assert max(map(len, lines(capsys))) <= 80

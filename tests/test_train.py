@@ -225,6 +225,7 @@ DEAD = {
     "test",
     "predictions",
     "name",
+    "tags",
     "runs_dir",
     "resume",
     "save_every",

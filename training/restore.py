@@ -175,7 +175,7 @@ def changed_record(
     # Often nothing is new. Then options.json stands as it is, and its checksum is taken anew: where
     # a kill came between the two writes below, run.json has the one of options never written.
     own = Options.of_run(folder)
-    wanted = replace(own, epochs=options.epochs, keep_last=options.keep_last)
+    wanted = replace(own, epochs=options.epochs, keep_last=options.keep_last, tags=options.tags)
     if wanted == own:
         return {**facts, "options": sha256_of(folder / "options.json")}
 
