@@ -25,17 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import sums_of
-from ablation.record import (
-    Epoch,
-    Line,
-    Source,
-    append_line,
-    check_joins,
-    is_recorded,
-    plain,
-    read_lines,
-)
+from ablation.record import Epoch, Line, Source, append_line, check_joins, plain, read_lines
 from ablation.runs import name_of
 from benchmarks.common import arguments, check_followed, facts, load, own_parser
 from benchmarks.plain_bert import PlainBERT, autocast, predict_logits, task_loss
@@ -46,7 +36,7 @@ from evaluation import measure
 from flags import read_flags
 from optimizer import parameter_groups
 from options import Options
-from storage.files import write_text
+from storage.files import sha256_of, write_text
 from tasks import overall
 from text.data_files import find_files
 from tokenizer import BertTokenizer
@@ -282,8 +272,10 @@ def main(argv: list[str]) -> None:
     if mine.out:
         check_writable(mine.out)
         lines = read_lines(mine.out)
-        check_joins(mine.out, lines, shared, sums_of(find_files(options)[0]))
-        if is_recorded(lines, row, options):
+        paths, _ = find_files(options)
+        sums = {f"{task}_{split}": sha256_of(path) for (task, split), path in paths.items()}
+        check_joins(mine.out, lines, shared, sums)
+        if (row, options.seed) in [(line.row, line.seed) for line in lines]:
             print(f"{row}, seed {options.seed}: in the record")
             return
 
