@@ -3,6 +3,7 @@
     python ablate.py @presets/tables/row-budget.txt --data_dir DATA
     python ablate.py --out results/mine --rows default lora my.txt --seeds 1 2 3 --epochs 2
     python ablate.py --out results/mine --tables    # from the record, no runs
+    python ablate.py --readme                       # README.md's tables
 
 A row is a file of flags, presets/NAME.txt; without --rows all in presets/ are
 run. Flags of the main job hold for all rows. What the record holds is not run
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.compare import Labels, compare, read_labels, write_comparisons
+from ablation.readme import write_readme
 from ablation.record import append_line, check_joins, is_recorded, own_files, read_lines
 from ablation.rows import Row, all_rows, options_of_row, read_row
 from ablation.runs import Failed, claimed, clear, measure, name_of
@@ -64,9 +66,10 @@ def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]
     parser.add_argument("--base", metavar="ROW", help="the row to compare with [default]")
     parser.add_argument("--out", metavar="FOLDER", help="the table's folder, results/NAME")
     parser.add_argument("--tables", action="store_true", help="run nothing")
-    parser.set_defaults(rows=[], seeds=[1], base="default", out="", tables=False)
+    parser.add_argument("--readme", action="store_true", help="fill in README.md's tables")
+    parser.set_defaults(rows=[], seeds=[1], base="default", out="", tables=False, readme=False)
     mine, rest = parser.parse_known_args(expand(argv))
-    if not mine.out:
+    if not mine.out and not mine.readme:
         raise UserError("--out: expected the table's folder, such as results/mine")
     shared = read_flags(rest, "")
     for name in ("seed", "name", "resume", "runs_dir", "predictions"):
@@ -151,6 +154,9 @@ def labels_of(jobs: Sequence[Job]) -> dict[str, Labels]:
 def main(argv: list[str]) -> None:
     """The command line."""
     mine, shared = read_arguments(argv)
+    if mine.readme:
+        write_readme()
+        return
     table = Path(mine.out)
     if mine.tables:
         write_tables(table, mine.base)

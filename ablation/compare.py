@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ablation.record import Line
-from ablation.runs import predictions_of
+from ablation.runs import predictions_file, predictions_of
 from errors import UserError
 from examples import read_examples
 from storage.json_files import Count, read_json, record, write_json
@@ -88,10 +88,15 @@ def mean_over(
 def compare(
     table: Path, lines: Sequence[Line], labels: Mapping[str, Labels], base: str
 ) -> list[Comparison]:
-    """Every row that shares a seed with the base row, beside it."""
+    """Every row that shares a seed with the base row, beside it.
+
+    Runs whose predictions were not kept, as by older versions, are passed over.
+    """
     scores: dict[str, dict[int, Mapping[str, float]]] = {}
     samples: dict[str, dict[int, Mapping[str, np.ndarray]]] = {}
     for line in lines:
+        if not predictions_file(table, line).exists():
+            continue
         scores.setdefault(line.row, {})[line.seed] = line.best.scores
         samples.setdefault(line.row, {})[line.seed] = resample_run(table, line, labels)
 

@@ -129,9 +129,14 @@ def clear(row: Row, seed: int, table: Path) -> None:
     shutil.rmtree(table / "unfinished" / name_of(row.name, seed), ignore_errors=True)
 
 
+def predictions_file(table: Path, line: Line) -> Path:
+    """Where the dev predictions of a run are kept."""
+    return table / "predictions" / f"{name_of(line.row, line.seed)}.json"
+
+
 def predictions_of(table: Path, line: Line) -> dict[str, list[float]]:
     """{task: its dev predictions, in file order}, as measure() kept them."""
-    path = table / "predictions" / f"{name_of(line.row, line.seed)}.json"
+    path = predictions_file(table, line)
     return checked(read_json(path), dict[str, list[float]], str(path))
 
 

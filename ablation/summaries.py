@@ -26,7 +26,7 @@ class Summary:
     scores: dict[str, list[float]]  # task -> best epoch's, one a seed
     overall: list[float]
     last: list[float]  # overall score of the last epoch, for which nothing was chosen on dev
-    fluctuation: list[float]  # mean change of the overall score from one epoch to the next
+    fluctuation: list[float]  # mean change of the overall score between epochs; none for one epoch
     loss: list[float]  # of the last epoch, all tasks together
     seconds: list[float]
     memory: int | None  # MiB, the most at once
@@ -41,9 +41,10 @@ class Summary:
 
 
 def mean_change(scores: Sequence[float]) -> float:
-    """How much a score moves from one epoch to the next, on average; 0 for one epoch."""
-    changes = [abs(after - before) for before, after in zip(scores, scores[1:], strict=False)]
-    return statistics.mean(changes) if changes else 0.0
+    """How much a score moves from one epoch to the next, on average."""
+    return statistics.mean(
+        abs(after - before) for before, after in zip(scores, scores[1:], strict=False)
+    )
 
 
 def title_of(line: Line) -> str:
@@ -71,7 +72,11 @@ def summary_of(
         scores={task: [line.best.scores[task] for line in lines] for task in first.best.scores},
         overall=[line.best.overall for line in lines],
         last=[line.epochs[-1].overall for line in lines],
-        fluctuation=[mean_change([epoch.overall for epoch in line.epochs]) for line in lines],
+        fluctuation=[
+            mean_change([epoch.overall for epoch in line.epochs])
+            for line in lines
+            if len(line.epochs) > 1
+        ],
         loss=[last_loss(line) for line in lines if last_loss(line)],
         seconds=[line.seconds for line in lines],
         memory=max([line.peak_memory_mib or 0 for line in lines]) or None,

@@ -3,6 +3,7 @@
 import csv
 import io
 import statistics
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ablation.record import Line, read_lines
 from ablation.rows import typed
 from ablation.summaries import Summary, summaries_of
 from data.download import FILES
-from errors import listed
+from errors import UserError, listed
 from storage.files import write_text
 from tasks import TASKS
 
@@ -33,6 +34,11 @@ def mean_sd(values: Sequence[float]) -> str:
     if len(values) == 1:
         return short(values[0])
     return f"{short(statistics.mean(values))} ± {short(statistics.stdev(values))}"
+
+
+def of_mean(values: Sequence[float]) -> str:
+    """The mean of several values, of which there may be none."""
+    return short(statistics.mean(values)) if values else NOTHING
 
 
 def signed(number: float) -> str:
@@ -90,8 +96,8 @@ def further_columns(tasks: Sequence[str]) -> list[Column]:
     """The columns of a table of its own page."""
     return [
         ("last epoch", lambda row: overall_of(row, row.last, tasks)),
-        ("fluctuation", lambda row: short(statistics.mean(row.fluctuation))),
-        ("training loss", lambda row: short(statistics.mean(row.loss)) if row.loss else NOTHING),
+        ("fluctuation", lambda row: of_mean(row.fluctuation)),
+        ("training loss", lambda row: of_mean(row.loss)),
         ("trained parameters", lambda row: f"{row.trained / 1e6:.2f}M" if row.trained else NOTHING),
         ("peak memory", lambda row: f"{row.memory} MiB" if row.memory else NOTHING),
         ("time of a step", lambda row: f"{row.speed:.2f}" if row.speed else NOTHING),
@@ -103,12 +109,29 @@ def tasks_of_rows(rows: Sequence[Summary]) -> list[str]:
     return list(dict.fromkeys(task for row in rows for task in row.scores))
 
 
-def readme_table(table: Path, base: str) -> str:
-    """The scores alone, for the project's README."""
-    rows = summaries_of(table, base)
-    columns = score_columns(tasks_of_rows(rows))
-    cells = [[cell(row) for _, cell in columns] for row in rows]
-    return markdown([head for head, _ in columns], cells)
+def of_columns(columns: Sequence[Column], rows: Sequence[Summary]) -> tuple[list[str], str]:
+    """The heads of the columns in which some row has something, and the table of these."""
+    shown = []
+    for head, cell in columns:
+        cells = [cell(row) for row in rows]
+        if set(cells) != {NOTHING}:
+            shown.append((head, cells))
+    heads = [head for head, _ in shown]
+    by_row = list(zip(*(cells for _, cells in shown), strict=True))
+    return heads, markdown(heads, by_row)
+
+
+def readme_table(table: Path, base: str, only: Sequence[str] = ()) -> str:
+    """The scores alone, for the project's README; of all rows, or these, in their order.
+
+    UserError for a row that the record lacks.
+    """
+    by_name = {row.name: row for row in summaries_of(table, base)}
+    for name in only:
+        if name not in by_name:
+            raise UserError(f"{table}: no row {name} in its record; rows: {listed(by_name)}")
+    rows = [by_name[name] for name in only or by_name]
+    return of_columns(score_columns(tasks_of_rows(rows)), rows)[1]
 
 
 def page(table: Path, base: str) -> str:
@@ -116,33 +139,31 @@ def page(table: Path, base: str) -> str:
     rows = summaries_of(table, base)
     tasks = tasks_of_rows(rows)
     columns = [("row", lambda row: row.what), *score_columns(tasks), *further_columns(tasks)]
-    cells = [[cell(row) for _, cell in columns] for row in rows]
-    return "\n".join(
-        [
-            f"# {table.name}",
-            "",
-            source_of(read_lines(table)),
-            "",
-            markdown([head for head, _ in columns], cells),
-            "",
-            *explanation(base),
-            "",
-        ]
-    )
+    heads, cells = of_columns(columns, rows)
+    source = source_of(read_lines(table))
+    return "\n".join([f"# {table.name}", "", source, "", cells, "", explanation(base, heads), ""])
 
 
-def explanation(base: str) -> list[str]:
+MEANINGS = {
+    "minus the base row": "overall, over the seeds that the row shares with `{base}`, and the 95 % "
+    "interval of a paired bootstrap over the dev examples (1,000 samples). It says what other dev "
+    "examples could change; what other seeds could, says the standard deviation.",
+    "last epoch": "its overall score, for which nothing was chosen on dev.",
+    "fluctuation": "how much the overall score moves from one epoch to the next, on average.",
+    "training loss": "of the last epoch, all tasks together.",
+    "peak memory": "of the process.",
+    "time of a step": "in steps of the base row, interleaved (`benchmarks/row_speed.py`).",
+}
+
+
+def explanation(base: str, heads: Sequence[str]) -> str:
     """What the columns mean."""
-    return [
-        "Dev scores of each run's best epoch, mean ± standard deviation over the seeds.",
-        f"*minus the base row*: overall, over the seeds that the row shares with `{base}`, and the",
-        "95 % interval of a paired bootstrap over the dev examples (1,000 samples). It says what",
-        "other dev examples could change; what other seeds could, says the standard deviation.",
-        "*last epoch*: its overall score, for which nothing was chosen on dev. *fluctuation*: how",
-        "much the overall score moves from one epoch to the next, on average. *training loss*: of",
-        "the last epoch, all tasks together. *peak memory*: of the process. *time of a step*: in",
-        "steps of the base row, interleaved (`benchmarks/row_speed.py`). Written by `ablate.py`.",
-    ]
+    said = ["Dev scores of each run's best epoch, mean ± standard deviation over the seeds."]
+    for head, meaning in MEANINGS.items():
+        if head in heads:
+            said.append(f"*{head}*: {meaning.format(base=base)}")
+    said.append("Written by `ablate.py`.")
+    return textwrap.fill(" ".join(said), 100)
 
 
 def corpus_of(lines: Sequence[Line]) -> str:
@@ -171,12 +192,12 @@ def source_of(lines: Sequence[Line]) -> str:
     for task in tasks:
         train, dev = data[f"{task}_train"].examples, data[f"{task}_dev"].examples
         named.append(f"{TASKS[task].title} {count(train)} and {count(dev)}")
-    budget = typed(lines[0].shared) or "the defaults"
+    budget = f"`{typed(lines[0].shared)}`" if lines[0].shared else "the default flags"
     models = dict.fromkeys(line.options["model"] for line in lines)
     devices = dict.fromkeys(line.device for line in lines)
     examples = f" (training and dev examples: {', '.join(named)})" if named else ""
     return (
-        f"{corpus_of(lines)}{examples}; {listed(models)}; for all rows `{budget}`; on "
+        f"{corpus_of(lines)}{examples}; {listed(models)}; for all rows {budget}; on "
         f"{listed(devices)}."
     )
 
@@ -204,7 +225,7 @@ def csv_row(row: Summary) -> dict[str, float | str | None]:
         "flags": row.title.strip("`"),
         "seeds": seeds_of(row.seeds),
         "last_epoch": statistics.mean(row.last),
-        "fluctuation": statistics.mean(row.fluctuation),
+        "fluctuation": statistics.mean(row.fluctuation) if row.fluctuation else None,
         "training_loss": statistics.mean(row.loss) if row.loss else None,
         "trained_parameters": row.trained,
         "peak_memory_mib": row.memory,

@@ -1,7 +1,6 @@
 """What the benchmarks share: flags, data, steps of examples, padded batches, records."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -20,14 +19,14 @@ from datasets import Split, load_task
 from errors import UserError
 from flags import parse
 from multitask_bert import MultitaskBERT
-from options import Options, pick
+from options import Options
 from packing import Tokens
 from tasks import tasks_of
 from text.data_files import SPLITS, find_files
 from tokenizer import BertTokenizer
 from training.draws import Draw
 from training.environment import check_writable, environment, pick_device
-from training.samplers import SAMPLERS
+from training.plan import make_plan
 
 # What the sides of a training benchmark are given to work on.
 Step = dict[str, list[int]]  # task -> indices of the examples of one optimizer step
@@ -67,10 +66,8 @@ def load(
 
 
 def sampler(options: Options, training: dict[str, Split]) -> Draw:
-    """The main job's sampler over these examples."""
-    # The draw says how many examples of each task a step takes, by the sizes of the tasks.
-    sizes = {task: len(split) for task, split in training.items()}
-    return pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
+    """The main job's sampler over these examples: how many of each task a step takes."""
+    return make_plan(options, training, joint=False).draw
 
 
 def check_followed(options: Options, *more: str) -> None:
@@ -218,46 +215,3 @@ def check_place(record: str | None) -> None:
         raise UserError(f"--record {record}: a folder; expected a file's name")
     if record:
         check_writable(Path(record).parent)
-
-
-def append(path: str | Path, record: dict[str, Any]) -> None:
-    """One more JSON line."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def read(path: str | Path) -> list[dict[str, Any]]:
-    """The lines that append() wrote; none if there is no file."""
-    if not Path(path).exists():
-        return []
-
-    # A damaged line is the user's to mend: no traceback.
-    try:
-        return [
-            json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line
-        ]
-    except ValueError as error:
-        raise UserError(
-            f"{path}: not a file of JSON lines ({error}); give another --record"
-        ) from None
-
-
-def source(options: dict[str, Any], built_in: bool) -> str:
-    """What a run with these options was trained and scored on, in words."""
-    # Files named one by one replace those of the folder, so they are part of the answer.
-    given = dict(options.get("files", ())).items()  # lines of older versions have none
-    files = [f"{name} {path}" for name, path in given if not name.endswith("_out")]
-    folder = "the built-in corpus" if built_in else str(Path(options["data_dir"]))
-    return ", ".join([f"{' and '.join(options['tasks'])} of {folder}", *files])
-
-
-def check_joins(record: str, options: Options) -> None:
-    """UserError where a run can't join a record: it can't be written, or holds other data's."""
-    check_place(record)
-
-    # Scores on different data can't share a table.
-    now = source(options.to_dict(), find_files(options)[1])
-    for line in read(record):
-        if (then := source(line["options"], line["built_in_corpus"])) != now:
-            raise UserError(f"{record} holds runs on {then}, not {now}: give another --record")

@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import matplotlib
 from matplotlib import pyplot
 
-from benchmarks import common
+from ablation.record import NAME, Line, read_lines
 from errors import run_main
 from tasks import TASKS
 
+TABLE = Path(__file__).parents[1] / "results" / "three-epochs"
 RECORDS = Path(__file__).parent / "records"
-USED = ["quality.jsonl", "reference.jsonl", "train_speed.json", "predict_speed.json"]
+USED = [TABLE / NAME, RECORDS / "train_speed.json", RECORDS / "predict_speed.json"]
 FIGURES = Path(__file__).parent / "figures"
 
 # Colours of a theme: text and axes, and of what is drawn.
@@ -34,17 +35,17 @@ COLOURS = {"sst": "#e07a2f", "para": "#3f8fd2", "sts": "#3aa576"}
 LABEL_AT = {"sst": 0.03, "para": -0.05, "sts": 0.03}  # above or below the line
 OURS, OTHERS = "#3f8fd2", "#9aa4ae"
 
-# The rows of the middle panel: what the records call a set, and its label.
-SETS = {
-    "mean pooling": "mean pooling",
+# The rows of the middle panel, and the label of each.
+ROWS = {
+    "mean-pooling": "mean pooling",
     "default": "default flags",
-    "transformers, linear heads, STS mse": "transformers",
+    "transformers": "transformers",
     "lora": "LoRA",
-    "swiglu heads": "SwiGLU heads",
-    "rmsnorm heads": "RMSNorm heads",
-    "all three": "all three",
+    "swiglu-heads": "SwiGLU heads",
+    "rmsnorm-heads": "RMSNorm heads",
+    "all-three": "all three",
     "bi-encoder": "bi-encoded pairs",
-    "pretrain": "frozen encoder",
+    "last-linear-layer": "frozen encoder",
 }
 # The bars of the right panel: what the speed records call the sides; the fastest of several counts.
 SIDES = {
@@ -57,27 +58,26 @@ SIDES = {
 def sum_of_records() -> str:
     """The SHA-256 of all records that the figure is drawn from."""
     digest = hashlib.sha256()
-    for name in USED:
-        digest.update((RECORDS / name).read_bytes())
+    for path in USED:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def runs_by_set() -> dict[str, list[dict[str, Any]]]:
-    """The recorded runs, {set: one a seed}, the reference's too."""
+def runs_by_row() -> dict[str, list[Line]]:
+    """The recorded runs, {row: one a seed}."""
     runs = defaultdict(list)
-    for name in ("quality.jsonl", "reference.jsonl"):
-        for line in common.read(RECORDS / name):
-            runs[line["name"]].append(line)
+    for line in read_lines(TABLE):
+        runs[line.row].append(line)
     return runs
 
 
-def draw_epochs(axes: Any, runs: list[dict[str, Any]]) -> None:
+def draw_epochs(axes: Any, runs: list[Line]) -> None:
     """The tasks' dev scores after each epoch of the default, the mean over its seeds."""
-    epochs = range(1, len(runs[0]["epochs"]) + 1)
+    epochs = range(1, len(runs[0].epochs) + 1)
     for task, colour in COLOURS.items():
         scores = []
         for epoch in epochs:
-            of_seeds = [run["epochs"][epoch - 1]["scores"][task] for run in runs]
+            of_seeds = [run.epochs[epoch - 1].scores[task] for run in runs]
             scores.append(statistics.mean(of_seeds))
         axes.plot(epochs, scores, color=colour, marker="o", linewidth=2)
         label = f"{TASKS[task].title} {TASKS[task].metric_name}  {scores[-1]:.3f}"
@@ -88,11 +88,11 @@ def draw_epochs(axes: Any, runs: list[dict[str, Any]]) -> None:
     axes.set_xticks(list(epochs))
 
 
-def draw_sets(axes: Any, runs: dict[str, list[dict[str, Any]]]) -> None:
-    """The overall score of each set; a line behind it shows one standard deviation of its seeds."""
+def draw_rows(axes: Any, runs: dict[str, list[Line]]) -> None:
+    """The overall score of each row; a line behind it shows one standard deviation of its seeds."""
     labels = []
-    for row, (name, label) in enumerate(reversed(SETS.items())):
-        scores = [x["best"]["overall"] for x in runs[name]]
+    for row, (name, label) in enumerate(reversed(ROWS.items())):
+        scores = [line.best.overall for line in runs[name]]
         mean = statistics.mean(scores)
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
         colour = OTHERS if label == "transformers" else OURS
@@ -144,10 +144,10 @@ def draw(theme: str, path: Path) -> None:
             "svg.hashsalt": "minbert",  # the same file every time
         }
     )
-    runs = runs_by_set()
-    figure, (epochs, sets, speed) = pyplot.subplots(1, 3, figsize=(13, 3.6))
+    runs = runs_by_row()
+    figure, (epochs, rows, speed) = pyplot.subplots(1, 3, figsize=(13, 3.6))
     draw_epochs(epochs, runs["default"])
-    draw_sets(sets, runs)
+    draw_rows(rows, runs)
     draw_speed(speed)
     figure.tight_layout(w_pad=3)
     notes = {"Date": None, "Description": f"records {sum_of_records()}"}

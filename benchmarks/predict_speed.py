@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from torch import Tensor
 
-from benchmarks import common, course_loop, race, reference
+from benchmarks import common, course_loop, plain_bert, race
 from benchmarks.train_speed import agreement
 from datasets import Split
 from errors import run_main
@@ -73,15 +73,15 @@ def course_side(options: Options) -> Side:
 
 
 def transformers_side(attention: str) -> Callable[[Options], Side]:
-    """reference.py's, with this attention."""
+    """plain_bert.py's, with this attention."""
 
     def make(options: Options) -> Side:
         # The model stays in fp32; autocast brings it to the dtype that ours has.
         device = pick_device(options.use_gpu)
         dtype = pick_dtype(options.precision, device)
-        model = reference.PlainBERT(options, attention).to(device)
+        model = plain_bert.PlainBERT(options, attention).to(device)
         return lambda splits: {
-            task: reference.predict_logits(model, split, dtype) for task, split in splits.items()
+            task: plain_bert.predict_logits(model, split, dtype) for task, split in splits.items()
         }
 
     return make
@@ -169,9 +169,9 @@ def main(argv: list[str]) -> None:
         "tokens": tokens,
         "examples": examples,
         "largest_difference": worst,
-        "sides": race.summarise(seconds, tokens, examples, peaks),
+        "sides": race.summarise(seconds, tokens, examples, peaks, TITLES),
     }
-    race.report(record, f"{examples} dev examples, {tokens} tokens", TITLES, mine.record)
+    race.report(record, f"{examples} dev examples, {tokens} tokens", mine.record)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ablation.readme import speed_table
 from benchmarks import common
 from errors import UserError
 from storage.json_files import write_json
@@ -165,14 +166,19 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
 
 
 def summarise(
-    seconds: dict[str, list[float]], tokens: int, examples: int, peaks: dict[str, float]
+    seconds: dict[str, list[float]],
+    tokens: int,
+    examples: int,
+    peaks: dict[str, float],
+    titles: dict[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """A row a side."""
+    """What was measured of each side, "ours" first."""
     rows = {}
     for name, times in seconds.items():
         # The median leaves out a round that something else on the machine disturbed.
         typical = statistics.median(times)
         rows[name] = {
+            "title": titles[name],
             "tokens_per_s": tokens / typical,
             "examples_per_s": examples / typical,
             "ours_faster": ratio(seconds, name, "ours"),
@@ -182,26 +188,9 @@ def summarise(
     return rows
 
 
-def table(record: dict[str, Any], what: str, titles: dict[str, str]) -> str:
-    """A record's sides as Markdown; `what` was timed."""
-    lines = [
-        f"{record['device']}; {record['model']}; {what}",
-        "",
-        "| | real tokens/s | µs/token | ours is faster by | peak memory |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in record["sides"].items():
-        # Ours is not compared with itself.
-        speed = row["tokens_per_s"]
-        faster = "" if name == "ours" else f"{row['ours_faster']:.2f}x"
-        peak = f"{row['peak_mib']:.0f} MiB"
-        lines.append(f"| {titles[name]} | {speed:.0f} | {1e6 / speed:.0f} | {faster} | {peak} |")
-    return "\n".join(lines)
-
-
-def report(record: dict[str, Any], what: str, titles: dict[str, str], path: str | None) -> None:
-    """Print the table, and write the record; without a path print it."""
-    print(f"\n{table(record, what, titles)}")
+def report(record: dict[str, Any], what: str, path: str | None) -> None:
+    """Print the table, of what was timed, and write the record; without a path print it."""
+    print(f"\n{record['device']}; {record['model']}; {what}\n\n{speed_table(record['sides'])}")
 
     # Folders are made here, as late as that: check_place() has seen that they can be.
     if path:

@@ -1,19 +1,20 @@
 """The quality to be reached: transformers' BertModel with plain linear heads, on the main job's
 batches.
 
-    python benchmarks/reference.py --data_dir DATA --seed 1 --record REFERENCE.jsonl
+    python benchmarks/reference.py --out results/TABLE --data_dir DATA --epochs 3 --seed 1
 
-Takes the main job's flags and its own, below. The same pretrained folder, examples, batches, number
-of updates and epochs as `multitask_classifier.py` with the same seed. Dropout and one linear a task
-on [CLS], no pooler; pairs as one sequence with token types. torch.optim.AdamW with torch's eps of
-1e-8, weight decay not on norms and biases, linear warm-up and decay, clipping. The step's loss is
-the sum of the tasks' mean losses: cross-entropy, binary cross-entropy, and for STS the squared
-error of the raw output on the label 0 to 5 (or, --sts_loss bce, this project's own).
+Takes the main job's flags, for a table of ablate.py's those that hold for all of its rows, and its
+own; with --out its run becomes a row of that table. The same pretrained folder, examples, batches,
+number of updates and epochs as `multitask_classifier.py` with the same seed. Dropout and one linear
+a task on [CLS], no pooler; pairs as one sequence with token types. torch.optim.AdamW with torch's
+eps of 1e-8, weight decay not on norms and biases, linear warm-up and decay, clipping. The step's
+loss is the sum of the tasks' mean losses: cross-entropy, binary cross-entropy, and for STS the
+squared error of the raw output on the label 0 to 5 (or, --sts_loss bce, this project's own).
 """
 
+import json
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,41 +23,42 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.common import (
-    append,
-    arguments,
-    check_followed,
-    check_joins,
-    facts,
-    load,
-    own_parser,
-    padded,
-    sampler,
-)
+from ablation.record import Epoch, Line, Source, append_line, check_joins, plain, read_lines
+from ablation.runs import name_of
+from benchmarks.common import arguments, check_followed, facts, load, own_parser
+from benchmarks.plain_bert import PlainBERT, autocast, predict_logits, task_loss
+from commandline.words import expand
 from datasets import Split
 from errors import run_main
 from evaluation import measure
+from flags import read_flags
 from optimizer import parameter_groups
-from options import Options, pick
-from packing import Batch
-from pretrained import default_pretrained, find_pretrained
-from tasks import TASKS, overall
+from options import Options
+from storage.files import sha256_of, write_text
+from tasks import overall
+from text.data_files import find_files
 from tokenizer import BertTokenizer
 from training.checkpoint import seed_everything
-from training.draws import epoch_steps, micro_batches
-from training.environment import pick_device, pick_dtype
+from training.draws import micro_batches
+from training.environment import check_writable, peak_memory, pick_device, pick_dtype
 from training.optimizers import set_rates
+from training.plan import make_plan
+from training.progress import Best
 from training.rates import peak_rate
 from training.scaling import Scaler, make_scaler
-from training.schedules import SCHEDULES
+from training.start import model_for
 
-EVALUATION_BATCH = 64
 ENCODED_TOGETHER = 16
+# The row of a table, and what it is, by --sts_loss.
+ROWS = {
+    "mse": ("transformers", "transformers' BertModel, linear heads, STS as a regression"),
+    "bce": ("transformers-bce", "transformers' BertModel, linear heads"),
+}
 FOLLOWED = (
     "steps_per_epoch",
+    "samples_per_epoch",
     "accumulation",
     "sampler",
     "sampling_exponent",
@@ -65,101 +67,17 @@ FOLLOWED = (
     "weight_decay",
     "clip",
     "max_length",
+    "limit",
+    "train_fraction",
+    "test",
 )
-
-
-class PlainBERT(nn.Module):
-    """transformers' BertModel with a dropout and a linear for each task on [CLS]."""
-
-    def __init__(self, options: Options, attention: str):
-        super().__init__()
-        from transformers import BertModel
-        from transformers.utils import logging
-
-        # Its remarks about unused pooler weights are known.
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        self.bert = BertModel.from_pretrained(
-            find_pretrained(options.model),
-            add_pooling_layer=False,
-            attn_implementation=attention,
-            dtype=torch.float32,
-            hidden_dropout_prob=options.hidden_dropout_prob,
-            attention_probs_dropout_prob=options.attention_dropout_prob,
-        )
-        self.dropout = nn.Dropout(options.hidden_dropout_prob)
-        self.heads = nn.ModuleDict(
-            {t: nn.Linear(self.bert.config.hidden_size, TASKS[t].outputs) for t in options.tasks}
-        )
-
-    def forward(self, task: str, batch: Batch) -> Tensor:
-        """Padded to the longest: logits [B, outputs], fp32."""
-        return self.joint({task: batch})[task]
-
-    def joint(self, batches: dict[str, Batch], together: int = 10**9) -> dict[str, Tensor]:
-        """All tasks of a step, sorted by length and encoded `together` at a time, padded to fit."""
-        # Sorted by length, so that a part has little padding.
-        sequences = [tokens for batch in batches.values() for tokens in batch.tokens]
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        device = next(self.parameters()).device
-        parts = [order[begin : begin + together] for begin in range(0, len(order), together)]
-
-        # [CLS] of each sequence, put back into the order of the batches.
-        states = [
-            self.bert(**padded([sequences[i] for i in part], device)).last_hidden_state[:, 0]
-            for part in parts
-        ]
-        in_order = torch.cat(states)[torch.tensor(order).argsort().to(device)]
-        first = self.dropout(in_order)
-
-        # Each task's part of it to its own head.
-        pieces = first.split([len(batch.tokens) for batch in batches.values()])
-        return {
-            task: self.heads[task](piece).float()
-            for task, piece in zip(batches, pieces, strict=True)
-        }
-
-
-def task_loss(task: str, logits: Tensor, labels: Tensor, sts_loss: str) -> Tensor:
-    """The mean loss of a task's examples.
-
-    Where labels are not whole numbers it is the squared error ("mse"), or the cross-entropy of the
-    labels' share of the highest one ("bce").
-    """
-    # Several outputs are classes; one output is a number, or the logit of a share.
-    scale = TASKS[task].labels
-    if TASKS[task].outputs > 1:
-        return F.cross_entropy(logits, labels.long())
-    if sts_loss == "mse" and not scale.whole:
-        return F.mse_loss(logits.squeeze(1), labels)
-    return F.binary_cross_entropy_with_logits(logits.squeeze(1), labels / scale.high)
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """Autocast to bf16 or fp16, or nothing in fp32."""
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
-
-
-@torch.no_grad()
-def predict_logits(model: PlainBERT, split: Split, dtype: torch.dtype) -> Tensor:
-    """[examples, outputs] in file order, from batches sorted by length; the model stays in eval."""
-    model.eval()
-    device = next(model.parameters()).device
-    # Sorted by length as in training; the inverse of that order puts the rows back.
-    order = sorted(range(len(split)), key=lambda i: -split.length(i))
-    rows = []
-    with autocast(device, dtype):
-        for begin in range(0, len(order), EVALUATION_BATCH):
-            batch = split.batch(order[begin : begin + EVALUATION_BATCH])
-            rows.append(model(split.task.name, batch))
-    return torch.cat(rows).cpu()[torch.tensor(order).argsort()]
 
 
 def evaluate(
     model: PlainBERT, dev: dict[str, Split], dtype: torch.dtype, sts_loss: str
-) -> dict[str, Any]:
-    """{"scores": {task: score}, "overall": score}."""
-    scores = {}
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """{task: dev score} and {task: predictions in file order}."""
+    scores, predicted = {}, {}
     for task, split in dev.items():
         logits = predict_logits(model, split, dtype)
         # Trained by squared error, the output is the similarity itself.
@@ -167,7 +85,9 @@ def evaluate(
         predictions = logits.squeeze(1) if raw else split.task.predict(logits)
         labels = np.array([example.label for example in split.examples])
         scores[task] = measure(split.task, predictions.numpy(), labels)["score"]
-    return {"scores": scores, "overall": overall(scores)}
+        whole = split.task.labels.whole
+        predicted[task] = [int(x) if whole else round(x, 4) for x in predictions.tolist()]
+    return scores, predicted
 
 
 @dataclass
@@ -185,10 +105,20 @@ class Learner:
     scaler: Scaler
 
 
-def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
-    """One optimizer step on the examples {task: indices}; the sum of the tasks' mean losses."""
+@dataclass
+class Result:
+    """What a run gave."""
+
+    best: Best
+    epochs: list[Epoch]
+    predictions: dict[str, list[float]]  # task -> of its dev set, by the best epoch's model
+    steps: int
+
+
+def update(learner: Learner, drawn: dict[str, list[int]]) -> dict[str, Tensor]:
+    """One optimizer step on the examples {task: indices}; each task's mean loss."""
     options, model = learner.options, learner.model
-    total = torch.zeros((), device=learner.device)
+    means = {task: torch.zeros((), device=learner.device) for task in drawn}
 
     # The same parts of the same draw as in multitask_classifier.update().
     for part in micro_batches(drawn, options.accumulation):
@@ -203,116 +133,156 @@ def update(learner: Learner, drawn: dict[str, list[int]]) -> Tensor:
         for task, batch in batches.items():
             labels = batch.labels.to(learner.device)
             share = len(part[task]) / len(drawn[task])
-            loss = loss + task_loss(task, logits[task], labels, learner.sts_loss) * share
+            of_task = task_loss(task, logits[task], labels, learner.sts_loss) * share
+            loss = loss + of_task
+            means[task] += of_task.detach()
         learner.scaler.scale(loss).backward()
-        total += loss.detach()
     learner.scaler.unscale_(learner.optimizer)
     torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip or float("inf"))
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     learner.optimizer.zero_grad()
-    return total
+    return means
 
 
-def make_learner(options: Options, attention: str, sts_loss: str) -> Learner:
+def make_learner(options: Options, sts_loss: str) -> Learner:
     """The data, a fresh model and its optimizer."""
-    if options.model == "auto":
-        options = replace(options, model=default_pretrained())
     tokenizer = BertTokenizer.from_pretrained(options.model)
     data, built_in = load(options, tokenizer, ("train", "dev"))
     device = pick_device(options.use_gpu)
     dtype = pick_dtype(options.precision, device)
     seed_everything(options.seed)
-    model = PlainBERT(options, attention).to(device).train()
+    model = PlainBERT(options, "eager").to(device).train()
     peak = peak_rate(options, model.bert.config.hidden_size)
     optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay, peak))
     scaler = make_scaler(device, dtype)
     return Learner(options, model, optimizer, data, built_in, sts_loss, device, dtype, scaler)
 
 
-def run_steps(learner: Learner, every_epoch: bool) -> tuple[list[dict[str, Any]], float]:
-    """All steps of a run, at the main job's rates.
-
-    Returns the dev scores, of every epoch or the last, and the mean loss of the last epoch.
-    """
-    options, training = learner.options, learner.data["train"]
-    sizes = {task: len(split) for task, split in training.items()}
-    draw = sampler(options, training)
-    epoch = options.steps_per_epoch or epoch_steps(draw, sizes)
-    total = epoch * options.epochs
-    schedule = pick(SCHEDULES, options.schedule, "--schedule")(total, round(options.warmup * total))
-    print(f"{options.model}: {total} steps, {learner.dtype}, STS {learner.sts_loss}", flush=True)
+def run_steps(learner: Learner) -> Result:
+    """All steps of a run, at the main job's rates, with an evaluation after each epoch."""
+    training = learner.data["train"]
+    plan = make_plan(learner.options, training, joint=False)
+    print(f"{plan.total} steps, {learner.dtype}, STS {learner.sts_loss}", flush=True)
 
     began = time.monotonic()
-    epochs: list[dict[str, Any]] = []
-    losses: list[Tensor] = []  # of this epoch's steps
-    for step in range(total):
-        set_rates(learner.optimizer, schedule(step, [(e["step"], e["overall"]) for e in epochs]))
-        counts = draw(step, step / total)
+    result = Result(Best(0, 0, -1.0, {}), [], {}, plan.total)
+    history: list[tuple[int, float]] = []  # (step, overall dev score)
+    losses: dict[str, list[Tensor]] = {}  # of this epoch's steps
+    for step in range(1, plan.total + 1):
+        set_rates(learner.optimizer, plan.schedule(step - 1, history))
+        counts = plan.draw(step - 1, (step - 1) / plan.total)
         drawn = {task: training[task].draw(count) for task, count in counts.items()}
-        losses = losses if step % epoch else []
-        losses.append(update(learner, drawn))
-        seconds = time.monotonic() - began
-        if (step + 1) % 100 == 0 or (step + 1) % epoch == 0:
-            mean = float(torch.stack(losses).mean())
-            print(f"step {step + 1}/{total}  loss {mean:.3f}  {seconds:.0f} s", flush=True)
-        if (step + 1) % epoch == 0 and (every_epoch or step + 1 == total):
-            scored = evaluate(learner.model, learner.data["dev"], learner.dtype, learner.sts_loss)
-            learner.model.train()
-            epochs.append({"epoch": (step + 1) // epoch, "step": step + 1, **scored})
-            scores = "  ".join(f"{task} {score:.4f}" for task, score in scored["scores"].items())
-            print(f"{scores}  overall {scored['overall']:.4f}", flush=True)
-    return epochs, float(torch.stack(losses).mean())
+        for task, loss in update(learner, drawn).items():
+            losses.setdefault(task, []).append(loss)
+        if step % 100 == 0:
+            print(f"step {step}/{plan.total}  {time.monotonic() - began:.0f} s", flush=True)
+        if step % plan.epoch == 0:
+            means = {task: float(torch.stack(some).mean()) for task, some in losses.items()}
+            losses = {}
+            close_epoch(learner, result, step, step // plan.epoch, means)
+            history.append((step, result.epochs[-1].overall))
+    return result
+
+
+def close_epoch(
+    learner: Learner, result: Result, step: int, number: int, losses: dict[str, float]
+) -> None:
+    """Add to the result what an epoch gave."""
+    model, dev = learner.model, learner.data["dev"]
+    scores, predictions = evaluate(model, dev, learner.dtype, learner.sts_loss)
+    model.train()
+    together = overall(scores)
+    result.epochs.append(Epoch(number, scores, together, losses, {}))
+    said = "  ".join(f"{task} {score:.4f}" for task, score in scores.items())
+    print(f"epoch {number}  {said}  overall {together:.4f}", flush=True)
+    if together > result.best.overall:
+        result.best = Best(number, step, together, scores)
+        result.predictions = predictions
+
+
+def line_of(learner: Learner, result: Result, shared: dict[str, Any], seconds: float) -> Line:
+    """The line of a run in a table's record."""
+    options = learner.options
+    row, what = ROWS[learner.sts_loss]
+    data = {}
+    for split, by_task in learner.data.items():
+        for task, examples in by_task.items():
+            data[f"{task}_{split}"] = Source(examples.sha256, len(examples))
+    parameters = sum(weights.numel() for weights in learner.model.parameters())
+    found = facts(options, learner.built_in)
+    return Line(
+        row=row,
+        what=what,
+        flags=None,
+        shared=plain(shared),
+        seed=options.seed,
+        options=plain(options.to_dict()),
+        best=result.best,
+        epochs=result.epochs,
+        steps=result.steps,
+        seconds=round(seconds, 1),
+        peak_memory_mib=round(peak_memory(learner.device)),
+        parameters={"all": parameters, "trained": parameters},
+        data=data,
+        built_in_corpus=learner.built_in,
+        commit=found["commit"],
+        python=found["python"],
+        versions=found["versions"],
+        device=found["device"],
+        kernels=found["kernels"],
+        dtype=str(learner.dtype),
+    )
 
 
 def train(
-    options: Options, attention: str = "eager", sts_loss: str = "mse", every_epoch: bool = False
-) -> dict[str, Any]:
-    """Train and evaluate; the record of the run.
+    options: Options, sts_loss: str, shared: dict[str, Any]
+) -> tuple[Line, dict[str, list[float]]]:
+    """Train and evaluate; the line for a table, and the dev predictions.
 
-    Options that it does not follow must be at their defaults.
+    Options that it does not follow must be at their defaults. `shared`: those typed.
     """
     check_followed(options, *FOLLOWED)
     began = time.monotonic()
-    learner = make_learner(options, attention, sts_loss)
-    epochs, loss = run_steps(learner, every_epoch)
-    return {
-        "name": f"transformers, linear heads, STS {sts_loss}",
-        "seed": options.seed,
-        "best": max(epochs, key=lambda e: e["overall"]),
-        "epochs": epochs,
-        "loss": loss,
-        "steps": epochs[-1]["step"],
-        "examples": sum(split.drawn for split in learner.data["train"].values()),
-        "attention": attention,
-        "seconds": round(time.monotonic() - began, 1),
-        "options": learner.options.to_dict(),
-        **facts(learner.options, learner.built_in),
-    }
+    learner = make_learner(options, sts_loss)
+    result = run_steps(learner)
+    return line_of(learner, result, shared, time.monotonic() - began), result.predictions
+
+
+def keep_predictions(table: Path, line: Line, predictions: dict[str, list[float]]) -> None:
+    """Write the dev predictions of a run to where ablate.py compares rows by them."""
+    path = table / "predictions" / f"{name_of(line.row, line.seed)}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(predictions, separators=(",", ":")) + "\n")
 
 
 def main(argv: list[str]) -> None:
     """The command line."""
     own = own_parser()
-    own.add_argument("--record", help="append the result to this file of JSON lines")
-    own.add_argument("--sts_loss", choices=("mse", "bce"), default="mse", help="on STS [mse]")
-    own.add_argument(
-        "--attention",
-        choices=("eager", "sdpa"),
-        default="eager",
-        help="attn_implementation [eager]",
-    )
-    own.add_argument(
-        "--eval_every_epoch",
-        action="store_true",
-        help="dev scores after every epoch, not only the last",
-    )
+    own.add_argument("--out", type=Path, help="the table that gets the run, results/NAME")
+    own.add_argument("--sts_loss", choices=ROWS, default="mse", help="on STS [mse]")
     mine, options = arguments(argv, own, __doc__.split("\n\n")[0])
-    if mine.record:
-        check_joins(mine.record, options)
-    record = train(options, mine.attention, mine.sts_loss, mine.eval_every_epoch)
-    if mine.record:
-        append(mine.record, record)
+    check_followed(options, *FOLLOWED)
+    options = replace(options, model=model_for(options), test=False)
+    shared = read_flags(own.parse_known_args(expand(argv))[1], "")
+    shared.pop("seed", None)
+
+    # That the run can join the table shows before it runs.
+    row = ROWS[mine.sts_loss][0]
+    if mine.out:
+        check_writable(mine.out)
+        lines = read_lines(mine.out)
+        paths, _ = find_files(options)
+        sums = {f"{task}_{split}": sha256_of(path) for (task, split), path in paths.items()}
+        check_joins(mine.out, lines, shared, sums)
+        if (row, options.seed) in [(line.row, line.seed) for line in lines]:
+            print(f"{row}, seed {options.seed}: in the record")
+            return
+
+    line, predictions = train(options, mine.sts_loss, shared)
+    if mine.out:
+        keep_predictions(mine.out, line, predictions)
+        append_line(mine.out, line)
 
 
 if __name__ == "__main__":

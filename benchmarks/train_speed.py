@@ -37,7 +37,7 @@ from torch import Tensor
 
 from benchmarks import common, course_loop, race
 from benchmarks.common import Step
-from benchmarks.reference import PlainBERT, autocast, task_loss
+from benchmarks.plain_bert import PlainBERT, autocast, task_loss
 from datasets import Split
 from errors import run_main
 from multitask_bert import build
@@ -276,11 +276,9 @@ def main(argv: list[str]) -> None:
         "tokens": tokens,
         "examples": examples,
         "largest_difference": worst,
-        "sides": race.summarise(seconds, tokens, examples, peaks),
+        "sides": race.summarise(seconds, tokens, examples, peaks, TITLES),
     }
-    race.report(
-        record, f"{count} steps of {options.batch_size} examples a round", TITLES, mine.record
-    )
+    race.report(record, f"{count} steps of {options.batch_size} examples a round", mine.record)
 
 
 if __name__ == "__main__":

@@ -308,6 +308,13 @@ def test_only_shared_seeds_and_tasks_are_compared(tmp_path: Path) -> None:
     assert compare.compare(tmp_path, [lines[0], one], labels, "default") == []
 
 
+def test_runs_without_predictions_are_passed_over(tmp_path: Path) -> None:
+    lines, labels = made_up(tmp_path)
+    runs.predictions_file(tmp_path, lines[3]).unlink()
+    (found,) = compare.compare(tmp_path, lines, labels, "default")
+    assert found.seeds == [1]
+
+
 def test_other_labels_are_refused(tmp_path: Path) -> None:
     lines, labels = made_up(tmp_path)
     labels["sts"].sha256 = "c" * 64

@@ -3,7 +3,6 @@ of one example.
 """
 
 import json
-import re
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -15,25 +14,31 @@ import torch
 
 pytest.importorskip("transformers")
 
+from ablation.readme import speed_table  # noqa: E402
+from ablation.record import read_lines  # noqa: E402
+from ablation.runs import predictions_of  # noqa: E402
 from base_bert import BertConfig  # noqa: E402
 from benchmarks import (  # noqa: E402
     common,
     course_loop,
     figure,
+    plain_bert,
     predict_speed,
-    quality,
     race,
     reference,
     train_speed,
 )
 from bert import BertModel  # noqa: E402
 from datasets import Split  # noqa: E402
+from declare import PerTask  # noqa: E402
 from errors import UserError  # noqa: E402
+from examples import read_examples  # noqa: E402
 from optimizer import AdamW  # noqa: E402
 from options import Options  # noqa: E402
-from tasks import overall  # noqa: E402
-from text.data_files import BUILT_IN  # noqa: E402
+from tasks import TASKS  # noqa: E402
+from text.data_files import BUILT_IN, find_files  # noqa: E402
 from tokenizer import BertTokenizer  # noqa: E402
+from training.plan import make_plan  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +71,8 @@ def test_steps_hold_what_the_main_job_takes(options: Options, training: dict[str
     """Their indices and what the splits draw agree, over several steps, and the splits are left as
     they were.
     """
-    draw = common.sampler(options, training)
+    options = replace(options, samples_per_epoch=PerTask("all para=9"))
+    draw = make_plan(options, training, joint=False).draw
     steps = common.draw_steps(options, training, 3)
     assert all(split.drawn == 0 for split in training.values())
     for number, step in enumerate(steps):
@@ -143,7 +149,7 @@ def test_transformers_computes_in_our_precision(
     """In both speed benchmarks and in the reference: in fp32 it would be slower than it has to
     be.
     """
-    joint, seen = reference.PlainBERT.joint, []
+    joint, seen = plain_bert.PlainBERT.joint, []
 
     def spy(model, *rest):
         linear = model.bert.encoder.layer[0].intermediate.dense
@@ -152,7 +158,7 @@ def test_transformers_computes_in_our_precision(
         hook.remove()
         return logits
 
-    monkeypatch.setattr(reference.PlainBERT, "joint", spy)
+    monkeypatch.setattr(plain_bert.PlainBERT, "joint", spy)
     asked, steps = replace(options, precision=precision), common.draw_steps(options, training, 1)
     jobs = {
         name: partial(make(asked, training, 2), steps) for name, make in train_speed.SIDES.items()
@@ -162,7 +168,7 @@ def test_transformers_computes_in_our_precision(
         f"{name}, prediction": partial(make(asked), few)
         for name, make in predict_speed.SIDES.items()
     }
-    jobs["reference"] = partial(reference.train, asked)
+    jobs["reference"] = partial(reference.train, asked, "mse", {})
     for name, job in jobs.items():
         seen.clear()
         job()
@@ -204,8 +210,8 @@ def test_predictions_come_in_file_order(options: Options, training: dict[str, Sp
     time.
     """
     split = predict_speed.some(training["sts"], 9, 1)
-    plain = reference.PlainBERT(options, "sdpa")
-    together = reference.predict_logits(plain, split, torch.float32)
+    plain = plain_bert.PlainBERT(options, "sdpa")
+    together = plain_bert.predict_logits(plain, split, torch.float32)
     with torch.no_grad():
         alone = torch.cat([plain("sts", split.batch([i])) for i in range(9)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
@@ -252,7 +258,12 @@ SAMPLED = (
             EVERYWHERE,
             ["--accumulation 4", "--sampler round_robin", "--clip 2", "--max_length 64"],
         ),
-        (reference, SAMPLED + " --accumulation 4 --steps_per_epoch 2 --max_length 64", []),
+        (
+            reference,
+            SAMPLED + " --accumulation 4 --steps_per_epoch 2 --max_length 64 --limit 9 --no-test "
+            "--samples_per_epoch sts=9",
+            [],
+        ),
     ],
 )
 def test_what_a_side_ignores_is_refused(
@@ -282,13 +293,12 @@ def test_an_impossible_race_is_refused(benchmark, amount: str, options: Options,
             benchmark.main(["--model", options.model, "--data_dir", options.data_dir, flag, value])
 
 
-@pytest.mark.parametrize("benchmark", [quality, reference, train_speed, predict_speed])
+@pytest.mark.parametrize("benchmark", [train_speed, predict_speed])
 def test_a_record_that_cannot_be_written_is_noticed_first(
     benchmark, options: Options, tmp_path: Path, monkeypatch
 ):
     """Before the first step."""
-    for module, name in (quality, "measure"), (reference, "train"), (common, "load"):
-        monkeypatch.setattr(module, name, lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(common, "load", lambda *_, **__: 1 / 0)
     (tmp_path / "file").touch()
     for record, why in ("file/record.json", "can't be written"), (".", "a folder"):
         with pytest.raises(UserError, match=why):
@@ -324,19 +334,57 @@ def test_reference_scores_what_its_loss_means(
         "predict_logits",
         lambda *_: labels if sts_loss == "mse" else torch.logit(labels / 5),
     )
-    scored = reference.evaluate(None, {"sts": training["sts"]}, torch.float32, sts_loss)  # type: ignore[arg-type]
-    assert (scored["scores"]["sts"], scored["overall"]) == pytest.approx((1.0, 1.0), abs=1e-6)
+    dev = {"sts": training["sts"]}
+    scores, predictions = reference.evaluate(None, dev, torch.float32, sts_loss)  # type: ignore[arg-type]
+    assert scores == pytest.approx({"sts": 1.0}, abs=1e-6)
+    assert predictions["sts"] == pytest.approx(labels.squeeze(1).tolist(), abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:.*all predictions are")
 @pytest.mark.parametrize("sts_loss", ["mse", "bce"])
-def test_reference_trains_and_scores(sts_loss: str, options: Options, training: dict[str, Split]):
-    """Both losses, scores of both epochs, and as many examples as the sampler draws."""
-    record = reference.train(replace(options, epochs=2), "eager", sts_loss, every_epoch=True)
-    assert record["steps"] == 4 and [e["epoch"] for e in record["epochs"]] == [1, 2]
-    draw = common.sampler(options, training)
-    assert record["examples"] == sum(sum(draw(step, 0.0).values()) for step in range(4))
-    assert np.isfinite(record["loss"]) and set(record["best"]["scores"]) == set(options.tasks)
+def test_the_reference_draws_what_the_main_job_does(sts_loss: str, options: Options):
+    """As many examples, in as many steps; both losses, scores of both epochs."""
+    options = replace(options, epochs=2, steps_per_epoch=0, samples_per_epoch=PerTask("9"))
+    options = replace(options, limit=40)
+    learner = reference.make_learner(options, sts_loss)
+    plan = make_plan(options, learner.data["train"], joint=False)
+    result = reference.run_steps(learner)
+    assert result.steps == plan.total < 8
+    for task, split in learner.data["train"].items():
+        assert split.drawn == sum(plan.draw(step, 0.0).get(task, 0) for step in range(plan.total))
+    assert [epoch.epoch for epoch in result.epochs] == [1, 2]
+    for epoch in result.epochs:
+        assert set(epoch.scores) == set(epoch.training_loss) == set(options.tasks)
+        assert np.isfinite(list(epoch.training_loss.values())).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*all predictions are")
+def test_the_reference_joins_a_table(options: Options, tmp_path: Path, monkeypatch):
+    """As a row of its own, once, with the predictions that rows are compared by."""
+    table = tmp_path / "table"
+    data = ["--model", options.model, "--data_dir", options.data_dir, "--precision", "fp32"]
+    flags = ["--out", str(table), *data, "--epochs", "1", "--steps_per_epoch", "1", "--limit", "40"]
+    reference.main([*flags, "--seed", "3"])
+    (line,) = read_lines(table)
+    assert (line.row, line.seed, line.flags, line.steps) == ("transformers", 3, None, 1)
+    assert "seed" not in line.shared and line.shared["epochs"] == 1
+    paths, _ = find_files(options)
+    for task, predictions in predictions_of(table, line).items():
+        dev = read_examples(paths[task, "dev"], TASKS[task], "dev")[:40]
+        labels = np.array([example.label for example in dev])
+        score = TASKS[task].metric(np.array(predictions), labels)
+        assert score == pytest.approx(line.best.scores[task], abs=1e-3)
+
+    # Once it is there nothing trains; and what can't be compared is refused before.
+    monkeypatch.setattr(reference, "train", lambda *_: 1 / 0)
+    reference.main([*flags, "--seed", "3"])
+    with pytest.raises(UserError, match="holds runs with no --lr: a table has the same flags"):
+        reference.main([*flags, "--seed", "4", "--lr", "0.1"])
+    with pytest.raises(UserError, match="holds runs on another .* file"):
+        reference.main([*flags, "--sst_dev", f"{options.data_dir}/ids-sst-train.csv"])
+    with pytest.raises(UserError, match="can't be written"):
+        (tmp_path / "file").touch()
+        reference.main([*data, "--out", str(tmp_path / "file" / "table")])
 
 
 def test_the_reference_accumulates(options: Options):
@@ -344,139 +392,11 @@ def test_the_reference_accumulates(options: Options):
     options = replace(options, hidden_dropout_prob=0.0, attention_dropout_prob=0.0)
     states = []
     for accumulation in 1, 3:
-        learner = reference.make_learner(
-            replace(options, accumulation=accumulation), "eager", "mse"
-        )
+        learner = reference.make_learner(replace(options, accumulation=accumulation), "mse")
         drawn = {t: split.draw(4) for t, split in learner.data["train"].items()}
         reference.update(learner, drawn)
         states.append(learner.model.state_dict())
     torch.testing.assert_close(states[0], states[1], atol=1e-4, rtol=1e-4)
-
-
-def test_records_of_older_versions_mean_what_they_meant(options: Options):
-    """Their options are today's defaults, or those of their set; those that they lack are at their
-    defaults, and the paths that they hold count for nothing.
-    """
-    lines = common.read(ROOT / quality.RECORD)
-    for line in lines:
-        now = Options(model=line["options"]["model"], seed=line["seed"])
-        now = replace(now, **quality.SETS[line["name"]])
-        assert quality.measured(line["name"], now, [line])
-        assert not quality.measured(line["name"], replace(now, seed=77), [line])
-        with pytest.raises(UserError, match="clip 1.0, not 2.0"):
-            quality.measured(line["name"], replace(now, clip=2.0), [line])
-    assert len(lines) > 10 and "optimizer" not in lines[0]["options"]
-    now = Options(model=lines[0]["options"]["model"], seed=lines[0]["seed"], optimizer="other")
-    with pytest.raises(UserError, match="optimizer adamw, not other"):
-        quality.measured(lines[0]["name"], now, lines)
-
-
-@pytest.mark.filterwarnings("ignore:.*all predictions are")
-def test_quality_records_once_and_tabulates(options: Options, tmp_path: Path):
-    """A run is one line; the same again is skipped, other options are refused; means over seeds."""
-    record = str(tmp_path / "quality.jsonl")
-    flags = [
-        "--record",
-        record,
-        "--sets",
-        "lora",
-        "--model",
-        options.model,
-        "--data_dir",
-        options.data_dir,
-        "--steps_per_epoch",
-        "1",
-        "--epochs",
-        "1",
-        "--batch_size",
-        "7",
-    ]
-    for seeds in (["1"], ["1", "2"]):
-        quality.main([*flags, "--seeds", *seeds])
-    lines = common.read(record)
-    assert [(x["name"], x["seed"]) for x in lines] == [("lora", 1), ("lora", 2)]
-    epoch, best = lines[0]["epochs"][-1], lines[0]["best"]
-    assert (
-        epoch["scores"] == best["scores"]
-        and epoch["overall"] == best["overall"] == overall(best["scores"]) > 0
-    )
-    assert lines[0]["options"]["lora"]
-    assert [p.name for p in tmp_path.iterdir() if p.name in ("runs", "predictions")] == []
-    with pytest.raises(UserError, match="with lr None, not 0.1: give another --record"):
-        quality.main([*flags, "--seeds", "1", "--lr", "0.1"])
-    row = quality.table([record]).splitlines()[-1]
-    mean = f"{np.mean([x['best']['overall'] for x in lines]):.3f}".removeprefix("0")
-    assert row.startswith("| `--lora` | 2 |") and f"| {mean} ± " in row
-
-
-def record_line(options: Options, built_in: bool) -> dict:
-    """A record's line of a run with these options."""
-    best = {"scores": dict.fromkeys(options.tasks, 0.5), "overall": 0.5}
-    return {
-        "name": "default",
-        "flags": {},
-        "seed": 1,
-        "best": best,
-        "epochs": [best],
-        "options": options.to_dict(),
-        "built_in_corpus": built_in,
-    }
-
-
-def test_a_table_is_of_one_data_set(options: Options, small_data: Path, tmp_path: Path):
-    """Records of runs on different data give no table together."""
-    record, other = str(tmp_path / "real.jsonl"), str(tmp_path / "other.jsonl")
-    common.append(record, record_line(options, False))
-    others = [
-        record_line(replace(options, data_dir="data"), True),
-        record_line(replace(options, data_dir=str(small_data)), False),
-        record_line(replace(options, files={"sst_dev": "mine.csv"}), False),
-        record_line(replace(options, tasks=("sst", "sts")), False),
-    ]
-    for line in others:
-        Path(other).unlink(missing_ok=True)
-        common.append(other, line)
-        assert quality.table([record, record]) and quality.table([other, other])
-        refused = "the records are of different data .*: give another --record"
-        with pytest.raises(UserError, match=refused):
-            quality.table([record, other])
-
-
-@pytest.mark.parametrize("benchmark", [quality, reference])
-def test_a_record_is_of_one_data_set(
-    benchmark, options: Options, small_data: Path, tmp_path: Path, monkeypatch
-):
-    """Runs of another set and seed on other data are refused before training."""
-    monkeypatch.setattr(benchmark, "train", lambda *_: 1 / 0)
-    record = str(tmp_path / "real.jsonl")
-    common.append(record, record_line(options, False))
-    own = ["--seeds", "2", "--sets", "lora"] if benchmark is quality else ["--seed", "2"]
-    here = [*own, "--model", options.model, "--record", record, "--data_dir"]
-    for folder in "data", str(small_data):
-        with pytest.raises(UserError, match="holds runs on .*, not .*: give another --record"):
-            benchmark.main([*here, folder])
-    with pytest.raises(ZeroDivisionError):  # the same data, written in another way
-        benchmark.main([*here, f"{options.data_dir}/"])
-
-
-def test_a_record_of_the_built_in_corpus_gets_no_real_runs(
-    options: Options, small_data: Path, tmp_path: Path
-):
-    """Though both are of the default folder."""
-    record = str(tmp_path / "built_in.jsonl")
-    options = replace(options, data_dir="data")
-    common.append(record, record_line(options, True))
-    common.check_joins(record, options)
-    (tmp_path / "data").symlink_to(small_data)
-    refused = "holds runs on .* of the built-in corpus, not .* of data: give another --record"
-    with pytest.raises(UserError, match=refused):
-        common.check_joins(record, options)
-
-
-def test_option_sets_are_possible():
-    """Every set passes Options.check()."""
-    for flags in quality.SETS.values():
-        replace(Options(), **flags).check()
 
 
 @pytest.mark.parametrize(
@@ -512,7 +432,7 @@ def test_a_race_is_recorded(benchmark, amount: str, options: Options, tmp_path: 
         course / ours, rel=0.3
     )  # seconds are rounded, and few
     assert all(side["peak_mib"] > 50 for side in sides.values())
-    table = race.table(json.loads(record.read_text()), "", benchmark.TITLES)
+    table = speed_table(sides)
     assert table.splitlines()[-1].startswith("| course-style loop, fp32 |")
 
 
@@ -552,37 +472,16 @@ def test_a_dead_worker_is_an_error(tmp_path: Path):
         race.Worker(str(tmp_path / "side.py"), "sdpa", [])
 
 
-def test_readme_holds_what_the_records_say():
-    """The tables of the README are those that the committed records make."""
+def test_readme_shows_the_main_job_as_it_was_recorded():
+    """The lines of its console, beside the log."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    records = ROOT / "benchmarks" / "records"
-    tables = [quality.table([str(records / "reference.jsonl"), str(records / "quality.jsonl")])]
-    for name, titles in (
-        ("train_speed", train_speed.TITLES),
-        ("predict_speed", predict_speed.TITLES),
-    ):
-        tables.append(race.table(json.loads((records / f"{name}.json").read_text()), "", titles))
-    rows = [
-        line
-        for table in tables
-        for line in table.splitlines()
-        if line.startswith("| ") and line[2] != "|"
-    ]
-    assert len(rows) > 8
-    assert [row for row in rows if row not in readme] == []
-    log = [json.loads(line) for line in (records / "main_job.log.jsonl").read_text().splitlines()]
-    shown = [
-        line.split()[:-1] for line in readme if line.endswith("  best")
-    ]  # the console of the main job
-    evaluations = [x for x in log if "epoch" in x]
+    log = ROOT / "benchmarks" / "records" / "main_job.log.jsonl"
+    evaluations = [x for x in map(json.loads, log.read_text().splitlines()) if "epoch" in x]
+    shown = [line.split()[:-1] for line in readme if line.endswith("  best")]
     for row, x in zip(shown, evaluations, strict=True):
         dev = [f"{x[f'dev_{name}']:.3f}" for name in ("sst", "para", "sts", "overall")]
-        assert (
-            row[:-1] == [str(x["epoch"]), str(x["step"]), *dev]
-            and abs(float(row[-1]) - x["seconds"]) <= 0.6
-        )
-    scores = [line for line in readme if re.search(r"\| \.\d{3}|MiB \|$", line)]
-    assert [row for row in scores if row not in rows] == []
+        assert row[:-1] == [str(x["epoch"]), str(x["step"]), *dev]
+        assert abs(float(row[-1]) - x["seconds"]) <= 0.6
 
 
 # ---- the README's figure
