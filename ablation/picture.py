@@ -31,7 +31,8 @@ def paint(axes: Axes, rows: Sequence[Summary], base: Summary) -> None:
     axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    axes.set_xlabel("overall dev score; bar: 95 % interval of the difference")
+    compared = any(row.comparison for row in rows)
+    axes.set_xlabel("bar: 95 % interval of the difference" if compared else "")
 
 
 def picture_of(rows: Sequence[Summary], base: str) -> Picture | None:
@@ -49,6 +50,20 @@ def picture_of(rows: Sequence[Summary], base: str) -> Picture | None:
         lambda axes: paint(axes, ordered, named[base]),
         height=AROUND + LINE * len(ordered),
     )
+
+
+def in_markdown(table: Path) -> list[str]:
+    """The picture of a table in Markdown, in the reader's theme; nothing where there is none."""
+    light, dark = (f"{NAME}-{theme}.svg" for theme in THEMES)
+    if not (table / light).exists():
+        return []
+    return [
+        "<picture>",
+        f'  <source media="(prefers-color-scheme: dark)" srcset="{dark}">',
+        f'  <img src="{light}" alt="The overall dev score of each row, beside the base row\'s">',
+        "</picture>",
+        "",
+    ]
 
 
 def mark(numbers: str) -> str:

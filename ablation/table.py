@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ablation.compare import Comparison
-from ablation.picture import write_picture
+from ablation.picture import in_markdown, write_picture
 from ablation.record import Line, read_lines
 from ablation.rows import typed
 from ablation.summaries import Summary, summaries_of
@@ -141,7 +141,8 @@ def page(table: Path, base: str) -> str:
     columns = [("row", lambda row: row.what), *score_columns(tasks), *further_columns(tasks)]
     heads, cells = of_columns(columns, rows)
     source = source_of(read_lines(table))
-    return "\n".join([f"# {table.name}", "", source, "", cells, "", explanation(base, heads), ""])
+    title = [f"# {table.name}", "", source, "", *in_markdown(table)]
+    return "\n".join([*title, cells, "", explanation(base, heads), ""])
 
 
 MEANINGS = {
@@ -249,7 +250,7 @@ def write_tables(table: Path, base: str) -> None:
     """table.md, table.csv and the picture, from the record alone; and say where they are."""
     rows = summaries_of(table, base)
     numbers = as_csv(rows)
-    write_text(table / "table.md", page(table, base))
-    write_text(table / "table.csv", numbers)
     write_picture(table, rows, base, numbers)
+    write_text(table / "table.csv", numbers)
+    write_text(table / "table.md", page(table, base))
     print(f"{table}/table.md, table.csv: {len(rows)} rows")

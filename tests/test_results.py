@@ -10,6 +10,7 @@ import pytest
 
 import ablate
 from ablation import readme
+from ablation.picture import mark
 from ablation.record import Line, append_line, differences, read_lines
 from ablation.rows import BUDGET, PRESETS, Row, options_of_row, read_row
 from ablation.table import source_of
@@ -243,3 +244,12 @@ def test_published_presets_say_what_they_repeat(path: Path) -> None:
     assert any(line.startswith("# Not stated: ") for line in said) or any(
         line.startswith("# Differs: ") for line in said
     )
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.name)
+def test_pictures_are_of_these_numbers(table: Path) -> None:
+    """Otherwise: python ablate.py --out results/NAME --tables."""
+    numbers = (table / "table.csv").read_text()
+    for theme in ("light", "dark"):
+        assert (table / f"overall-{theme}.svg").read_text().endswith(mark(numbers))
+    assert mark(numbers) != mark(numbers.replace("1", "2", 1))
