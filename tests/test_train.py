@@ -94,6 +94,11 @@ def test_a_run_leaves_what_the_readme_promises(
     )
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in log] == [1, 2, 3, 3] and set(log[-1]["dev"]) == set(LEADERBOARD)
+    assert list(log[-1]) == [
+        *("step", "epoch", "seconds", "dev_sst", "dev_para", "dev_sts", "dev_overall"),
+        *("dev_loss_sst", "dev_loss_para", "dev_loss_sts", "dev"),
+    ]
+    assert log[-1]["dev_loss_sst"] == log[-1]["dev"]["sst"]["loss"] > 0
     printed = capsys.readouterr().out
     assert (
         "SST accuracy  Quora accuracy  STS Pearson  overall" in printed
@@ -319,6 +324,7 @@ def test_tensorboard_gets_the_log(options: Options) -> None:
         [r["loss"] for r in log if "loss" in r]
     )
     assert events.Scalars("dev_overall")[0].step == 3
+    assert events.Scalars("dev_loss_sts")[0].value == pytest.approx(log[-1]["dev_loss_sts"])
 
 
 def diverging(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,23 @@ def kept_lines(path: Path, step: int) -> bytes:
     if damaged:
         warnings.warn(f"{path}: {damaged} damaged lines were dropped", stacklevel=2)
     return b"".join(kept)
+
+
+def evaluation_line(
+    step: int, epoch: int, seconds: float, scores: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The line of an evaluation; `scores`: split -> evaluation.Evaluation's scores."""
+    line: dict[str, Any] = {"step": step, "epoch": epoch, "seconds": round(seconds, 1)}
+    for split, found in scores.items():
+        of_tasks = {task: own for task, own in found.items() if task != "overall"}
+        for task, own in of_tasks.items():
+            line[f"{split}_{task}"] = own["score"]
+        line[f"{split}_overall"] = found["overall"]
+        for task, own in of_tasks.items():
+            if "loss" in own:
+                line[f"{split}_loss_{task}"] = own["loss"]
+        line[split] = of_tasks
+    return line
 
 
 class Log:

@@ -26,7 +26,7 @@ from training.console import Console
 from training.environment import check_writable, environment
 from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
-from training.log import Log
+from training.log import Log, evaluation_line
 from training.progress import Progress
 from training.restore import changed_record, check_start, load, stand_of
 from training.signals import Signals, interrupted
@@ -247,16 +247,7 @@ class Run:
         overall = scores["overall"]
         of_tasks = {task: scores[task]["score"] for task in self.options.tasks}
         seconds = time.monotonic() - self.began
-        self.log_file.write(
-            {
-                "step": progress.step,
-                "epoch": epoch,
-                "seconds": round(seconds, 1),
-                **{f"dev_{task}": score for task, score in of_tasks.items()},
-                "dev_overall": overall,
-                "dev": {task: scores[task] for task in of_tasks},
-            }
-        )
+        self.log_file.write(evaluation_line(progress.step, epoch, seconds, {"dev": scores}))
         progress.history.append((progress.step, overall))
         better = not progress.best or overall > progress.best["overall"]
         progress.stale = 0 if better else progress.stale + 1
