@@ -8,7 +8,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -219,27 +219,31 @@ class Evaluation:
     # task -> measure(...), with "loss" beside it; "overall": the mean of the scores as they count
     scores: dict[str, Any]
     predictions: dict[str, Sequence[Any]]  # task -> predict(...); none where a task scores itself
+    # task -> [examples, classes] or [examples], of the tasks that have some
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def evaluate(model: Model, splits: Mapping[str, Split], seen: Seen = nobody) -> Evaluation:
     """Predict and score labelled splits, {task: split}."""
-    scores: dict[str, Any] = {}
-    predictions: dict[str, Sequence[Any]] = {}
+    found = Evaluation({}, {})
+    scores = found.scores
     for name, split in splits.items():
         # A task may score itself, where one prediction an example does not say it all.
         if split.task.evaluate:
             scores[name] = split.task.evaluate(model, split)
             continue
         logits, loss = logits_and_loss(model, split, seen)
-        predictions[name] = predictions_of(split, logits)
+        found.predictions[name] = predictions_of(split, logits)
+        if split.task.probabilities:
+            found.probabilities[name] = split.task.probabilities(logits).numpy()
         labels = flat([example.label for example in split.examples])
-        scores[name] = measure(split.task, flat(predictions[name]), labels)
+        scores[name] = measure(split.task, flat(found.predictions[name]), labels)
         if loss is not None:
             scores[name]["loss"] = loss
 
     # The mean over tasks picks the best model.
     scores["overall"] = overall({name: scores[name]["score"] for name in splits})
-    return Evaluation(scores, predictions)
+    return found
 
 
 # What other modules and the course's scripts import from here.

@@ -158,7 +158,7 @@ def test_lora_is_saved_small_and_merges(options: Options) -> None:
     plain = Path(train(replace(options, lora=True))["folder"])
     assert {p.name for p in (plain / "best").iterdir()} == LORA_FILES | RUN_FILES
     merged = Path(train(replace(options, lora=True, lora_merge=True, name="merged"))["folder"])
-    assert (merged / "best" / "model.safetensors").exists()
+    assert {p.name for p in (merged / "best").iterdir()} >= {"model.safetensors"} | RUN_FILES
     texts = [("A lovely film .",), ("It is not good , sadly .",)]
     a, b = MultitaskBERT.load(plain), MultitaskBERT.load(merged)
     assert not any("lora" in name for name in b.state_dict())

@@ -258,8 +258,8 @@ class Run:
                 "overall": overall,
                 "scores": of_tasks,
             }
-            best = self.folder / "best"
-            save_best(best, model, self.facts, progress.best, self.data["dev"], found.predictions)
+            ids = {task: split.ids for task, split in self.data["dev"].items()}
+            save_best(self.folder / "best", model, self.facts, progress.best, ids, found)
             progress.best_manifest = best_sum(self.folder / "best")
         self.console.score_row(epoch, progress.step, scores, seconds, better)
         self.tick = time.monotonic()  # scoring is not training time
