@@ -92,6 +92,11 @@ class Split:
         """What run.json holds of it."""
         return {"sha256": self.sha256, "examples": len(self), "in_train": self.in_train}
 
+    def first(self, count: int) -> "Split":
+        """A reader of its own over the first `count` examples, or all where there are fewer."""
+        bounds = self.bounds[: min(count, len(self)) + 1]
+        return Split(self.task, self.examples[:count], self.tokens, bounds, self.seed)
+
     def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""
         return self.tokens[self.bounds[index] : self.bounds[index + 1]]

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datasets import Split
+from datasets import Data, Split
 from errors import run_main
-from evaluation import evaluate
+from evaluation import Evaluation, Seen, evaluate
 from flags import options_of, read_flags
 from losses.extras import add_terms, make_extras
 from multitask_bert import MultitaskBERT, build, print_counts
@@ -206,6 +206,14 @@ def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
 # ---- the loop
 
 
+def evaluations(model: MultitaskBERT, data: Data, seen: Seen) -> dict[str, Evaluation]:
+    """What is scored after an epoch: dev, and of train what --train_scores asks for."""
+    found = {"dev": evaluate(model, data["dev"], seen)}
+    if "of_train" in data:
+        found["train"] = evaluate(model, data["of_train"], seen)
+    return found
+
+
 @lasting_streams()
 @locks_released()
 def train(options: Options, whole: bool = False) -> dict[str, Any]:
@@ -258,7 +266,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
             epoch, rest = divmod(step + 1, plan.epoch)
             if rest == 0:
                 with evaluation_weights(hooks), run.console.predicting("dev") as seen:
-                    run.keep_best(epoch, evaluate(model, data["dev"], seen), model)
+                    run.keep_best(epoch, evaluations(model, data, seen), model)
             if rest == 0 or (step + 1) % options.save_every == 0:
                 run.save()
         if run.interrupted:

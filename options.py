@@ -311,6 +311,11 @@ class RunOptions(Section):
         False, "keep the optimizer when all is done; so that --epochs extends the run exactly"
     )
     log_every: int = declare(10, "steps between lines of log.jsonl", least=1, most=NEVER)
+    train_scores: bool = declare(
+        False,
+        "score training examples too; at each evaluation the first ones of each task's file, as "
+        "many as its dev set has",
+    )
     tensorboard: bool = declare(False, "write the log for TensorBoard too")
 
 

@@ -20,6 +20,7 @@ from errors import UserError
 from flags import parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
+from predict import predict_with
 from storage.files import UNFINISHED, sha256_of
 from tasks import LEADERBOARD
 from tests.multitask import LORA_FILES, RUN_FILES
@@ -154,6 +155,38 @@ def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> Non
     assert same(first, second)
 
 
+def test_scores_on_train_change_nothing_else(
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Two epochs, so that steps follow an evaluation; oracle: predict.py on the rows themselves."""
+    options = replace(options, epochs=2, tasks=("sst", "sts"), name="plain")
+    plain = train(options)["folder"]
+    capsys.readouterr()
+    scored = train(replace(options, train_scores=True, name="scored"))["folder"]
+    assert same(weights(plain), weights(scored)) and losses(plain) == losses(scored)
+
+    # The same lines, and those of train beside them.
+    lines = [(Path(folder) / "log.jsonl").read_text().splitlines() for folder in (plain, scored)]
+    before, after = ([json.loads(line) for line in some][-1] for some in lines)
+    names = ["train_sst", "train_sts", "train_overall", "train_loss_sst", "train_loss_sts", "train"]
+    assert list(after) == [*before, *names]
+    assert {name: after[name] for name in before if name.startswith("dev")} == {
+        name: value for name, value in before.items() if name.startswith("dev")
+    }
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line for line in printed if line.startswith("     of train  ")]
+    assert len(rows) == 2 and all(len(row) <= 80 for row in rows)
+    assert rows[-1].split()[2:] == [f"{after[name]:.3f}" for name in names[:3]]
+
+    # The first 12 rows of train, as dev has 12; after the last epoch it is the best or not.
+    if after["epoch"] == json.loads((Path(scored) / "run.json").read_text())["best"]["epoch"]:
+        source = (Path(options.data_dir) / "ids-sst-train.csv").read_text().splitlines()
+        Path("rows.csv").write_text("\n".join(source[:13]) + "\n")
+        found = predict_with(scored, {"files": {"sst_dev": "rows.csv"}})["sst_dev"]
+        assert found["count"] == 12 == after["train"]["sst"]["count"]
+        assert found["confusion"] == after["train"]["sst"]["confusion"]
+
+
 def test_lora_is_saved_small_and_merges(options: Options) -> None:
     plain = Path(train(replace(options, lora=True))["folder"])
     assert {p.name for p in (plain / "best").iterdir()} == LORA_FILES | RUN_FILES
@@ -230,6 +263,7 @@ DEAD = {
     "save_every",
     "keep_last",
     "log_every",
+    "train_scores",
     "tensorboard",
 }
 

@@ -35,7 +35,10 @@ def prepared(options: Options, whole: bool = False) -> Options:
 
 
 def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, Any]]:
-    """All files of all tasks, checked and tokenised, and their facts for run.json."""
+    """All files of all tasks, checked and tokenised, and their facts for run.json.
+
+    With --train_scores "of_train" stands beside the splits: what of train is scored too.
+    """
     clear_unfinished(CACHE)
     paths, built_in = find_files(options)
     say_where(options, built_in)
@@ -49,4 +52,8 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
             read[f"{name}_{split}"] = {"path": display_path(own[split]), **part.facts()}
         counts = ", ".join(f"{len(data[split][name])} {split}" for split in splits)
         print(f"{name}: {counts} examples")
+    if options.train_scores:
+        data["of_train"] = {
+            name: split.first(len(data["dev"][name])) for name, split in data["train"].items()
+        }
     return data, {"built_in_corpus": built_in, "data": read, "init": model.started_from}

@@ -240,14 +240,17 @@ class Run:
                     "lower --lr, or --precision fp32"
                 )
 
-    def keep_best(self, epoch: int, found: Evaluation, model: MultitaskBERT) -> None:
-        """Log and show an epoch's dev scores, and keep the model if it is the best so far."""
+    def keep_best(self, epoch: int, found: Mapping[str, Evaluation], model: MultitaskBERT) -> None:
+        """Log and show an epoch's scores, and keep the model if it is the best so far on dev.
+
+        `found`: of "dev", and with --train_scores of "train".
+        """
         self.check_finite()
-        progress, scores = self.progress, found.scores
+        progress, scores = self.progress, found["dev"].scores
         overall = scores["overall"]
         of_tasks = {task: scores[task]["score"] for task in self.options.tasks}
         seconds = time.monotonic() - self.began
-        self.log_file.write(evaluation_line(progress.step, epoch, seconds, {"dev": scores}))
+        self.log_file.write(evaluation_line(progress.step, epoch, seconds, found))
         progress.history.append((progress.step, overall))
         better = not progress.best or overall > progress.best["overall"]
         progress.stale = 0 if better else progress.stale + 1
@@ -259,9 +262,11 @@ class Run:
                 "scores": of_tasks,
             }
             ids = {task: split.ids for task, split in self.data["dev"].items()}
-            save_best(self.folder / "best", model, self.facts, progress.best, ids, found)
+            save_best(self.folder / "best", model, self.facts, progress.best, ids, found["dev"])
             progress.best_manifest = best_sum(self.folder / "best")
         self.console.score_row(epoch, progress.step, scores, seconds, better)
+        if "train" in found:
+            self.console.train_row(found["train"].scores)
         self.tick = time.monotonic()  # scoring is not training time
 
     def save(self) -> None:
