@@ -30,6 +30,7 @@ from multitask_bert import MultitaskBERT, build, print_counts
 from options import Options, pick
 from predict import predict_with, request_of
 from streams import lasting_streams
+from training.baselines import BASELINES, baseline
 from training.checkpoint import seed_everything
 from training.draws import micro_batches
 from training.environment import (
@@ -281,8 +282,12 @@ def main(argv: list[str]) -> None:
     flags = read_flags(argv, __doc__.split("\n\n")[0])
     if flags.get("option") == "test":
         predict_with(*request_of(flags))
+        return
+    options = options_of(flags)
+    if options.option in BASELINES:
+        baseline(options)
     else:
-        train(options_of(flags), whole=True)
+        train(options, whole=True)
 
 
 if __name__ == "__main__":
