@@ -1,6 +1,7 @@
 """Baselines as runs: what they predict, what they leave, and what can't be done with them."""
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,11 @@ def test_what_a_run_leaves(options: Options, option: str, capsys: pytest.Capture
     check_manifest(folder / "best")
     check_manifest(folder / "last")
 
+    # In the leaderboard's format: a class, a yes or no, a number.
+    for task, form in (("sst", r"[0-4]"), ("para", r"[01]\.0"), ("sts", r"[0-5]\.\d+")):
+        _, *rows = copies[f"{task}-test-output.csv"].decode().splitlines()
+        assert len(rows) == 12 and all(re.fullmatch(rf"\w+ , {form} ", row) for row in rows)
+
     # One evaluation in the log, with the scores that it returned.
     (line,) = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert (line["step"], line["epoch"], line["dev_overall"]) == (0, 0, best["overall"])
@@ -281,6 +287,8 @@ def test_a_task_that_scores_itself_has_no_baseline(
 ) -> None:
     own = replace(TASKS["sst"], evaluate=lambda model, split: {"score": 1.0})
     monkeypatch.setitem(TASKS, "sst", own)
-    with pytest.raises(UserError, match="^--option random: sst "):
+    with pytest.raises(
+        UserError, match="^--option random: no baseline for sst, .* leave it out of --tasks$"
+    ):
         baseline(options)
     assert not Path("runs").exists() or not list(Path("runs").iterdir())

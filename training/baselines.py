@@ -92,7 +92,10 @@ def predict_all(options: Options, files: Files) -> dict[str, Evaluation]:
     dev, test = Evaluation({}, {}), Evaluation({}, {})
     for name, task in tasks_of(options).items():
         if task.evaluate or not isinstance(task.labels, Labels):
-            raise UserError(f"--option {options.option}: {name} has not a number an example")
+            raise UserError(
+                f"--option {options.option}: no baseline for {name}, which has not one number an "
+                "example to predict; leave it out of --tasks"
+            )
         predict = make(task, files[name]["train"].examples, options)
 
         # Dev comes first, so that --no-test draws the same for it.
@@ -136,6 +139,23 @@ def write_progress(folder: Path, progress: Progress) -> None:
     replace_folder(folder / "last", write)
 
 
+def begin(options: Options, read: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """A run's folder, begun as a training run begins it, and what its run.json holds.
+
+    `read`: the facts of the data.
+    """
+    text = options.to_json() + "\n"
+    here = environment(torch.device("cpu"))
+    commands = [here.pop("command")]
+    identity = new_identity(text, Base("", "", ""))
+    facts = {"commands": commands, **here, **read, "init": "", "dtype": "", **identity}
+    folder = new_folder(options)
+    take_lock(folder)
+    write_json(folder / "run.json", facts)
+    write_text(folder / "options.json", text)
+    return folder, facts
+
+
 @lasting_streams()
 @locks_released()
 def baseline(options: Options) -> dict[str, Any]:
@@ -154,29 +174,21 @@ def baseline(options: Options) -> dict[str, Any]:
     check_tensorboard(options)
     check_outputs(options)
     check_writable(Path(options.runs_dir))
-    files, facts = read_files(options)
-    found = predict_all(options, files)
-
-    # The run's folder, as a training run begins it.
-    text = options.to_json() + "\n"
-    here = environment(torch.device("cpu"))
-    commands = [here.pop("command")]
-    identity = new_identity(text, Base("", "", ""))
-    facts = {"commands": commands, **here, **facts, "init": "", "dtype": "", **identity}
-    folder = new_folder(options)
-    take_lock(folder)
-    write_json(folder / "run.json", facts)
-    write_text(folder / "options.json", text)
+    files, read = read_files(options)
 
     # Its one evaluation, after no step.
+    found = predict_all(options, files)
     scores, seconds = found["dev"].scores, time.monotonic() - began
+    of_tasks = {task: scores[task]["score"] for task in options.tasks}
+    best = {"epoch": 0, "step": 0, "overall": scores["overall"], "scores": of_tasks}
+
+    # The folder, and in it what any run leaves.
+    folder, facts = begin(options, read)
     log = Log(folder, 0, options.tensorboard)
     log.write(evaluation_line(0, 0, seconds, {"dev": found["dev"]}))
     log.close()
     write_predicted(folder, options, files, found)
-    of_tasks = {task: scores[task]["score"] for task in options.tasks}
-    best = {"epoch": 0, "step": 0, "overall": scores["overall"], "scores": of_tasks}
-    progress = Progress(run=identity["run"], seconds=seconds, best=best)
+    progress = Progress(run=facts["run"], seconds=seconds, best=best)
     progress.best_manifest = best_sum(folder / "best")
     progress.history.append((0, scores["overall"]))
     write_progress(folder, progress)
