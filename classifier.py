@@ -77,9 +77,10 @@ def main(argv: list[str]) -> None:
         runs = [prepared(one) for one in runs]
     check_outputs(*runs)
 
+    run = baseline if options.option in BASELINES else train
     for one in runs:
         print(f"Training on {one.tasks[0]}")
-        baseline(one) if one.option in BASELINES else train(one)
+        run(one)
 
 
 if __name__ == "__main__":
