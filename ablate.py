@@ -35,7 +35,7 @@ from commandline.values import number
 from commandline.words import expand
 from errors import UserError, run_main
 from flags import read_flags
-from options import Options
+from options import WITHOUT_NETWORK, Options
 from storage.files import sha256_of
 from text.data_files import find_files
 from training.environment import check_writable
@@ -93,7 +93,8 @@ def jobs_of(rows: Sequence[Row], seeds: Sequence[int], shared: Mapping[str, Any]
     for seed in seeds:
         for row in rows:
             options = options_of_row(row, {**SHOWN, **shared}, seed)
-            options = replace(options, model=model_for(options))
+            if options.option not in WITHOUT_NETWORK:
+                options = replace(options, model=model_for(options))
             paths, _ = find_files(options)
             sums = {f"{task}_{split}": sum_of(path) for (task, split), path in paths.items()}
             jobs.append(Job(row, options, sums))

@@ -19,6 +19,7 @@ from errors import UserError, run_main
 from flags import options_of, read_flags
 from multitask_classifier import train
 from options import Options
+from training.baselines import BASELINES, baseline
 from training.inputs import prepared
 from training.outputs import check_outputs
 
@@ -38,11 +39,12 @@ DEFAULTS = {
 def options_for(task: str, options: Options, flags: dict[str, Any]) -> Options:
     """The options of one of the two runs: the task's settings where no flag says otherwise."""
     mode = flags.get("fine_tune_mode", options.option)
-    wanted = {
+    wanted: dict[str, Any] = {
         "predictions": f"predictions/{mode}-{{task}}-{{split}}-out.csv",
         "name": "classifier",
-        **SETTINGS[task],
     }
+    if options.option not in BASELINES:
+        wanted.update(SETTINGS[task])
     not_given = {name: value for name, value in wanted.items() if name not in flags}
     files = tuple(given for given in options.files if given[0].startswith(f"{task}_"))
     changed = replace(options, tasks=(task,), files=files, **not_given)
@@ -70,12 +72,15 @@ def main(argv: list[str]) -> None:
 
     # What could stop the second run is looked for before the first.
     options.check_files(SETTINGS)
-    runs = [prepared(options_for(task, options, flags)) for task in SETTINGS]
+    runs = [options_for(task, options, flags) for task in SETTINGS]
+    if options.option not in BASELINES:
+        runs = [prepared(one) for one in runs]
     check_outputs(*runs)
 
+    run = baseline if options.option in BASELINES else train
     for one in runs:
         print(f"Training on {one.tasks[0]}")
-        train(one)
+        run(one)
 
 
 if __name__ == "__main__":

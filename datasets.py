@@ -88,9 +88,10 @@ class Split:
         """Of all examples, in file order."""
         return [example.id for example in self.examples]
 
-    def facts(self) -> dict[str, Any]:
-        """What run.json holds of it."""
-        return {"sha256": self.sha256, "examples": len(self), "in_train": self.in_train}
+    def first(self, count: int) -> "Split":
+        """A reader of its own over the first `count` examples, or all where there are fewer."""
+        bounds = self.bounds[: min(count, len(self)) + 1]
+        return Split(self.task, self.examples[:count], self.tokens, bounds, self.seed)
 
     def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""
@@ -202,6 +203,15 @@ class DataFile:
     examples: list[Example]
     in_train: int = 0  # examples of another split that stand in train too
 
+    @property
+    def ids(self) -> list[str]:
+        """Of all examples, in file order."""
+        return [example.id for example in self.examples]
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json holds of it."""
+        return {"sha256": self.sha256, "examples": len(self.examples), "in_train": self.in_train}
+
 
 def read_file(path: Path, task: Task, split: str, limit: int = 0) -> DataFile:
     """Read one file, and keep the first `limit` examples of it, 0: all.
@@ -235,10 +245,8 @@ def load_split(
     return encode_file(read_file(path, task, split, options.limit), task, options, tokenizer)
 
 
-def load_task(
-    paths: Mapping[str, Path], task: Task, options: Options, tokenizer: BertTokenizer
-) -> dict[str, Split]:
-    """Read and tokenise a task's files, {split: path}, and say what train shares with the others.
+def read_task(paths: Mapping[str, Path], task: Task, options: Options) -> dict[str, DataFile]:
+    """Read a task's files, {split: path}, and say what train shares with the others.
 
     With `drop_leaks` that is left out of train; of the rest `train_fraction` is kept.
     """
@@ -248,6 +256,14 @@ def load_task(
         files = checked_for_leaks(task, files, options.drop_leaks)
         if options.train_fraction < 1:
             files["train"] = share_of(files["train"], task, options)
+    return files
+
+
+def load_task(
+    paths: Mapping[str, Path], task: Task, options: Options, tokenizer: BertTokenizer
+) -> dict[str, Split]:
+    """Read and tokenise a task's files; see read_task()."""
+    files = read_task(paths, task, options)
     return {split: encode_file(file, task, options, tokenizer) for split, file in files.items()}
 
 

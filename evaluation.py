@@ -5,9 +5,10 @@ files are written by prediction_files.py.
 """
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,9 @@ EVALUATION_TOKENS = 8192  # of a forward pass without gradients
 
 # Called after each batch with the tokens that were in it, for a progress bar.
 Seen = Callable[[int], object]
+
+# What a batch is scored by: it gives the batch's logits.
+Score = Callable[[Batch], Tensor]
 
 
 def nobody(tokens: int) -> None:
@@ -93,30 +97,62 @@ def not_finite(name: str, model: Model) -> UserError:
 
 
 @torch.no_grad()
-def predict_logits(model: Model, split: Split, seen: Seen = nobody) -> Tensor:
-    """The logits of all examples, in file order, the model in eval mode.
+def in_file_order(model: Model, split: Split, score: Score, seen: Seen) -> Tensor:
+    """The logits that `score` gives of all examples, in file order, the model in eval mode.
 
     [examples, outputs], or [examples, T, outputs] where each token has some; fp32, on the CPU.
     UserError where they are not finite: no score, best model or prediction file may come from them.
     """
     # Batches go by length, not in file order; `order` remembers which example came when.
-    name = split.task.name
     parts: list[Tensor] = []
     order: list[int] = []
     with eval_mode(model):
         for indices in split.by_length(EVALUATION_TOKENS):
-            logits = model.logits({name: split.batch(indices)})[name]
-            parts.append(logits.float().cpu())
+            parts.append(score(split.batch(indices)).float().cpu())
             order += indices
             seen(sum(split.length(index) for index in indices))
     together = torch.cat(same_width(parts))
 
     # Scores of NaN would compare as neither better nor worse; stop here.
     if not together.isfinite().all():
-        raise not_finite(name, model)
+        raise not_finite(split.task.name, model)
 
     # argsort of the order of reading is its inverse: back to file order.
     return together[torch.tensor(order).argsort()]
+
+
+def predict_logits(model: Model, split: Split, seen: Seen = nobody) -> Tensor:
+    """The logits of all examples, in file order; see in_file_order()."""
+
+    def score(batch: Batch) -> Tensor:
+        return model.logits({batch.task: batch})[batch.task]
+
+    return in_file_order(model, split, score, seen)
+
+
+def logits_and_loss(model: Model, split: Split, seen: Seen = nobody) -> tuple[Tensor, float | None]:
+    """predict_logits() of labelled examples, and from the same forward passes their mean loss.
+
+    It is the loss that training uses; None for a model from elsewhere that has logits() alone.
+    UserError where one of the two is not finite.
+    """
+    forward_of = getattr(model, "forward_of", None)
+    if forward_of is None:
+        return predict_logits(model, split, seen), None
+    losses: list[float] = []
+
+    def score(batch: Batch) -> Tensor:
+        forward = forward_of({batch.task: batch})
+        logits = forward.logits[batch.task]
+        loss = split.task.loss(forward, batch.to(logits.device))
+        losses.append(float(loss) * len(batch.labels))
+        return logits
+
+    logits = in_file_order(model, split, score, seen)
+    mean = sum(losses) / len(split)
+    if not math.isfinite(mean):
+        raise not_finite(split.task.name, model)
+    return logits, mean
 
 
 def predict(model: Model, split: Split, seen: Seen = nobody) -> Sequence[Any]:
@@ -180,26 +216,34 @@ def flat(values: Sequence[Any]) -> np.ndarray:
 class Evaluation:
     """What a model makes of labelled splits."""
 
-    scores: dict[str, Any]  # task -> measure(...); "overall": the mean of the scores as they count
+    # task -> measure(...), with "loss" beside it; "overall": the mean of the scores as they count
+    scores: dict[str, Any]
     predictions: dict[str, Sequence[Any]]  # task -> predict(...); none where a task scores itself
+    # task -> [examples, classes] or [examples], of the tasks that have some
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def evaluate(model: Model, splits: Mapping[str, Split], seen: Seen = nobody) -> Evaluation:
     """Predict and score labelled splits, {task: split}."""
-    scores: dict[str, Any] = {}
-    predictions: dict[str, Sequence[Any]] = {}
+    found = Evaluation({}, {})
+    scores = found.scores
     for name, split in splits.items():
         # A task may score itself, where one prediction an example does not say it all.
         if split.task.evaluate:
             scores[name] = split.task.evaluate(model, split)
             continue
-        predictions[name] = predict(model, split, seen)
+        logits, loss = logits_and_loss(model, split, seen)
+        found.predictions[name] = predictions_of(split, logits)
+        if split.task.probabilities:
+            found.probabilities[name] = split.task.probabilities(logits).numpy()
         labels = flat([example.label for example in split.examples])
-        scores[name] = measure(split.task, flat(predictions[name]), labels)
+        scores[name] = measure(split.task, flat(found.predictions[name]), labels)
+        if loss is not None:
+            scores[name]["loss"] = loss
 
     # The mean over tasks picks the best model.
     scores["overall"] = overall({name: scores[name]["score"] for name in splits})
-    return Evaluation(scores, predictions)
+    return found
 
 
 # What other modules and the course's scripts import from here.

@@ -135,9 +135,13 @@ class MultitaskBERT(CourseFaces, nn.Module):
             pooled[name], logits[name] = self.pipelines[name](encoded, packed.owners[part])
         return Forward(packed, embeddings, states, pooled, logits)
 
+    def forward_of(self, batches: Mapping[str, Batch]) -> Forward:
+        """All sentences of all tasks through the encoder at once."""
+        return self(self.pack(batches))
+
     def logits(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
-        """All sentences of all tasks through the encoder at once: {task: [B, outputs]}, fp32."""
-        return self(self.pack(batches)).logits
+        """What forward_of() gives as logits: {task: [B, outputs]}, fp32."""
+        return self.forward_of(batches).logits
 
     def task_named(self, name: str) -> Task:
         """One of the model's tasks, or UserError."""

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datasets import Split
+from datasets import Data, Split
 from errors import run_main
-from evaluation import evaluate
+from evaluation import Evaluation, Seen, evaluate
 from flags import options_of, read_flags
 from losses.extras import add_terms, make_extras
 from models.counts import count_parameters, print_counts
@@ -31,6 +31,7 @@ from multitask_bert import MultitaskBERT, build
 from options import Options, pick
 from predict import predict_with, request_of
 from streams import lasting_streams
+from training.baselines import BASELINES, baseline
 from training.checkpoint import seed_everything
 from training.draws import micro_batches
 from training.environment import (
@@ -207,6 +208,14 @@ def update(learner: Learner, drawn: dict[str, list[int]], step: int) -> Step:
 # ---- the loop
 
 
+def evaluations(model: MultitaskBERT, data: Data, seen: Seen) -> dict[str, Evaluation]:
+    """What is scored after an epoch: dev, and of train what --train_scores asks for."""
+    found = {"dev": evaluate(model, data["dev"], seen)}
+    if "of_train" in data:
+        found["train"] = evaluate(model, data["of_train"], seen)
+    return found
+
+
 @lasting_streams()
 @locks_released()
 def train(options: Options, whole: bool = False) -> dict[str, Any]:
@@ -260,7 +269,7 @@ def train(options: Options, whole: bool = False) -> dict[str, Any]:
             epoch, rest = divmod(step + 1, plan.epoch)
             if rest == 0:
                 with evaluation_weights(hooks), run.console.predicting("dev") as seen:
-                    run.keep_best(epoch, evaluate(model, data["dev"], seen), model)
+                    run.keep_best(epoch, evaluations(model, data, seen), model)
             if rest == 0 or (step + 1) % options.save_every == 0:
                 run.save()
         if run.interrupted:
@@ -275,8 +284,12 @@ def main(argv: list[str]) -> None:
     flags = read_flags(argv, __doc__.split("\n\n")[0])
     if flags.get("option") == "test":
         predict_with(*request_of(flags))
+        return
+    options = options_of(flags)
+    if options.option in BASELINES:
+        baseline(options)
     else:
-        train(options_of(flags), whole=True)
+        train(options, whole=True)
 
 
 if __name__ == "__main__":

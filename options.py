@@ -34,6 +34,13 @@ FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has 
 # Where a kind of layer is used instead of the usual one.
 PLACES = ("off", "heads", "encoder", "all")
 
+# Values of --option that train no network (training/baselines.py), and what matters to them.
+WITHOUT_NETWORK = ("random", "bag_of_words")
+OF_BASELINES = (
+    *("option", "seed", "tasks", "name", "tags", "runs_dir", "resume", "tensorboard"),
+    *("data_dir", "files", "test", "drop_leaks", "limit", "train_fraction", "predictions"),
+)
+
 # Bounds that no sensible run meets: a slip of the keyboard beyond them would never end, or take all
 # memory.
 MOST_STEPS = 10_000_000  # an epoch
@@ -291,9 +298,10 @@ class RunOptions(Section):
     # What trains, and on what.
     option: str = declare(
         "finetune",
-        "what trains; finetune: the whole model, pretrain: the heads on a frozen BERT, test: "
-        "nothing, what predict.py does with --model RUN",
-        choices=("finetune", "pretrain", "test"),
+        "what trains; finetune: the whole model, pretrain: the heads on a frozen BERT, random and "
+        "bag_of_words: baselines without a network, test: nothing, what predict.py does with "
+        "--model RUN",
+        choices=("finetune", "pretrain", *WITHOUT_NETWORK, "test"),
     )
     seed: int = declare(11711, "of everything random", least=0, most=2**32 - 1)
     use_gpu: bool = declare(False, "run on the GPU; CUDA, else Apple's MPS")
@@ -330,6 +338,11 @@ class RunOptions(Section):
         False, "keep the optimizer when all is done; so that --epochs extends the run exactly"
     )
     log_every: int = declare(10, "steps between lines of log.jsonl", least=1, most=NEVER)
+    train_scores: bool = declare(
+        False,
+        "score training examples too; at each evaluation the first ones of each task's file, as "
+        "many as its dev set has",
+    )
     tensorboard: bool = declare(False, "write the log for TensorBoard too")
 
 
@@ -355,12 +368,25 @@ class Options(
             if f.type is PerTask:
                 self.check_tasks_of(f.name)
 
+        self.check_of_baseline()
+
         # What only shows when options meet.
         for conflict in CONFLICTS:
             if conflict.found(self):
                 values = {**self.to_dict(), "adapter": " and ".join(adapters_in(self))}
                 raise UserError(conflict.message.format(**values))
         return self
+
+    def check_of_baseline(self) -> None:
+        """UserError where a baseline, which has no network, is given an option of one."""
+        if self.option not in WITHOUT_NETWORK:
+            return
+        for f in fields(self):
+            if f.name not in OF_BASELINES and getattr(self, f.name) != f.default:
+                raise UserError(
+                    f"--{f.name} is nothing to --option {self.option}, which has no network: "
+                    "drop one"
+                )
 
     def check_tasks_of(self, name: str) -> None:
         """UserError where an option has a value for a task that is not learned."""

@@ -67,16 +67,27 @@ def is_hub_id(name: str) -> bool:
 def find_best(folder: Path) -> Path:
     """Where in a run folder the best model is; any other folder itself.
 
-    UserError for a run that has none yet.
+    UserError for a run that has none, or none yet.
     """
     if os.path.exists(folder / "config.json"):  # which a run folder has not
         return folder
+    best = folder / "best"
+    if os.path.exists(best / "manifest.json") and not has_model(best):
+        raise UserError(
+            f"{folder}: a baseline's run, of --option random or bag_of_words, which has no model; "
+            "name a run that trained one"
+        )
     for path in (folder / "best", folder / "best.old"):  # .old: for an instant, while replaced
         if os.path.exists(path):
             return path
     if os.path.exists(folder / "options.json") and os.path.exists(folder / "run.json"):
         raise UserError(f"{folder} has no best model yet; go on with --resume {folder}")
     return folder
+
+
+def has_model(best: Path) -> bool:
+    """Whether a run's best/ holds a model, whole or not: a baseline's has predictions alone."""
+    return os.path.exists(best / "options.json") or any(best.glob("*.safetensors"))
 
 
 def with_encoder(folder: Path, name: str | Path) -> Path:

@@ -15,7 +15,7 @@ from commandline.words import words_of
 from declare import PerTask
 from errors import UserError
 from flags import options_of, read_flags
-from options import Options
+from options import OF_BASELINES, WITHOUT_NETWORK, Options
 from storage.files import read_text
 from tasks import TASKS
 
@@ -81,6 +81,7 @@ def for_tasks(given: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
 def options_of_row(row: Row, shared: Mapping[str, Any], seed: int) -> Options:
     """A row's options: its own flags, over them those typed for all rows, and the seed.
 
+    What would be nothing to a row is left out: other tasks' parts, and to a baseline the network's.
     UserError where they can't go together, or the row has another budget than is typed for all.
     """
     own = [name for name in row.flags if name in BUDGET and name not in shared]
@@ -91,6 +92,8 @@ def options_of_row(row: Row, shared: Mapping[str, Any], seed: int) -> Options:
         )
     tasks = shared.get("tasks", row.flags.get("tasks", Options.tasks))
     for_all = for_tasks(shared, tasks)
+    if row.flags.get("option") in WITHOUT_NETWORK:
+        for_all = {name: value for name, value in for_all.items() if name in OF_BASELINES}
     files = {**row.flags.get("files", {}), **for_all.get("files", {})}
     given = {**row.flags, **for_all, "seed": seed}
     if files:

@@ -20,7 +20,7 @@ from typing import Any
 from ablation.record import Epoch, Line, Source, own_flags, plain
 from ablation.rows import Row
 from errors import Interrupted, UserError
-from options import Options
+from options import WITHOUT_NETWORK, Options
 from storage.files import read_text, write_text
 from storage.json_files import checked, read_json
 from tasks import TASKS
@@ -69,15 +69,16 @@ def command_of(place: Path, options: Options) -> list[str]:
     """The main job's command line, for a new run or one to go on with."""
     script = str(ROOT / "multitask_classifier.py")
     folder = begun(place)
-    if folder:
+    trains = options.option not in WITHOUT_NETWORK
+    if folder and trains:
         return [sys.executable, script, "--resume", str(folder)]
-    own = replace(
-        options,
-        runs_dir=str(place),
-        predictions=str(place / "{task}-{split}.csv"),
-        save_every=SAVE_EVERY,
-        log_every=1,  # so that losses can be averaged over epochs
-    )
+    if folder:
+        shutil.rmtree(folder)  # a baseline takes a minute, and is begun anew
+
+    # So many saves as a kill may cost, and a log from which losses can be averaged over epochs.
+    own = replace(options, runs_dir=str(place), predictions=str(place / "{task}-{split}.csv"))
+    if trains:
+        own = replace(own, save_every=SAVE_EVERY, log_every=1)
     write_text(place / "options.json", own.to_json())
     return [sys.executable, script, f"@{place}/options.json"]
 

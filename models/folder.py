@@ -14,6 +14,7 @@ MultitaskBERT writes and reads such folders:
     manifest.json                checksums
     README.md                    the model card (training/model_card.py); of a run
     sst-dev-output.csv           and so on: what it predicts of dev; of a run
+    sst-dev-probabilities.csv    and so on: how sure it is of that; of a run
 
 A frozen encoder with adapters that PEFT does not know has neither of the two in the middle.
 """

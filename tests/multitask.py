@@ -37,7 +37,11 @@ ENCODINGS = ("cross", "bi")
 FROZEN_FILES = {"options.json", "base.json", "heads.safetensors", "manifest.json"}
 LORA_FILES = FROZEN_FILES | {"adapter_config.json", "adapter_model.safetensors"}
 # What a run adds to its best model.
-RUN_FILES = {"README.md", *(f"{task}-dev-output.csv" for task in ("sst", "para", "sts"))}
+RUN_FILES = {
+    "README.md",
+    *(f"{task}-dev-output.csv" for task in ("sst", "para", "sts")),
+    *(f"{task}-dev-probabilities.csv" for task in ("sst", "para")),
+}
 
 
 def make(folder: Path, **change: object) -> MultitaskBERT:

@@ -82,6 +82,12 @@ def test_what_is_typed_for_all_wins_over_a_row_and_is_cut_to_its_tasks() -> None
     assert options.pooling == "cls"
 
 
+def test_a_baseline_gets_what_is_something_to_it() -> None:
+    shared = {"epochs": 2, "samples_per_epoch": "para=8", "limit": 30, "use_gpu": True}
+    options = rows.options_of_row(rows.read_row("random"), shared, seed=3)
+    assert options == Options(option="random", limit=30, seed=3)
+
+
 def test_a_row_with_a_budget_of_its_own_is_refused() -> None:
     """Unless it is typed for all rows, which replaces it."""
     row = rows.Row("long", "", {"epochs": 25})
@@ -454,12 +460,14 @@ def test_a_row_that_fails_does_not_end_the_others(
 ) -> None:
     """Here one diverges."""
     preset("fast.txt", "# a rate beyond all\n--lr 900 --weight_decay 1000\n")
-    words = [*words, "--rows", "fast.txt", "default", "--steps_per_epoch", "3"]
+    words = [*words, "--rows", "random", "fast.txt", "default", "--steps_per_epoch", "3"]
     with pytest.raises(SystemExit) as stop:
         ablate.main(words)
     assert stop.value.code == 1
     assert "failed, and not in the table: fast, seed 1\n" in capfd.readouterr().err
-    assert [line.row for line in read_lines(Path("results/mine"))] == ["default"]
+    random, default = read_lines(Path("results/mine"))
+    assert (random.row, random.steps, random.parameters) == ("random", 0, {"all": 0, "trained": 0})
+    assert (default.row, default.steps) == ("default", 6)
 
 
 @pytest.mark.parametrize(

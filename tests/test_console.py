@@ -13,13 +13,16 @@ from dataclasses import replace
 import pytest
 
 import training.run
+from datasets import count_tokens
 from errors import UserError
+from multitask_bert import build
 from multitask_classifier import train
 from options import Options
 from tasks import tasks_of
 from tests.test_train import ROOT, flags
 from training.console import Console, has_width
-from training.time_left import TimeLeft
+from training.inputs import load_data
+from training.time_left import TimeLeft, time_left_of
 
 
 def console_of(done: int, total: int, log_every: int) -> Console:
@@ -69,7 +72,30 @@ def test_the_table_has_one_head_and_straight_columns(capsys: pytest.CaptureFixtu
         assert row.index("-0.250") + 6 == head.index("STS Pearson") + len("STS Pearson")
 
 
+def test_scores_on_train_stand_below_those_on_dev(capsys: pytest.CaptureFixture) -> None:
+    console = console_of(0, 2000, 10)
+    scores = {"sst": {"score": 0.5}, "para": {"score": 1.0}, "sts": {"score": -0.25}}
+    console.score_row(13, 2000, {**scores, "overall": 0.4375}, 12345.6, False)
+    console.train_row({**scores, "overall": 0.4375})
+    console.close()
+    _, dev, train = capsys.readouterr().out.splitlines()
+    assert train.startswith("     of train  ")
+    assert dev[13 : len(train)] == train[13:] and train.endswith("0.438")
+
+
 # ---- the time left
+
+
+def test_the_time_left_counts_scores_on_train(options: Options) -> None:
+    """As many examples of each task as dev has, so about twice the tokens."""
+    model = build(options)
+    plain, _ = load_data(options, model)
+    scored, _ = load_data(replace(options, train_scores=True), model)
+    left, longer = (time_left_of(data, 10, 5).tokens for data in (plain, scored))
+    assert set(longer) == {"dev", "test"} and longer["test"] == left["test"]
+    first = [split.first(len(plain["dev"][task])) for task, split in plain["train"].items()]
+    assert [len(split) for split in first] == [12, 12, 12]
+    assert longer["dev"] == left["dev"] + count_tokens(first) > 1.5 * left["dev"]
 
 
 def test_the_time_left_counts_evaluations_and_test() -> None:

@@ -5,11 +5,13 @@ test_course_code.py.
 import json
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
@@ -160,10 +162,9 @@ def test_evaluate(model):
     expected = []
     for task, split in splits.items():
         labels = np.array([e.label for e in split.examples])
-        assert (
-            results[task] == measure(TASKS[task], predict(model, split), labels)
-            and results[task]["count"] == 61
-        )
+        measured = measure(TASKS[task], predict(model, split), labels)
+        assert results[task] == {**measured, "loss": results[task]["loss"]}
+        assert results[task]["count"] == 61
         expected.append(results[task]["score"])
     assert results["overall"] == pytest.approx(
         (expected[0] + expected[1] + (expected[2] + 1) / 2) / 3
@@ -178,6 +179,66 @@ def test_evaluate(model):
         assert found.predictions[task].tolist() == predict(model, split).tolist()
     assert sum(seen) == count_tokens(splits.values())
     assert sum(seen) == sum(len(tokens) for split in splits.values() for tokens in split.tokens)
+
+
+def plain_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean loss over all examples, by torch's own functions on whole tensors."""
+    if task == "sst":
+        return F.cross_entropy(logits, labels.long())
+    targets = labels / 5 if task == "sts" else labels
+    return F.binary_cross_entropy(logits.squeeze(1).double().sigmoid(), targets.double())
+
+
+@pytest.mark.parametrize("task", ["sst", "para", "sts"])
+def test_the_dev_loss_is_a_mean_over_all_examples_in_eval_mode(model, task, monkeypatch):
+    """Batches of many sizes, so that a mean of their means would be another number."""
+    monkeypatch.setattr("evaluation.EVALUATION_TOKENS", 100)
+    split = split_of(model, task)
+    assert len({len(indices) for indices in split.by_length(100)}) > 1
+    labels = torch.tensor([example.label for example in split.examples])
+    expected = plain_loss(task, predict_logits(model, split), labels)
+    found = evaluate(model.train(), {task: split}).scores[task]["loss"]
+    model.eval()
+    assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_dev_loss_costs_no_second_pass(model, monkeypatch):
+    split = split_of(model, "sst")
+    calls = []
+    forward = model.forward
+
+    def counted(packed):
+        calls.append(packed)
+        return forward(packed)
+
+    monkeypatch.setattr(model, "forward", counted)
+    evaluate(model, {"sst": split})
+    assert len(calls) == len(split.by_length(8192))
+
+
+class LogitsAlone:
+    """A model from elsewhere: it has what evaluation.Model says, and no more."""
+
+    def __init__(self, model: MultitaskBERT):
+        self.training = False
+        self.train, self.modules = model.train, model.modules
+        self.named_parameters, self.logits = model.named_parameters, model.logits
+
+
+def test_a_model_from_elsewhere_is_scored_without_a_loss(model):
+    split = split_of(model, "sst")
+    alone = evaluate(LogitsAlone(model), {"sst": split}).scores
+    whole = evaluate(model, {"sst": split}).scores
+    assert "loss" not in alone["sst"]
+    assert alone == {**whole, "sst": {**alone["sst"]}} and alone["sst"]["score"] > 0
+
+
+def test_a_loss_that_is_not_finite(model):
+    """Of finite logits, as a loss with a logarithm may have it."""
+    split = split_of(model, "sst")
+    task = replace(split.task, loss=lambda forward, batch: torch.tensor(float("inf")))
+    with pytest.raises(UserError, match="^sst: the model's outputs are not finite"):
+        evaluate(model, {"sst": replace(split, task=task)})
 
 
 # ---- scores

@@ -22,7 +22,7 @@ from declare import Names, PerTask, kind_of, rules_of
 from declare import shown as shown_value
 from errors import UserError
 from flags import overview, parse
-from options import FILE_KINDS, SECTIONS, Options
+from options import FILE_KINDS, SECTIONS, WITHOUT_NETWORK, Options
 from tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -169,7 +169,7 @@ def test_a_newcomer_in_a_table_is_a_choice(name, monkeypatch, capsys):
 
 
 def test_course_modes_are_options():
-    trained = set(rules_of(FIELDS["option"]).choices) - {"test"}
+    trained = set(rules_of(FIELDS["option"]).choices) - {"test", *WITHOUT_NETWORK}
     assert set(COURSE_MODES.values()) == trained
 
 

@@ -385,6 +385,15 @@ def test_probabilities(run: Path, capsys: pytest.CaptureFixture) -> None:
         main([str(run), "--probabilities"])
 
 
+def test_the_probabilities_beside_the_best_model_are_those_that_it_gives(run: Path) -> None:
+    main([str(run), "--probabilities"])
+    for task in ("sst", "para"):
+        beside = run / "best" / f"{task}-dev-probabilities.csv"
+        written = Path(f"predictions/{task}-dev-output-probabilities.csv")
+        assert beside.read_bytes() == written.read_bytes()
+    assert not (run / "best" / "sts-dev-probabilities.csv").exists()
+
+
 def test_probabilities_from_python(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MultitaskBERT.load(run)
     texts = ["A lovely film .", "It is dull .", "a"]

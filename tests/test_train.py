@@ -20,6 +20,7 @@ from errors import UserError
 from flags import parse
 from multitask_classifier import MultitaskBERT, main, train
 from options import Options
+from predict import predict_with
 from storage.files import UNFINISHED, sha256_of
 from tasks import LEADERBOARD
 from tests.multitask import LORA_FILES, RUN_FILES
@@ -98,6 +99,11 @@ def test_a_run_leaves_what_the_readme_promises(
     assert 100 < facts["peak_memory_mib"] < 100_000
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in log] == [1, 2, 3, 3] and set(log[-1]["dev"]) == set(LEADERBOARD)
+    assert list(log[-1]) == [
+        *("step", "epoch", "seconds", "dev_sst", "dev_para", "dev_sts", "dev_overall"),
+        *("dev_loss_sst", "dev_loss_para", "dev_loss_sts", "dev"),
+    ]
+    assert log[-1]["dev_loss_sst"] == log[-1]["dev"]["sst"]["loss"] > 0
     printed = capsys.readouterr().out
     assert (
         "SST accuracy  Quora accuracy  STS Pearson  overall" in printed
@@ -153,11 +159,44 @@ def test_same_options_give_the_same_weights_bit_for_bit(options: Options) -> Non
     assert same(first, second)
 
 
+def test_scores_on_train_change_nothing_else(
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Two epochs, so that steps follow an evaluation; oracle: predict.py on the rows themselves."""
+    options = replace(options, epochs=2, tasks=("sst", "sts"), name="plain")
+    plain = train(options)["folder"]
+    capsys.readouterr()
+    scored = train(replace(options, train_scores=True, name="scored"))["folder"]
+    assert same(weights(plain), weights(scored)) and losses(plain) == losses(scored)
+
+    # The same lines, and those of train beside them.
+    lines = [(Path(folder) / "log.jsonl").read_text().splitlines() for folder in (plain, scored)]
+    before, after = ([json.loads(line) for line in some][-1] for some in lines)
+    names = ["train_sst", "train_sts", "train_overall", "train_loss_sst", "train_loss_sts", "train"]
+    assert list(after) == [*before, *names]
+    assert {name: after[name] for name in before if name.startswith("dev")} == {
+        name: value for name, value in before.items() if name.startswith("dev")
+    }
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line for line in printed if line.startswith("     of train  ")]
+    assert len(rows) == 2 and all(len(row) <= 80 for row in rows)
+    assert rows[-1].split()[2:] == [f"{after[name]:.3f}" for name in names[:3]]
+
+    # Of each task the first 12 rows of train, as dev has 12; by the best model here too.
+    best = json.loads((Path(scored) / "run.json").read_text())["best"]["epoch"]
+    (line,) = [line for line in map(json.loads, lines[1]) if line.get("epoch") == best]
+    rows = (Path(options.data_dir) / "ids-sst-train.csv").read_text().splitlines()[:13]
+    Path("rows.csv").write_text("\n".join(rows) + "\n")
+    found = predict_with(scored, {"files": {"sst_dev": "rows.csv"}})["sst_dev"]
+    assert found["count"] == 12 == line["train"]["sts"]["count"]
+    assert line["train"]["sst"] == {**found, "loss": line["train_loss_sst"]}
+
+
 def test_lora_is_saved_small_and_merges(options: Options) -> None:
     plain = Path(train(replace(options, lora=True))["folder"])
     assert {p.name for p in (plain / "best").iterdir()} == LORA_FILES | RUN_FILES
     merged = Path(train(replace(options, lora=True, lora_merge=True, name="merged"))["folder"])
-    assert (merged / "best" / "model.safetensors").exists()
+    assert {p.name for p in (merged / "best").iterdir()} >= {"model.safetensors"} | RUN_FILES
     texts = [("A lovely film .",), ("It is not good , sadly .",)]
     a, b = MultitaskBERT.load(plain), MultitaskBERT.load(merged)
     assert not any("lora" in name for name in b.state_dict())
@@ -231,6 +270,7 @@ DEAD = {
     "save_every",
     "keep_last",
     "log_every",
+    "train_scores",
     "tensorboard",
 }
 
@@ -325,6 +365,7 @@ def test_tensorboard_gets_the_log(options: Options) -> None:
         [r["loss"] for r in log if "loss" in r]
     )
     assert events.Scalars("dev_overall")[0].step == 3
+    assert events.Scalars("dev_loss_sts")[0].value == pytest.approx(log[-1]["dev_loss_sts"])
 
 
 def diverging(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:

@@ -18,6 +18,11 @@ def prediction_file(task: str, split: str) -> str:
     return f"{task}-{split}-output.csv"
 
 
+def probabilities_file(task: str, split: str) -> str:
+    """The name of a table of probabilities beside it."""
+    return f"{task}-{split}-probabilities.csv"
+
+
 def is_ours(line: bytes) -> bool:
     """Whether a file whose first line is this one was written here."""
     return line.startswith(b"id") and (b"Predicted_" in line or b"Probability" in line)

@@ -1,54 +1,73 @@
-"""The best model of a run: best/, with the predictions of dev that it was chosen by."""
+"""The best model of a run: best/, with what it says of dev, by which it was chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Split
+from evaluation import Evaluation
 from multitask_bert import MultitaskBERT
 from storage.files import LARGEST_TEXT, read_bytes, write_bytes
-from text.prediction_files import prediction_file, write_predictions
+from tasks import TASKS
+from text.prediction_files import (
+    prediction_file,
+    probabilities_file,
+    write_predictions,
+    write_probabilities,
+)
 from training.checkpoint import replace_folder
 from training.model_card import write_card
+
+
+def write_dev(folder: Path, ids: Mapping[str, list[str]], found: Evaluation) -> None:
+    """Write the predictions of dev, and the probabilities behind them, of tasks that have files.
+
+    `ids`: task -> those of its dev examples.
+    """
+    for task, predictions in found.predictions.items():
+        if not TASKS[task].header:
+            continue
+        write_predictions(folder / prediction_file(task, "dev"), task, ids[task], predictions)
+        if task in found.probabilities:
+            path = folder / probabilities_file(task, "dev")
+            write_probabilities(path, ids[task], found.probabilities[task])
 
 
 def save_best(
     best: Path,
     model: MultitaskBERT,
     facts: dict[str, Any],
-    found: dict[str, Any],
-    dev: Mapping[str, Split],
-    predictions: Mapping[str, Sequence[Any]],
+    record: dict[str, Any],
+    ids: Mapping[str, list[str]],
+    found: Evaluation,
 ) -> None:
-    """Replace best/ by a model and what it predicts of dev, {task: predictions}.
+    """Replace best/ by a model and what it says of dev.
 
-    `facts` is what run.json holds, `found` the evaluation as progress.json has it.
+    `facts` is what run.json holds, `record` the evaluation as progress.json has it, `ids` as for
+    write_dev().
     """
 
     def write(new: Path) -> None:
-        for task, own in predictions.items():
-            if model.tasks[task].header:
-                path = new / prediction_file(task, "dev")
-                write_predictions(path, task, dev[task].ids, own)
+        write_dev(new, ids, found)
         model.save(new)  # last: its manifest holds all files that are there
-        write_card(new, model.options, facts, found)
+        write_card(new, model.options, facts, record)
 
     replace_folder(best, write)
 
 
 def merge_best(
-    best: Path, model: MultitaskBERT, facts: dict[str, Any], found: dict[str, Any]
+    best: Path, model: MultitaskBERT, facts: dict[str, Any], record: dict[str, Any]
 ) -> None:
     """Fold the adapters of the best model, loaded as `model`, into its weights.
 
-    The predictions of dev stay those that it was chosen by. `facts`, `found`: as for save_best().
+    What it says of dev stays that by which it was chosen. `facts`, `record`: as for save_best().
     """
 
     def write(new: Path) -> None:
-        for path in best.glob(prediction_file("*", "dev")):
-            write_bytes(new / path.name, read_bytes(path, LARGEST_TEXT))
+        for name in (prediction_file("*", "dev"), probabilities_file("*", "dev")):
+            for path in best.glob(name):
+                write_bytes(new / path.name, read_bytes(path, LARGEST_TEXT))
         model.save(new)  # last, as above
-        write_card(new, model.options, facts, found)
+        write_card(new, model.options, facts, record)
 
     model.merge()
     replace_folder(best, write)

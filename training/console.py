@@ -139,14 +139,24 @@ class Console:
         self, epoch: int, step: int, scores: dict[str, Any], seconds: float, best: bool
     ) -> None:
         """A line of the table of evaluations; before the first one, its head."""
-        names = {name: f"{task.title} {task.metric_name}" for name, task in self.tasks.items()}
         if not self.table_open:
             self.table_open = True
-            self.say("epoch    step  " + "  ".join(names.values()) + "  overall seconds")
-        cells = [f"{scores[name]['score']:>{len(head)}.3f}" for name, head in names.items()]
-        row = f"{epoch:>5}  {step:>6}  {'  '.join(cells)}  "
-        row += f"{scores['overall']:>7.3f} {seconds:>7.0f}"
+            self.say("epoch    step  " + "  ".join(self.heads().values()) + "  overall seconds")
+        row = f"{epoch:>5}  {step:>6}  {self.cells(scores)} {seconds:>7.0f}"
         self.say(row + ("  best" if best else ""))
+
+    def train_row(self, scores: dict[str, Any]) -> None:
+        """A line below it: the scores on training examples."""
+        self.say(f"{'of train':>13}  {self.cells(scores)}")
+
+    def heads(self) -> dict[str, str]:
+        """What stands above each task's scores."""
+        return {name: f"{task.title} {task.metric_name}" for name, task in self.tasks.items()}
+
+    def cells(self, scores: dict[str, Any]) -> str:
+        """Each task's score below its head, and the overall score."""
+        cells = [f"{scores[name]['score']:>{len(head)}.3f}" for name, head in self.heads().items()]
+        return f"{'  '.join(cells)}  {scores['overall']:>7.3f}"
 
     # ---- lines between
 

@@ -5,11 +5,13 @@ import errno
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from errors import UserError
+from evaluation import Evaluation
 from storage.files import LARGEST_TEXT, read_bytes, reason_of, write_bytes
 from storage.json_files import Count, parse_json, record
 
@@ -41,6 +43,24 @@ def kept_lines(path: Path, step: int) -> bytes:
     if damaged:
         warnings.warn(f"{path}: {damaged} damaged lines were dropped", stacklevel=2)
     return b"".join(kept)
+
+
+def evaluation_line(
+    step: int, epoch: int, seconds: float, found: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    """The line of an evaluation; `found`: of "dev", and of "train" where it was scored too."""
+    line: dict[str, Any] = {"step": step, "epoch": epoch, "seconds": round(seconds, 1)}
+    for split, evaluation in found.items():
+        scores = evaluation.scores
+        of_tasks = {task: own for task, own in scores.items() if task != "overall"}
+        for task, own in of_tasks.items():
+            line[f"{split}_{task}"] = own["score"]
+        line[f"{split}_overall"] = scores["overall"]
+        for task, own in of_tasks.items():
+            if "loss" in own:
+                line[f"{split}_loss_{task}"] = own["loss"]
+        line[split] = of_tasks
+    return line
 
 
 class Log:

@@ -190,8 +190,7 @@ def write_outputs(
 ) -> Path:
     """Put all prediction files into a run's folder, and copy them to the user's places.
 
-    Returns the folder in the run's. A run that has finished before copies nothing: newer runs may
-    have written there since.
+    Returns the folder in the run's.
     """
     own = folder / "predictions"
     outputs = outputs_of(options)
@@ -205,7 +204,16 @@ def write_outputs(
             elif output.split == split:
                 to_predict.append(output)
         predict_outputs(own, to_predict, model, data.get(split, {}), console)
+    return hand_out(folder, options)
 
+
+def hand_out(folder: Path, options: Options) -> Path:
+    """Copy the prediction files of a run's folder to the user's places.
+
+    Returns the folder in the run's. A run that has finished before copies nothing: newer runs may
+    have written there since.
+    """
+    own, outputs = folder / "predictions", outputs_of(options)
     place = place_of(outputs)
     if options.limit:
         print(

@@ -27,7 +27,7 @@ from training.console import Console
 from training.environment import check_writable, environment, peak_memory
 from training.identity import check_same, new_identity, read_facts
 from training.lock import take_lock
-from training.log import Log
+from training.log import Log, evaluation_line
 from training.progress import Progress
 from training.restore import changed_record, check_start, load, stand_of
 from training.signals import Signals, interrupted
@@ -241,23 +241,17 @@ class Run:
                     "lower --lr, or --precision fp32"
                 )
 
-    def keep_best(self, epoch: int, found: Evaluation, model: MultitaskBERT) -> None:
-        """Log and show an epoch's dev scores, and keep the model if it is the best so far."""
+    def keep_best(self, epoch: int, found: Mapping[str, Evaluation], model: MultitaskBERT) -> None:
+        """Log and show an epoch's scores, and keep the model if it is the best so far on dev.
+
+        `found`: of "dev", and with --train_scores of "train".
+        """
         self.check_finite()
-        progress, scores = self.progress, found.scores
+        progress, scores = self.progress, found["dev"].scores
         overall = scores["overall"]
         of_tasks = {task: scores[task]["score"] for task in self.options.tasks}
         seconds = time.monotonic() - self.began
-        self.log_file.write(
-            {
-                "step": progress.step,
-                "epoch": epoch,
-                "seconds": round(seconds, 1),
-                **{f"dev_{task}": score for task, score in of_tasks.items()},
-                "dev_overall": overall,
-                "dev": {task: scores[task] for task in of_tasks},
-            }
-        )
+        self.log_file.write(evaluation_line(progress.step, epoch, seconds, found))
         progress.history.append((progress.step, overall))
         better = not progress.best or overall > progress.best["overall"]
         progress.stale = 0 if better else progress.stale + 1
@@ -268,10 +262,12 @@ class Run:
                 "overall": overall,
                 "scores": of_tasks,
             }
-            best = self.folder / "best"
-            save_best(best, model, self.facts, progress.best, self.data["dev"], found.predictions)
+            ids = {task: split.ids for task, split in self.data["dev"].items()}
+            save_best(self.folder / "best", model, self.facts, progress.best, ids, found["dev"])
             progress.best_manifest = best_sum(self.folder / "best")
         self.console.score_row(epoch, progress.step, scores, seconds, better)
+        if "train" in found:
+            self.console.train_row(found["train"].scores)
         self.tick = time.monotonic()  # scoring is not training time
 
     def save(self) -> None:

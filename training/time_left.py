@@ -11,7 +11,11 @@ PREDICTED_SHARE = 0.25
 
 def time_left_of(data: Data, steps: int, epoch: int) -> "TimeLeft":
     """The TimeLeft of a run on these data."""
-    tokens = {split: count_tokens(data.get(split, {}).values()) for split in ("dev", "test")}
+    tokens = {
+        split: count_tokens(data.get(split, {}).values()) for split in ("dev", "of_train", "test")
+    }
+    # One evaluation reads both.
+    tokens["dev"] += tokens.pop("of_train")
     return TimeLeft(steps, epoch, tokens)
 
 
@@ -19,7 +23,7 @@ class TimeLeft:
     """An estimate from what was timed so far.
 
     `steps`: of the whole run. `epoch`: steps from one evaluation to the next. `tokens`: what is
-    read of dev in an evaluation, and of test at the end.
+    read for dev in an evaluation, and of test at the end.
     """
 
     def __init__(self, steps: int, epoch: int, tokens: Mapping[str, int]):
