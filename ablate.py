@@ -1,14 +1,24 @@
 """Tables: rows x seeds, each a run of the main job.
 
     python ablate.py @presets/tables/row-budget.txt --data_dir DATA
-    python ablate.py --out results/mine --rows default lora my.txt --seeds 1 2 3 --epochs 2
-    python ablate.py --out results/mine --tables    # from the record, no runs
-    python ablate.py --readme                       # README.md's tables
+    python ablate.py --out results/mine --rows default lora my.txt --seeds 1 2 3
+    python ablate.py --out results/mine --tables   # from the record, no runs
+    python ablate.py --readme                      # README's tables, likewise
 
-A row is a file of flags, presets/NAME.txt; without --rows all in presets/ are
-run. Flags of the main job hold for all rows. What the record holds is not run
-again, so after a stop the same command goes on; several may work on one table.
-Writes to --out: runs.jsonl (the record), table.md, table.csv, a picture.
+A row is a file of flags whose first line says what it is, in presets/ (by name)
+or elsewhere (by path):
+
+    # LoRA on every linear of the encoder
+    --lora
+
+Flags of the main job (its own --help lists them) hold for all rows: --epochs 2,
+--data_dir DATA, --use_gpu. What the record holds is not run again, so after a
+stop the same command goes on, and several may work on one table. Runs of
+another machine join it: add their lines to runs.jsonl and their files to
+predictions/, and give the command again. To repeat a run delete its line.
+
+Writes to --out: runs.jsonl (the record), predictions/, table.md, table.csv, a
+picture. How long a step takes, is measured by benchmarks/row_speed.py.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -24,24 +34,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ablation.compare import Labels, compare, read_labels, write_comparisons
+from ablation.compare import Gold, compare, read_labels, write_comparisons
 from ablation.readme import write_readme
-from ablation.record import append_line, check_joins, is_recorded, own_files, read_lines
-from ablation.rows import Row, all_rows, options_of_row, read_row
+from ablation.record import (
+    Line,
+    Terms,
+    append_line,
+    check_joins,
+    is_recorded,
+    locked,
+    read_lines,
+    terms,
+)
+from ablation.rows import (
+    Row,
+    all_rows,
+    flags_for_runs,
+    options_of_row,
+    plain,
+    read_row,
+    recorded_flags,
+)
 from ablation.runs import Failed, claimed, clear, measure, name_of
 from ablation.table import write_tables
 from commandline.parser import page_parser
 from commandline.values import number
 from commandline.words import expand
-from errors import UserError, run_main
-from flags import read_flags
+from errors import UserError, listed, run_main
 from options import WITHOUT_NETWORK, Options
 from storage.files import sha256_of
 from text.data_files import find_files
 from training.environment import check_writable
 from training.start import model_for
 
-SHOWN = {"test": False}  # test files say nothing here, so they are not read unless one asks
+# Test files say nothing in a table, so they are not read unless one asks for them.
+WITHOUT_TEST = {"test": False}
 
 
 @dataclass(frozen=True)
@@ -51,6 +78,7 @@ class Job:
     row: Row
     options: Options
     sums: dict[str, str]  # {"sst_train": SHA-256, ...} of its files
+    terms: Terms  # what it has in common with the table
 
     @property
     def title(self) -> str:
@@ -58,47 +86,26 @@ class Job:
         return f"{self.row.name}, seed {self.options.seed}"
 
 
+# ---- what is wanted
+
+
 def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """This script's own flags, and those of the main job as typed for all rows."""
     parser = page_parser(__doc__)
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="presets, by name or path [all]")
-    parser.add_argument("--seeds", nargs="+", metavar="SEED", type=number("seeds", int), help="[1]")
+    seed = number("seeds", int)
+    parser.add_argument("--seeds", nargs="+", metavar="SEED", type=seed, help="of each row [1]")
     parser.add_argument("--base", metavar="ROW", help="the row to compare with [default]")
     parser.add_argument("--out", metavar="FOLDER", help="the table's folder, results/NAME")
-    parser.add_argument("--tables", action="store_true", help="run nothing")
-    parser.add_argument("--readme", action="store_true", help="fill in README.md's tables")
+    parser.add_argument("--tables", action="store_true", help="write the tables anew, run nothing")
+    parser.add_argument("--readme", action="store_true", help="fill README's tables, run nothing")
     parser.set_defaults(rows=[], seeds=[1], base="default", out="", tables=False, readme=False)
     mine, rest = parser.parse_known_args(expand(argv))
-    if not mine.out and not mine.readme:
+    if mine.readme:
+        return mine, {}
+    if not mine.out:
         raise UserError("--out: expected the table's folder, such as results/mine")
-    shared = read_flags(rest, "")
-    for name in ("seed", "name", "resume", "runs_dir", "predictions"):
-        if name in shared:
-            raise UserError(f"--{name}: ablate.py sets it for each run; drop it")
-    return mine, shared
-
-
-@functools.cache
-def sum_of(path: Path) -> str:
-    """A file's SHA-256; many rows read the same files."""
-    return sha256_of(path)
-
-
-def jobs_of(rows: Sequence[Row], seeds: Sequence[int], shared: Mapping[str, Any]) -> list[Job]:
-    """All runs, seed by seed, so that a stop leaves rows that can be compared.
-
-    UserError where the options of any can't work: that should not show after an hour.
-    """
-    jobs = []
-    for seed in seeds:
-        for row in rows:
-            options = options_of_row(row, {**SHOWN, **shared}, seed)
-            if options.option not in WITHOUT_NETWORK:
-                options = replace(options, model=model_for(options))
-            paths, _ = find_files(options)
-            sums = {f"{task}_{split}": sum_of(path) for (task, split), path in paths.items()}
-            jobs.append(Job(row, options, sums))
-    return jobs
+    return mine, flags_for_runs(rest)
 
 
 def rows_of(words: Sequence[str]) -> list[Row]:
@@ -108,6 +115,37 @@ def rows_of(words: Sequence[str]) -> list[Row]:
         if rows.setdefault(row.name, row) != row:
             raise UserError(f"--rows: two of them are called {row.name}; rename a file")
     return list(rows.values())
+
+
+@functools.cache
+def sum_of(path: Path) -> str:
+    """A file's SHA-256; many rows read the same files."""
+    return sha256_of(path)
+
+
+def job_of(row: Row, seed: int, shared: Mapping[str, Any]) -> Job:
+    """A run of a row; UserError where its options can't work, or its files are not there."""
+    options = options_of_row(row, {**WITHOUT_TEST, **shared}, seed)
+    if options.option not in WITHOUT_NETWORK:
+        options = replace(options, model=model_for(options))
+    paths, _ = find_files(options)
+    sums = {f"{task}_{split}": sum_of(path) for (task, split), path in paths.items()}
+    flags = recorded_flags(row, shared)
+    common = terms(shared, flags, plain(options.to_dict()), "", sums)
+    return Job(row, options, sums, common)
+
+
+def check_base(base: str, jobs: Sequence[Job], lines: Sequence[Line]) -> None:
+    """UserError where a row to compare with is neither in the table nor will be."""
+    names = dict.fromkeys([*(line.row for line in lines), *(job.row.name for job in jobs)])
+    if base not in names:
+        raise UserError(
+            f"--base {base}: no such row; expected one of {listed(names)}, with which the others "
+            "are compared"
+        )
+
+
+# ---- the runs
 
 
 def is_done(table: Path, job: Job) -> bool:
@@ -120,15 +158,16 @@ def run_all(table: Path, jobs: Sequence[Job], shared: dict[str, Any]) -> list[st
     failed = []
     for place_in_line, job in enumerate(jobs, 1):
         place = table / "unfinished" / name_of(job.row.name, job.options.seed)
-        if is_done(table, job):
+        if is_done(table, job) and not place.exists():
             print(f"{job.title}: in the record")
             continue
         with claimed(place) as claim:
             if claim is None:
                 print(f"{job.title}: another process is running it")
                 continue
-            # It may have been recorded while this process came to it.
+            # Whoever had the claim before may have recorded it.
             if not is_done(table, job):
+                check_joins(table, read_lines(table), job.terms)
                 print(f"==== {job.title} ({place_in_line} of {len(jobs)})", flush=True)
                 try:
                     append_line(table, measure(job.row, job.options, shared, table, claim))
@@ -140,43 +179,70 @@ def run_all(table: Path, jobs: Sequence[Job], shared: dict[str, Any]) -> list[st
     return failed
 
 
-def labels_of(jobs: Sequence[Job]) -> dict[str, Labels]:
-    """The labels of the dev files of all tasks."""
-    labels: dict[str, Labels] = {}
-    for job in jobs:
-        paths, _ = find_files(job.options)
-        for task in job.options.tasks:
-            if task not in labels:
-                values = read_labels(paths[task, "dev"], task, job.options.limit)
-                labels[task] = Labels(values, job.sums[f"{task}_dev"])
-    return labels
+# ---- the tables
+
+
+def gold_of(tasks: Sequence[str], options: Options, files: Mapping[str, str]) -> dict[str, Gold]:
+    """The labels of these tasks' dev files; none where one of them is not there.
+
+    `options` say where data is and how much of it, `files` which files were named.
+    """
+    gold = {}
+    for task in tasks:
+        named = {name: path for name, path in files.items() if name == f"{task}_dev"}
+        own = replace(options, tasks=(task,), files=tuple(named.items()))
+        try:
+            paths, _ = find_files(own, ("dev",))
+        except UserError as error:
+            print(f"not compared anew: {error}", file=sys.stderr)
+            return {}
+        path = paths[task, "dev"]
+        gold[task] = Gold(read_labels(path, task, options.limit), sum_of(path))
+    return gold
+
+
+def compare_and_write(table: Path, options: Options, files: Mapping[str, str], base: str) -> None:
+    """Compare all rows of the record with the base row, and write the tables."""
+    with locked(table):  # so that of two processes the last one writes what both have run
+        lines = read_lines(table)
+        if not lines:
+            return
+        tasks = list(dict.fromkeys(task for line in lines for task in line.best.scores))
+        gold = gold_of(tasks, options, files)
+        if gold:
+            write_comparisons(table, compare(table, lines, gold, base))
+        write_tables(table, base)
 
 
 def main(argv: list[str]) -> None:
     """The command line."""
     mine, shared = read_arguments(argv)
+    table = Path(mine.out)
     if mine.readme:
         write_readme()
         return
-    table = Path(mine.out)
     if mine.tables:
+        check_base(mine.base, [], read_lines(table))
         write_tables(table, mine.base)
         return
 
     # All that can go wrong does so before anything runs.
-    check_writable(table)
-    jobs = jobs_of(rows_of(mine.rows), list(dict.fromkeys(mine.seeds)), shared)
+    rows = rows_of(mine.rows)
+    jobs = [job_of(row, seed, shared) for seed in dict.fromkeys(mine.seeds) for row in rows]
+    lines = read_lines(table)
+    check_base(mine.base, jobs, lines)
     for job in jobs:
-        of_data = {name: x for name, x in job.sums.items() if name not in own_files(job.row.flags)}
-        check_joins(table, read_lines(table), shared, of_data)
+        check_joins(table, lines, job.terms)
         is_done(table, job)
+    check_writable(table)
 
     failed = run_all(table, jobs, shared)
-    if lines := read_lines(table):
-        write_comparisons(table, compare(table, lines, labels_of(jobs), mine.base))
-        write_tables(table, mine.base)
+    compare_and_write(table, jobs[0].options, shared.get("files", {}), mine.base)
     if failed:
-        print(f"failed, and not in the table: {', '.join(failed)}", file=sys.stderr)
+        print(
+            f"failed, and not in the table: {', '.join(failed)}; the errors stand above",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -144,8 +144,8 @@ def gathered(found: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "files": files} if files else given
 
 
-def options_of(flags: Mapping[str, Any]) -> Options:
-    """Checked options from what the command line gave."""
+def under_own_names(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command line gave, under the options' names alone: the course's is translated."""
     given = dict(flags)
     # The course's name may stand beside --option if both mean the same.
     mode = given.pop("fine_tune_mode", None)
@@ -154,6 +154,12 @@ def options_of(flags: Mapping[str, Any]) -> Options:
             f"--fine-tune-mode {mode} means --option {COURSE_MODES[mode]}, not {given['option']}: "
             "drop one"
         )
+    return given
+
+
+def options_of(flags: Mapping[str, Any]) -> Options:
+    """Checked options from what the command line gave."""
+    given = under_own_names(flags)
     # A resumed run takes its options from its folder; only few may change.
     if "resume" in given:
         return Options.of_run(Path(given["resume"])).of_same_run(given)

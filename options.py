@@ -168,8 +168,8 @@ class SamplingOptions(Section):
     samples_per_epoch: PerTask = declare(
         PerTask("all"),
         "a task's examples in an epoch; all, a number, or by task as in all para=8000; the sampler "
-        "takes the task for as large as that, and the next epoch goes on in its examples where "
-        "this one stopped",
+        "takes the task for that large (or as large as it is), and the next epoch goes on in its "
+        "examples where this one stopped",
         choices=("all",),
         least=1,
         most=NEVER,

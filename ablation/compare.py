@@ -17,9 +17,10 @@ import numpy as np
 
 from ablation.record import Line
 from ablation.runs import predictions_file, predictions_of
+from datasets import seeds
 from errors import UserError
 from examples import read_examples
-from storage.json_files import Count, read_json, record, write_json
+from storage.json_files import Count, checked, read_json, record, write_json
 from tasks import TASKS, overall
 
 NAME = "comparisons.json"
@@ -28,10 +29,10 @@ INTERVAL = (2.5, 97.5)  # percent
 
 
 @dataclass
-class Labels:
+class Gold:
     """A dev file's labels."""
 
-    values: np.ndarray  # [examples]
+    labels: np.ndarray  # [examples]
     sha256: str  # of the file
 
 
@@ -50,6 +51,14 @@ class Comparison:
     high: dict[str, float]
 
 
+@dataclass
+class Scored:
+    """A run: its scores, and what they would have been on other samples of dev."""
+
+    scores: Mapping[str, float]  # task -> score
+    samples: Mapping[str, np.ndarray]  # task -> [SAMPLES]
+
+
 def read_labels(path: Path, task: str, limit: int) -> np.ndarray:
     """Of a dev file, [examples]; `limit`: the option."""
     examples = read_examples(path, TASKS[task], "dev")[: limit or None]
@@ -58,7 +67,8 @@ def read_labels(path: Path, task: str, limit: int) -> np.ndarray:
 
 def resample(task: str, predictions: Sequence[float], labels: np.ndarray) -> np.ndarray:
     """[SAMPLES]: the scores on examples drawn with replacement, the same ones for every run."""
-    draws = np.random.default_rng(0)
+    # Each task has draws of its own, also beside one with as many examples.
+    draws = np.random.default_rng(seeds(TASKS[task], 0))
     guesses = np.array(predictions)
     scores = np.zeros(SAMPLES)
     for number in range(SAMPLES):
@@ -67,58 +77,66 @@ def resample(task: str, predictions: Sequence[float], labels: np.ndarray) -> np.
     return scores
 
 
-def resample_run(table: Path, line: Line, labels: Mapping[str, Labels]) -> dict[str, np.ndarray]:
-    """{task: [SAMPLES]} of a run; UserError where the labels are not those it was scored on."""
+def scored(table: Path, line: Line, gold: Mapping[str, Gold]) -> Scored:
+    """A run with its samples; UserError where the labels are not those that it was scored on."""
     samples = {}
     for task, predictions in predictions_of(table, line).items():
-        if task not in labels or labels[task].sha256 != line.data[f"{task}_dev"].sha256:
+        if task not in gold or gold[task].sha256 != line.data[f"{task}_dev"].sha256:
             raise UserError(f"{table}: its runs were scored on another {task} dev file than this")
-        samples[task] = resample(task, predictions, labels[task].values)
-    return samples
+        samples[task] = resample(task, predictions, gold[task].labels)
+    return Scored(line.best.scores, samples)
 
 
-def mean_over(
-    runs: Sequence[Mapping[str, Any]], tasks: Sequence[str], whole: bool
-) -> dict[str, Any]:
-    """The mean over runs of each task's score or samples; `whole`: and what they count together."""
-    means = {task: sum(run[task] for run in runs) / len(runs) for task in tasks}
-    return {**means, "overall": overall(means)} if whole else means
+def mean_over(runs: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> dict[str, Any]:
+    """The mean over runs of each task's score, or of its samples."""
+    return {task: sum(run[task] for run in runs) / len(runs) for task in tasks}
+
+
+def compare_row(
+    row: str, ours: Sequence[Scored], base: str, theirs: Sequence[Scored], seeds: list[int]
+) -> Comparison:
+    """A row's runs beside the base row's, with the same seeds in the same order."""
+    tasks = [task for task in ours[0].scores if task in theirs[0].scores]
+    our_scores = mean_over([run.scores for run in ours], tasks)
+    their_scores = mean_over([run.scores for run in theirs], tasks)
+    our_samples = mean_over([run.samples for run in ours], tasks)
+    their_samples = mean_over([run.samples for run in theirs], tasks)
+
+    # What they count together, of the scores and of each sample.
+    if len(tasks) == len(theirs[0].scores):
+        for means in (our_scores, their_scores, our_samples, their_samples):
+            means["overall"] = overall(means)
+
+    found = Comparison(row, base, seeds, {}, {}, {})
+    for name in our_scores:
+        difference = our_scores[name] - their_scores[name]
+        low, high = np.percentile(our_samples[name] - their_samples[name], INTERVAL)
+        found.difference[name] = round(difference, 6)
+        found.low[name] = round(float(low), 6)
+        found.high[name] = round(float(high), 6)
+    return found
 
 
 def compare(
-    table: Path, lines: Sequence[Line], labels: Mapping[str, Labels], base: str
+    table: Path, lines: Sequence[Line], gold: Mapping[str, Gold], base: str
 ) -> list[Comparison]:
     """Every row that shares a seed with the base row, beside it.
 
     Runs whose predictions were not kept, as by older versions, are passed over.
     """
-    scores: dict[str, dict[int, Mapping[str, float]]] = {}
-    samples: dict[str, dict[int, Mapping[str, np.ndarray]]] = {}
+    runs: dict[str, dict[int, Scored]] = {}
     for line in lines:
-        if not predictions_file(table, line).exists():
-            continue
-        scores.setdefault(line.row, {})[line.seed] = line.best.scores
-        samples.setdefault(line.row, {})[line.seed] = resample_run(table, line, labels)
+        if predictions_file(table, line).exists():
+            runs.setdefault(line.row, {})[line.seed] = scored(table, line, gold)
+    of_base = runs.pop(base, {})
 
     comparisons = []
-    for row in scores:
-        seeds = sorted(set(scores[row]) & set(scores.get(base, {})))
-        if row == base or not seeds:
-            continue
-        of_base = set(scores[base][seeds[0]])
-        tasks = [task for task in scores[row][seeds[0]] if task in of_base]
-        whole = set(tasks) == of_base
-        found = Comparison(row, base, seeds, {}, {}, {})
-        ours = mean_over([scores[row][seed] for seed in seeds], tasks, whole)
-        theirs = mean_over([scores[base][seed] for seed in seeds], tasks, whole)
-        our_samples = mean_over([samples[row][seed] for seed in seeds], tasks, whole)
-        their_samples = mean_over([samples[base][seed] for seed in seeds], tasks, whole)
-        for name in ours:
-            low, high = np.percentile(our_samples[name] - their_samples[name], INTERVAL)
-            found.difference[name] = round(ours[name] - theirs[name], 6)
-            found.low[name] = round(float(low), 6)
-            found.high[name] = round(float(high), 6)
-        comparisons.append(found)
+    for row, of_row in runs.items():
+        shared = sorted(set(of_row) & set(of_base))
+        if shared:
+            ours = [of_row[seed] for seed in shared]
+            theirs = [of_base[seed] for seed in shared]
+            comparisons.append(compare_row(row, ours, base, theirs, shared))
     return comparisons
 
 
@@ -127,10 +145,22 @@ def write_comparisons(table: Path, comparisons: Sequence[Comparison]) -> None:
     write_json(table / NAME, [asdict(comparison) for comparison in comparisons])
 
 
-def read_comparisons(table: Path) -> dict[str, Comparison]:
-    """{row: comparison}, as they were kept; none where there are none."""
+def read_comparisons(table: Path, lines: Sequence[Line], base: str) -> dict[str, Comparison]:
+    """{row: comparison} with a base row, as they were kept; none where there are none.
+
+    One that is older than some run of its row or the base row says nothing of these, and is left
+    out.
+    """
     path = table / NAME
     if not path.exists():
         return {}
-    held = [record(Comparison, values, str(path)) for values in read_json(path)]
-    return {comparison.row: comparison for comparison in held}
+    seeds_of: dict[str, set[int]] = {}
+    for line in lines:
+        seeds_of.setdefault(line.row, set()).add(line.seed)
+    found = {}
+    for values in checked(read_json(path), list[Any], str(path)):
+        held = record(Comparison, values, str(path))
+        shared = seeds_of.get(held.row, set()) & seeds_of.get(base, set())
+        if held.base == base and set(held.seeds) == shared:
+            found[held.row] = held
+    return found

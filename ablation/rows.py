@@ -6,6 +6,9 @@ A preset is a file of flags for the main job. Its first line, a comment, says wh
     --lora
 """
 
+import difflib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,8 +17,8 @@ from typing import Any
 from commandline.words import words_of
 from declare import PerTask
 from errors import UserError
-from flags import options_of, read_flags
-from options import OF_BASELINES, WITHOUT_NETWORK, Options
+from flags import read_flags, under_own_names
+from options import OF_BASELINES, WITHOUT_EFFECT, WITHOUT_NETWORK, Options
 from storage.files import read_text
 from tasks import TASKS
 
@@ -25,14 +28,29 @@ LARGEST_PRESET = 100_000  # bytes
 # How much a row may learn from: in a table that is the same for all.
 BUDGET = ("epochs", "steps_per_epoch", "samples_per_epoch", "limit", "train_fraction")
 
+# What ablate.py itself sets for each run.
+SET_HERE = ("seed", "resume", "runs_dir", "predictions", "save_every", "log_every")
+
 
 @dataclass(frozen=True)
 class Row:
     """A row: a preset, or the defaults."""
 
-    name: str  # of the preset, as in "lora" or "published/004-concat-10"
+    name: str  # of the preset, as in "lora" or "published/000-lora"
     what: str  # the first line of the preset
     flags: dict[str, Any]  # the options that it sets, by name
+
+
+# ---- from a file to a row
+
+
+def flags_for_runs(words: list[str]) -> dict[str, Any]:
+    """What a command line or a preset says, by the options' names; UserError for what can't be."""
+    flags = under_own_names(read_flags(words, ""))
+    for name in SET_HERE:
+        if name in flags:
+            raise UserError(f"--{name}: ablate.py sets it for each run; drop it")
+    return flags
 
 
 def read_row(word: str) -> Row:
@@ -41,24 +59,43 @@ def read_row(word: str) -> Row:
     if word.endswith(".txt"):
         path = Path(word)
     if not path.exists():
+        names = [str(one.relative_to(PRESETS).with_suffix("")) for one in PRESETS.rglob("*.txt")]
+        near = difflib.get_close_matches(word.lower().replace("_", "-"), names, 1)
+        advice = f"; did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"--rows {word}: no {path}; expected a preset's name or the path of a file of flags "
-            f"that ends in .txt"
+            f"--rows {word}: no {path}; expected names of presets, with blanks between, or paths "
+            f"of files of flags that end in .txt{advice}"
         )
     first = read_text(path, LARGEST_PRESET).partition("\n")[0]
     if not first.startswith("# "):
         raise UserError(f"{path}:1: expected a comment that says what the row is, as in # LoRA")
+    try:
+        flags = flags_for_runs([f"@{path}"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Row(name_of_row(path), first.removeprefix("# ").strip(), flags)
 
-    # A preset of the project's is known by its name, any other by its file's.
-    name = path.stem
+
+def name_of_row(path: Path) -> str:
+    """What the row of a preset is called: a preset of the project's is known by its name.
+
+    UserError for another file that would be taken for one of these.
+    """
     if path.resolve().is_relative_to(PRESETS):
-        name = str(path.resolve().relative_to(PRESETS).with_suffix(""))
-    return Row(name, first.removeprefix("# ").strip(), read_flags([f"@{path}"], ""))
+        return str(path.resolve().relative_to(PRESETS).with_suffix(""))
+    if not re.fullmatch(r"[\w.-]+", path.stem):
+        raise UserError(f"--rows {path}: letters, digits, dot, dash and underscore only; rename it")
+    if (PRESETS / f"{path.stem}.txt").exists():
+        raise UserError(f"--rows {path}: presets/ has a row of this name already; rename the file")
+    return path.stem
 
 
 def all_rows() -> list[Row]:
     """The rows of all presets in presets/; those in folders of it are named one by one."""
     return [read_row(str(path)) for path in sorted(PRESETS.glob("*.txt"))]
+
+
+# ---- from a row to a run
 
 
 def for_tasks(given: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
@@ -78,30 +115,76 @@ def for_tasks(given: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
     return kept
 
 
-def options_of_row(row: Row, shared: Mapping[str, Any], seed: int) -> Options:
-    """A row's options: its own flags, over them those typed for all rows, and the seed.
+def for_row(row: Row, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what is typed for all rows, what is something to a row.
 
-    What would be nothing to a row is left out: other tasks' parts, and to a baseline the network's.
-    UserError where they can't go together, or the row has another budget than is typed for all.
+    Not: what concerns tasks that it does not learn, and for a baseline what only a network has.
     """
-    own = [name for name in row.flags if name in BUDGET and name not in shared]
-    if own:
-        raise UserError(
-            f"{row.name} sets --{own[0]}, so it can't be compared: give --{own[0]} for all rows, "
-            "which replaces it"
-        )
-    tasks = shared.get("tasks", row.flags.get("tasks", Options.tasks))
-    for_all = for_tasks(shared, tasks)
+    found = for_tasks(shared, row.flags.get("tasks", shared.get("tasks", Options.tasks)))
     if row.flags.get("option") in WITHOUT_NETWORK:
-        for_all = {name: value for name, value in for_all.items() if name in OF_BASELINES}
-    files = {**row.flags.get("files", {}), **for_all.get("files", {})}
+        found = {name: value for name, value in found.items() if name in OF_BASELINES}
+    return found
+
+
+def check_row(row: Row, shared: Mapping[str, Any]) -> None:
+    """UserError where a row and what is typed for all rows contradict one another."""
+    for file in row.flags.get("files", {}):
+        if not file.endswith("_train"):
+            raise UserError(
+                f"{row.name} names a --{file} file of its own, so it can't be compared; a row may "
+                "have its own training files alone"
+            )
+    for name in row.flags:
+        if name in BUDGET and name not in shared:
+            raise UserError(
+                f"{row.name} sets --{name}, so it can't be compared: give --{name} for all rows, "
+                "which replaces it"
+            )
+        if name in shared and name not in (*BUDGET, *WITHOUT_EFFECT):
+            raise UserError(f"{row.name} sets --{name} itself: don't type it for all rows")
+
+
+def options_of_row(row: Row, shared: Mapping[str, Any], seed: int) -> Options:
+    """A row's options: its own flags, those typed for all rows, and the seed.
+
+    UserError, which names the row, where they can't go together.
+    """
+    check_row(row, shared)
+    for_all = for_row(row, shared)
     given = {**row.flags, **for_all, "seed": seed}
-    if files:
-        given["files"] = files
+
+    # Files are one option, of which either may name some.
+    if "files" in given:
+        given["files"] = {**for_all.get("files", {}), **row.flags.get("files", {})}
     try:
-        return options_of(given)
+        return Options(**given).check()
     except UserError as error:
         raise UserError(f"{row.name}: {error}") from None
+
+
+# ---- as a record keeps it
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON holds them, each in its one form, without those that change no score.
+
+    Of a model in a folder its name stays: where the folder lies is nobody else's concern.
+    """
+    settled = Options(**values)
+    kept = {name: getattr(settled, name) for name in values if name not in WITHOUT_EFFECT}
+    for name in ("model", "init"):
+        if kept.get(name) and Path(kept[name]).is_absolute():
+            kept[name] = Path(kept[name]).name
+    return json.loads(json.dumps(kept))
+
+
+def recorded_flags(row: Row, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's own flags but for those that were replaced; names of files are part of it."""
+    own = {name: x for name, x in row.flags.items() if name == "files" or name not in shared}
+    found = plain(own)
+    if "files" in own:
+        found["files"] = {name: Path(path).name for name, path in own["files"].items()}
+    return found
 
 
 def typed(flags: Mapping[str, Any]) -> str:

@@ -12,24 +12,26 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ablation.record import Epoch, Line, Source, own_flags, plain
-from ablation.rows import Row
+from ablation.record import Epoch, Line, Source
+from ablation.rows import Row, plain, recorded_flags
 from errors import Interrupted, UserError
 from options import WITHOUT_NETWORK, Options
-from storage.files import read_text, write_text
-from storage.json_files import checked, read_json
+from storage.files import LARGEST_TEXT, read_text, reason_of, write_text
+from storage.json_files import checked, parse_json, read_json, record
 from tasks import TASKS
 from text.prediction_files import prediction_file
 from training.outputs import has_finished
+from training.progress import Best
+from training.signals import ENDING
 
 ROOT = Path(__file__).parents[1]
 SAVE_EVERY = 100  # steps: what a kill may cost
-PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Failed(Exception):
@@ -38,7 +40,7 @@ class Failed(Exception):
 
 def name_of(row: str, seed: int) -> str:
     """A run's name, which a file can have."""
-    return f"{row.replace('/', '-')}-{seed}"
+    return f"{row.replace('/', '--')}-{seed}"
 
 
 @contextlib.contextmanager
@@ -47,59 +49,92 @@ def claimed(place: Path) -> Iterator[int | None]:
 
     The lock is handed on to the main job, so it holds as long as either lives.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(place / "claim", os.O_RDWR | os.O_CREAT, 0o666)
+    # Another process that has just recorded this run may remove the folder meanwhile.
+    for _ in range(10):
+        with contextlib.suppress(FileNotFoundError):
+            place.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(place / "claim", os.O_RDWR | os.O_CREAT, 0o666)
+            break
+    else:
+        raise UserError(f"{place}: can't be made; is another process removing it?")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield descriptor
-    except BlockingIOError:
-        yield None
+        yield descriptor if take(descriptor) else None
     finally:
         os.close(descriptor)
 
 
-def begun(place: Path) -> Path | None:
-    """The run folder of a run that was begun."""
-    for options in place.glob("*/options.json"):
-        return options.parent
+def take(descriptor: int) -> bool:
+    """Lock a file; False where another process has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        warnings.warn(
+            f"no locks on this file system ({reason_of(error)}); take care that no second "
+            "ablate.py works on this table",
+            stacklevel=2,
+        )
+    return True
+
+
+def begun(place: Path, options: Options) -> Path | None:
+    """The run folder of a run that was begun with these options; one with others is removed."""
+    for path in place.glob("*/options.json"):
+        with contextlib.suppress(UserError):
+            if plain(Options.of_run(path.parent).to_dict()) == plain(options.to_dict()):
+                return path.parent
+        shutil.rmtree(path.parent)
     return None
 
 
 def command_of(place: Path, options: Options) -> list[str]:
     """The main job's command line, for a new run or one to go on with."""
     script = str(ROOT / "multitask_classifier.py")
-    folder = begun(place)
+    folder = begun(place, options)
     trains = options.option not in WITHOUT_NETWORK
     if folder and trains:
         return [sys.executable, script, "--resume", str(folder)]
     if folder:
         shutil.rmtree(folder)  # a baseline takes a minute, and is begun anew
 
-    # So many saves as a kill may cost, and a log from which losses can be averaged over epochs.
     own = replace(options, runs_dir=str(place), predictions=str(place / "{task}-{split}.csv"))
     if trains:
+        # A line of the log a step, so that losses can be averaged over epochs.
         own = replace(own, save_every=SAVE_EVERY, log_every=1)
     write_text(place / "options.json", own.to_json())
     return [sys.executable, script, f"@{place}/options.json"]
 
 
 def run_main_job(command: list[str], claim: int) -> None:
-    """Run the main job to its end; Failed where it fails, Interrupted where it was stopped."""
-    process = subprocess.Popen(command, pass_fds=[claim])
+    """Run the main job to its end; Failed where it fails, Interrupted where it is stopped.
 
-    # Ctrl-C reaches the main job by itself; other signals are passed on. Both of us wait for it.
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-    for number in PASSED_ON:
-        handler = signal.getsignal(number)
-        if handler != signal.SIG_IGN:
-            before[number] = signal.signal(number, lambda one, _: process.send_signal(one))
+    Signals that ask to end are for both: it is in a session of its own, so that each of them
+    reaches it once, from here. It saves, and the same command goes on with it.
+    """
+    taken: list[int] = []
+    before = {}
+    for number in ENDING:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, lambda one, _: taken.append(one))
+    told = 0
     try:
-        code = process.wait()
+        process = subprocess.Popen(command, pass_fds=[claim], start_new_session=True)
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout=0.2)
+                break
+            for one in taken[told:]:
+                process.send_signal(one)
+                told += 1
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if code in {128 + number for number in (signal.SIGINT, *PASSED_ON)}:
-        raise Interrupted("stopped; the same command goes on", code)
+
+    # Ended by a signal: by itself, with 128 and the number, or by the system, with its negative.
+    ending = -code if code < 0 else code - 128
+    if taken or ending in ENDING:
+        raise Interrupted("stopped; the same command goes on", 128 + (taken or [ending])[0])
     if code:
         raise Failed
 
@@ -109,20 +144,24 @@ def measure(row: Row, options: Options, shared: dict[str, Any], table: Path, cla
 
     Its predictions of the dev sets are kept beside the record.
     """
-    name = name_of(row.name, options.seed)
-    place = table / "unfinished" / name
-    folder = begun(place)
+    place = table / "unfinished" / name_of(row.name, options.seed)
+    folder = begun(place, options)
     if folder is None or not has_finished(folder, options.epochs):
         run_main_job(command_of(place, options), claim)
-    folder = begun(place)
+    folder = begun(place, options)
     if folder is None:
         raise UserError(f"{place}: no run folder in it, though the main job ended well")
 
-    predictions = {task: dev_predictions(folder, task) for task in options.tasks}
-    (table / "predictions").mkdir(exist_ok=True)
-    text = json.dumps(predictions, separators=(",", ":"))
-    write_text(table / "predictions" / f"{name}.json", text + "\n")
-    return line_of(row, options, shared, folder)
+    line = line_of(row, options, shared, folder)
+    keep_predictions(table, line, {task: dev_predictions(folder, task) for task in options.tasks})
+    return line
+
+
+def keep_predictions(table: Path, line: Line, predictions: dict[str, list[float]]) -> None:
+    """Write the dev predictions of a run to where rows are compared by them."""
+    path = predictions_file(table, line)
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(predictions, separators=(",", ":")) + "\n")
 
 
 def clear(row: Row, seed: int, table: Path) -> None:
@@ -147,20 +186,20 @@ def predictions_of(table: Path, line: Line) -> dict[str, list[float]]:
 def line_of(row: Row, options: Options, shared: dict[str, Any], folder: Path) -> Line:
     """The record's line of a finished run."""
     facts = read_json(folder / "run.json")
-    epochs = epochs_of(folder, options)
+    log = log_of(folder)
     sources = {
         name: Source(file["sha256"], file["examples"]) for name, file in facts["data"].items()
     }
     return Line(
         row=row.name,
         what=row.what,
-        flags=own_flags(row.flags),
+        flags=recorded_flags(row, shared),
         shared=plain(shared),
         seed=options.seed,
         options=plain(options.to_dict()),
-        best=facts["best"],
-        epochs=epochs,
-        steps=steps_of(folder),
+        best=record(Best, facts["best"], f"{folder}/run.json: best"),
+        epochs=epochs_of(log, options),
+        steps=log[-1]["step"],
         seconds=facts["seconds"],
         peak_memory_mib=facts["peak_memory_mib"],
         parameters=facts["parameters"],
@@ -172,24 +211,21 @@ def line_of(row: Row, options: Options, shared: dict[str, Any], folder: Path) ->
         device=facts["device"],
         kernels=facts["kernels"],
         dtype=facts["dtype"],
+        base_weights=facts["base_weights"],
     )
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log."""
-    return [json.loads(line) for line in read_text(folder / "log.jsonl", 2**28).splitlines()]
+    path = folder / "log.jsonl"
+    return [parse_json(line, str(path)) for line in read_text(path, LARGEST_TEXT).splitlines()]
 
 
-def steps_of(folder: Path) -> int:
-    """The steps of a run."""
-    return int(log_of(folder)[-1]["step"])
-
-
-def epochs_of(folder: Path, options: Options) -> list[Epoch]:
+def epochs_of(log: list[dict[str, Any]], options: Options) -> list[Epoch]:
     """What each epoch gave: the mean of its steps' losses, and its evaluation."""
     epochs: list[Epoch] = []
     losses: dict[str, list[float]] = {}
-    for line in log_of(folder):
+    for line in log:
         if "dev_overall" not in line:
             for name, value in line.items():
                 if name.startswith("loss_"):
@@ -207,7 +243,7 @@ def epochs_of(folder: Path, options: Options) -> list[Epoch]:
 
 def dev_predictions(folder: Path, task: str) -> list[float]:
     """The dev predictions of a run's best model, in file order."""
-    text = read_text(folder / "best" / prediction_file(task, "dev"), 2**28)
+    text = read_text(folder / "best" / prediction_file(task, "dev"), LARGEST_TEXT)
     numbers = [float(line.rpartition(",")[2]) for line in text.splitlines()[1:]]
     whole = TASKS[task].labels.whole
     return [int(number) if whole else round(number, 4) for number in numbers]

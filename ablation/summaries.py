@@ -9,7 +9,7 @@ from ablation.compare import Comparison, read_comparisons
 from ablation.record import Line, read_lines
 from ablation.rows import typed
 from errors import UserError
-from storage.json_files import checked, read_json
+from storage.json_files import read_json, record
 
 SPEED = "speed.json"  # what benchmarks/row_speed.py measured
 DEFAULTS = "default flags"
@@ -26,7 +26,7 @@ class Summary:
     scores: dict[str, list[float]]  # task -> best epoch's, one a seed
     overall: list[float]
     last: list[float]  # overall score of the last epoch, for which nothing was chosen on dev
-    fluctuation: list[float]  # mean change of the overall score between epochs; none for one epoch
+    change: list[float]  # mean change of the overall score between epochs; none for one epoch
     loss: list[float]  # of the last epoch, all tasks together
     seconds: list[float]
     memory: int | None  # MiB, the most at once
@@ -72,7 +72,7 @@ def summary_of(
         scores={task: [line.best.scores[task] for line in lines] for task in first.best.scores},
         overall=[line.best.overall for line in lines],
         last=[line.epochs[-1].overall for line in lines],
-        fluctuation=[
+        change=[
             mean_change([epoch.overall for epoch in line.epochs])
             for line in lines
             if len(line.epochs) > 1
@@ -86,27 +86,38 @@ def summary_of(
     )
 
 
-def read_speed(table: Path) -> dict[str, float]:
+@dataclass
+class Speed:
+    """What benchmarks/row_speed.py measured."""
+
+    base: str
+    step_time: dict[str, float]  # of each row, in steps of the base row
+
+
+def read_speed(table: Path, base: str) -> dict[str, float]:
     """{row: the time of its step, in steps of the base row}; none where it was not measured."""
     path = table / SPEED
     if not path.exists():
         return {}
-    return checked(read_json(path)["step_time"], dict[str, float], str(path))
+    held = record(Speed, read_json(path), str(path), others_too=True)
+    return held.step_time if held.base == base else {}
 
 
 def summaries_of(table: Path, base: str) -> list[Summary]:
     """All rows of a table: the base row, then the others that learn its tasks, the best first.
 
-    Rows of fewer tasks follow, since their overall scores are of these only.
+    Rows of fewer tasks follow, since their overall scores are of these only. UserError where there
+    are no runs.
     """
+    lines = sorted(read_lines(table), key=lambda line: line.seed)
     by_row: dict[str, list[Line]] = {}
-    for line in sorted(read_lines(table), key=lambda line: line.seed):
+    for line in lines:
         by_row.setdefault(line.row, []).append(line)
     if not by_row:
         raise UserError(f"{table}: no runs in its record")
-    comparisons, speeds = read_comparisons(table), read_speed(table)
+    comparisons, speeds = read_comparisons(table, lines, base), read_speed(table, base)
     rows = [
-        summary_of(lines, comparisons.get(name), speeds.get(name)) for name, lines in by_row.items()
+        summary_of(runs, comparisons.get(name), speeds.get(name)) for name, runs in by_row.items()
     ]
     most = max(len(row.scores) for row in rows)
     return sorted(rows, key=lambda row: (row.name != base, len(row.scores) < most, -row.key))

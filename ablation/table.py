@@ -1,4 +1,4 @@
-"""A table of a record: one row a row, means over its seeds; as Markdown and as CSV."""
+"""A table of a record: a line for each row, means over its seeds; as Markdown and as CSV."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ablation.compare import Comparison
 from ablation.picture import in_markdown, write_picture
-from ablation.record import Line, read_lines
+from ablation.record import Line, own_files, read_lines
 from ablation.rows import typed
 from ablation.summaries import Summary, summaries_of
 from data.download import FILES
@@ -36,11 +36,6 @@ def mean_sd(values: Sequence[float]) -> str:
     return f"{short(statistics.mean(values))} ± {short(statistics.stdev(values))}"
 
 
-def of_mean(values: Sequence[float]) -> str:
-    """The mean of several values, of which there may be none."""
-    return short(statistics.mean(values)) if values else NOTHING
-
-
 def signed(number: float) -> str:
     """A difference as "+.004"."""
     text = short(number)
@@ -60,9 +55,9 @@ def seeds_of(seeds: Sequence[int]) -> str:
     return " ".join(map(str, seeds))
 
 
-def overall_of(row: Summary, values: Sequence[float], tasks: Sequence[str]) -> str:
-    """A row's overall score; none for a row of fewer tasks, whose overall is of these alone."""
-    return mean_sd(values) if len(row.scores) == len(tasks) else NOTHING
+def of_whole(row: Summary, values: Sequence[float], tasks: Sequence[str]) -> str:
+    """What is of all tasks together; nothing for a row of fewer, which can't be compared in it."""
+    return mean_sd(values) if values and len(row.scores) == len(tasks) else NOTHING
 
 
 def markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -87,7 +82,7 @@ def score_columns(tasks: Sequence[str]) -> list[Column]:
         ("flags", lambda row: row.title),
         ("seeds", lambda row: str(len(row.seeds))),
         *named,
-        ("overall", lambda row: overall_of(row, row.overall, tasks)),
+        ("overall", lambda row: of_whole(row, row.overall, tasks)),
         ("minus the base row", lambda row: interval(row.comparison)),
     ]
 
@@ -95,12 +90,13 @@ def score_columns(tasks: Sequence[str]) -> list[Column]:
 def further_columns(tasks: Sequence[str]) -> list[Column]:
     """The columns of a table of its own page."""
     return [
-        ("last epoch", lambda row: overall_of(row, row.last, tasks)),
-        ("fluctuation", lambda row: of_mean(row.fluctuation)),
-        ("training loss", lambda row: of_mean(row.loss)),
+        ("last epoch", lambda row: of_whole(row, row.last, tasks)),
+        ("change between epochs", lambda row: of_whole(row, row.change, tasks)),
+        ("training loss", lambda row: of_whole(row, row.loss, tasks)),
         ("trained parameters", lambda row: f"{row.trained / 1e6:.2f}M" if row.trained else NOTHING),
         ("peak memory", lambda row: f"{row.memory} MiB" if row.memory else NOTHING),
         ("time of a step", lambda row: f"{row.speed:.2f}" if row.speed else NOTHING),
+        ("minutes", lambda row: f"{statistics.median(row.seconds) / 60:.1f}"),
     ]
 
 
@@ -150,10 +146,13 @@ MEANINGS = {
     "interval of a paired bootstrap over the dev examples (1,000 samples). It says what other dev "
     "examples could change; what other seeds could, says the standard deviation.",
     "last epoch": "its overall score, for which nothing was chosen on dev.",
-    "fluctuation": "how much the overall score moves from one epoch to the next, on average.",
+    "change between epochs": "how much the overall score moves from one epoch to the next, up or "
+    "down, on average.",
     "training loss": "of the last epoch, all tasks together.",
     "peak memory": "of the process.",
-    "time of a step": "in steps of the base row, interleaved (`benchmarks/row_speed.py`).",
+    "time of a step": "in steps of the base row, interleaved, nothing else computing "
+    "(`benchmarks/row_speed.py`).",
+    "minutes": "of a run with its evaluations, the median; other work may have shared the machine.",
 }
 
 
@@ -163,7 +162,7 @@ def explanation(base: str, heads: Sequence[str]) -> str:
     for head, meaning in MEANINGS.items():
         if head in heads:
             said.append(f"*{head}*: {meaning.format(base=base)}")
-    said.append("Written by `ablate.py`.")
+    said.append("Written by `ablate.py`; `table.csv` has all numbers unrounded.")
     return textwrap.fill(" ".join(said), 100)
 
 
@@ -179,6 +178,16 @@ def corpus_of(lines: Sequence[Line]) -> str:
     return "Data of its own"
 
 
+def counts_of(lines: Sequence[Line]) -> dict[str, int]:
+    """{"sst_train": examples, ...} of the files that rows did not bring themselves."""
+    counts = {}
+    for line in lines:
+        for name, source in line.data.items():
+            if name not in own_files(line.flags):
+                counts[name] = source.examples
+    return counts
+
+
 def count(number: int) -> str:
     """A number as "8,544"."""
     return f"{number:,}"
@@ -186,16 +195,15 @@ def count(number: int) -> str:
 
 def source_of(lines: Sequence[Line]) -> str:
     """What the runs were trained and scored on, with which budget, where."""
-    # Rows of fewer tasks have fewer files.
-    data = {name: source for line in lines for name, source in line.data.items()}
-    tasks = [name.removesuffix("_dev") for name in data if name.endswith("_dev")]
+    counts = counts_of(lines)
     named = []
-    for task in tasks:
-        train, dev = data[f"{task}_train"].examples, data[f"{task}_dev"].examples
-        named.append(f"{TASKS[task].title} {count(train)} and {count(dev)}")
+    for task in [name.removesuffix("_dev") for name in counts if name.endswith("_dev")]:
+        train, dev = count(counts[f"{task}_train"]), count(counts[f"{task}_dev"])
+        named.append(f"{TASKS[task].title} {train} and {dev}")
     budget = f"`{typed(lines[0].shared)}`" if lines[0].shared else "the default flags"
-    models = dict.fromkeys(line.options["model"] for line in lines)
-    devices = dict.fromkeys(line.device for line in lines)
+    trained = [line for line in lines if not line.is_baseline] or lines
+    models = dict.fromkeys(line.options["model"] for line in trained)
+    devices = dict.fromkeys(line.device for line in trained)
     examples = f" (training and dev examples: {', '.join(named)})" if named else ""
     return (
         f"{corpus_of(lines)}{examples}; {listed(models)}; for all rows {budget}; on "
@@ -209,7 +217,7 @@ def as_csv(rows: Sequence[Summary]) -> str:
     parts = [*tasks, "overall"]
     heads = ["row", "flags", "seeds", *parts, *(f"{part}_sd" for part in parts)]
     heads += [f"{part}_{what}" for part in parts for what in ("difference", "low", "high")]
-    heads += ["last_epoch", "fluctuation", "training_loss", "trained_parameters"]
+    heads += ["last_epoch", "change_between_epochs", "training_loss", "trained_parameters"]
     heads += ["peak_memory_mib", "seconds", "step_time"]
     text = io.StringIO()
     writer = csv.DictWriter(text, heads, lineterminator="\n")
@@ -226,7 +234,7 @@ def csv_row(row: Summary) -> dict[str, float | str | None]:
         "flags": row.title.strip("`"),
         "seeds": seeds_of(row.seeds),
         "last_epoch": statistics.mean(row.last),
-        "fluctuation": statistics.mean(row.fluctuation) if row.fluctuation else None,
+        "change_between_epochs": statistics.mean(row.change) if row.change else None,
         "training_loss": statistics.mean(row.loss) if row.loss else None,
         "trained_parameters": row.trained,
         "peak_memory_mib": row.memory,

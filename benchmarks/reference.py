@@ -12,7 +12,6 @@ loss is the sum of the tasks' mean losses: cross-entropy, binary cross-entropy, 
 squared error of the raw output on the label 0 to 5 (or, --sts_loss bce, this project's own).
 """
 
-import json
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -25,8 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablation.record import Epoch, Line, Source, append_line, check_joins, plain, read_lines
-from ablation.runs import name_of
+from ablation.record import Epoch, Line, Source, append_line, check_joins, read_lines, terms
+from ablation.rows import plain
+from ablation.runs import keep_predictions
 from benchmarks.common import arguments, check_followed, facts, load, own_parser
 from benchmarks.plain_bert import PlainBERT, autocast, predict_logits, task_loss
 from commandline.words import expand
@@ -36,7 +36,7 @@ from evaluation import measure
 from flags import read_flags
 from optimizer import parameter_groups
 from options import Options
-from storage.files import sha256_of, write_text
+from storage.files import sha256_of
 from tasks import overall
 from text.data_files import find_files
 from tokenizer import BertTokenizer
@@ -243,17 +243,10 @@ def train(
     Options that it does not follow must be at their defaults. `shared`: those typed.
     """
     check_followed(options, *FOLLOWED)
-    began = time.monotonic()
     learner = make_learner(options, sts_loss)
+    began = time.monotonic()  # as the main job counts
     result = run_steps(learner)
     return line_of(learner, result, shared, time.monotonic() - began), result.predictions
-
-
-def keep_predictions(table: Path, line: Line, predictions: dict[str, list[float]]) -> None:
-    """Write the dev predictions of a run to where ablate.py compares rows by them."""
-    path = table / "predictions" / f"{name_of(line.row, line.seed)}.json"
-    path.parent.mkdir(exist_ok=True)
-    write_text(path, json.dumps(predictions, separators=(",", ":")) + "\n")
 
 
 def main(argv: list[str]) -> None:
@@ -274,7 +267,7 @@ def main(argv: list[str]) -> None:
         lines = read_lines(mine.out)
         paths, _ = find_files(options)
         sums = {f"{task}_{split}": sha256_of(path) for (task, split), path in paths.items()}
-        check_joins(mine.out, lines, shared, sums)
+        check_joins(mine.out, lines, terms(shared, None, plain(options.to_dict()), "", sums))
         if (row, options.seed) in [(line.row, line.seed) for line in lines]:
             print(f"{row}, seed {options.seed}: in the record")
             return

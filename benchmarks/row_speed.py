@@ -1,6 +1,6 @@
 """How long a step of each row of a table takes, in steps of its base row.
 
-    python benchmarks/row_speed.py --table results/row-budget --data_dir DATA
+    python benchmarks/row_speed.py --out results/row-budget --data_dir DATA
 
 The rows of the record take turns in one process, with the flags that the record has for all rows;
 the median of the ratios within each round counts. Writes speed.json beside the record, which
@@ -19,7 +19,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ablation.record import read_lines
-from ablation.rows import options_of_row, read_row
 from ablation.summaries import SPEED
 from benchmarks import common, race
 from benchmarks.train_speed import our_side
@@ -35,13 +34,15 @@ WARM_UP = 2  # steps
 
 
 def options_of(table: Path, data: Options) -> dict[str, Options]:
-    """The options of each row of a table, on the files that `data` names."""
+    """The recorded options of each row of a table, on the files that `data` names."""
     found = {}
     for line in read_lines(table):
-        if line.flags is not None and line.steps:  # baselines have none
-            options = options_of_row(read_row(line.row), line.shared, seed=1)
-            options = replace(options, model=model_for(options), data_dir=data.data_dir)
-            found[line.row] = options
+        if line.flags is None or line.is_baseline:  # these have no steps of ours
+            continue
+        options = Options(**{**line.options, "data_dir": data.data_dir, "seed": 1})
+        if "model" not in line.flags:
+            options = replace(options, model=data.model)
+        found[line.row] = replace(options, model=model_for(options))
     if not found:
         raise UserError(f"{table}: no runs in its record")
     return found
@@ -60,19 +61,19 @@ def prepare(options: Options, steps: int, rounds: int) -> Callable[[], Any]:
 def main(argv: list[str]) -> None:
     """The command line."""
     own = common.own_parser()
-    own.add_argument("--table", type=Path, required=True, help="the table's folder")
+    own.add_argument("--out", type=Path, required=True, help="the table's folder")
     own.add_argument("--base", default="default", help="the row that is 1 [default]")
     own.add_argument("--rounds", type=int, default=5, help="[5]")
-    own.add_argument("--steps", type=int, default=4, help="steps of a round [4]")
+    own.add_argument("--steps", type=int, default=6, help="steps of a round [6]")
     mine, options = common.arguments(argv, own, __doc__.split("\n\n")[0])
 
     # As in training.
     device = pick_device(options.use_gpu)
     keep_freed_memory()
     settle_arithmetic()
-    rows = options_of(mine.table, options)
+    rows = options_of(mine.out, options)
     if mine.base not in rows:
-        raise UserError(f"{mine.table}: no row {mine.base} in its record; name another --base")
+        raise UserError(f"{mine.out}: no row {mine.base} in its record; name another --base")
     turns = {}
     for name, of_row in rows.items():
         print(f"preparing {name}", flush=True)
@@ -84,8 +85,8 @@ def main(argv: list[str]) -> None:
     facts = environment(device)
     facts.pop("command")  # it names a folder of this machine
     typical = {name: statistics.median(times) / mine.steps for name, times in seconds.items()}
-    record = {**facts, "rounds": mine.rounds, "steps": mine.steps}
-    write_json(mine.table / SPEED, {**record, "seconds": typical, "step_time": step_time})
+    record = {**facts, "base": mine.base, "rounds": mine.rounds, "steps": mine.steps}
+    write_json(mine.out / SPEED, {**record, "seconds": typical, "step_time": step_time})
     for name, times in sorted(step_time.items(), key=lambda pair: pair[1]):
         print(f"{name:<24} {times:.2f}")
 

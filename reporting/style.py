@@ -92,13 +92,7 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def draw(
-    name: str,
-    title: str,
-    paint: Callable[[Axes], None],
-    height: float = HEIGHT,
-    width: float = WIDTH,
-) -> Picture:
+def draw(name: str, title: str, paint: Callable[[Axes], None], height: float = HEIGHT) -> Picture:
     """The picture that `paint` makes in a figure's only axes; sizes in inches."""
     need_matplotlib("a picture")
     from matplotlib.figure import Figure

@@ -1,6 +1,5 @@
 """ablate.py: rows, records, comparisons and tables. Oracles: train(), scipy's paired bootstrap."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -22,7 +21,6 @@ from errors import UserError
 from evaluation import measure
 from multitask_classifier import train
 from options import Options
-from storage.files import write_text
 from tasks import TASKS
 from training.progress import Best
 
@@ -51,9 +49,17 @@ def test_a_preset_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "word, text, message",
     [
-        ("nowhere", None, "--rows nowhere: no .*nowhere.txt; expected a preset's name or the path"),
+        (
+            "nowhere",
+            None,
+            "--rows nowhere: no .*nowhere.txt; expected names of presets, with blanks",
+        ),
+        ("Mean_pooling", None, "end in .txt; did you mean mean-pooling"),
         ("x.txt", "--lora\n", "x.txt:1: expected a comment that says what the row is"),
-        ("x.txt", "# a\n--lroa\n", "--lroa: no such flag; did you mean --lora?"),
+        ("x.txt", "# a\n--lroa\n", "^x.txt: --lroa: no such flag; did you mean --lora?"),
+        ("x.txt", "# a\n--seed 3\n", "^x.txt: --seed: ablate.py sets it for each run; drop it"),
+        ("x y.txt", "# a\n", "letters, digits, dot, dash and underscore only; rename it"),
+        ("lora.txt", "# a\n", "presets/ has a row of this name already; rename the file"),
     ],
 )
 def test_what_is_no_preset(word, text, message, tmp_path, monkeypatch) -> None:
@@ -72,28 +78,54 @@ def test_every_preset_of_the_project_is_a_row() -> None:
     assert [row.name for row in found if row.flags == {}] == ["default"]
 
 
-def test_what_is_typed_for_all_wins_over_a_row_and_is_cut_to_its_tasks() -> None:
-    row = rows.Row("one", "", {"tasks": ("sst",), "epochs": 9, "files": {"sst_train": "own"}})
+def test_the_course_s_name_is_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the table could not be written."""
+    monkeypatch.chdir(tmp_path)
+    row = rows.read_row(preset("x.txt", "# a\n--fine-tune-mode last-linear-layer\n"))
+    assert row.flags == {"option": "pretrain"}
+    assert rows.flags_for_runs(["--fine-tune-mode=full-model"]) == {"option": "finetune"}
+
+
+def test_a_budget_typed_for_all_wins_and_is_cut_to_a_row_s_tasks() -> None:
+    """And the row is called by what is left of its flags."""
+    row = rows.Row("one", "", {"tasks": ("sst",), "epochs": 9, "files": {"sst_train": "/x/own"}})
     files = {"para_train": "p", "sst_dev": "d"}
     shared = {"epochs": 2, "samples_per_epoch": "70 para=8 sst=5", "files": files}
-    options = rows.options_of_row(row, {**shared, "pooling": "sts=mean"}, seed=3)
+    shared["pooling"] = "sts=mean"
+    options = rows.options_of_row(row, shared, seed=3)
     assert (options.epochs, options.seed, options.samples_per_epoch) == (2, 3, "70 sst=5")
-    assert dict(options.files) == {"sst_train": "own", "sst_dev": "d"}
+    assert dict(options.files) == {"sst_train": "/x/own", "sst_dev": "d"}
     assert options.pooling == "cls"
+    kept = rows.recorded_flags(row, shared)
+    assert kept == {"tasks": ["sst"], "files": {"sst_train": "own"}}
+    assert rows.typed(kept) == "--tasks sst --sst_train own"
+
+
+@pytest.mark.parametrize(
+    "own, shared, message",
+    [
+        ({"epochs": 25}, {}, "^a sets --epochs, so it can't be compared: give --epochs for all"),
+        ({"rmsnorm": "all"}, {"rmsnorm": "off"}, "^a sets --rmsnorm itself: don't type it for all"),
+        ({"files": {"sst_dev": "x"}}, {}, "^a names a --sst_dev file of its own, so it can't be"),
+    ],
+)
+def test_what_can_t_be_compared_is_refused(own, shared, message) -> None:
+    with pytest.raises(UserError, match=message):
+        rows.options_of_row(rows.Row("a", "", own), shared, seed=1)
+
+
+def test_no_folder_of_this_machine_is_recorded() -> None:
+    assert rows.plain({"model": "/home/me/bert", "init": "/x/run"}) == {
+        "model": "bert",
+        "init": "run",
+    }
+    assert rows.plain({"model": "me/bert", "data_dir": "/x"}) == {"model": "me/bert"}
 
 
 def test_a_baseline_gets_what_is_something_to_it() -> None:
     shared = {"epochs": 2, "samples_per_epoch": "para=8", "limit": 30, "use_gpu": True}
     options = rows.options_of_row(rows.read_row("random"), shared, seed=3)
     assert options == Options(option="random", limit=30, seed=3)
-
-
-def test_a_row_with_a_budget_of_its_own_is_refused() -> None:
-    """Unless it is typed for all rows, which replaces it."""
-    row = rows.Row("long", "", {"epochs": 25})
-    with pytest.raises(UserError, match="^long sets --epochs, so it can't be compared: give"):
-        rows.options_of_row(row, {}, seed=1)
-    assert rows.options_of_row(row, {"epochs": 2}, seed=1).epochs == 2
 
 
 def test_a_row_that_can_t_work_is_named() -> None:
@@ -175,10 +207,29 @@ def test_two_at_once_lose_no_line(tmp_path: Path) -> None:
     assert found == {(row, seed) for row in "ab" for seed in range(40)}
 
 
-def test_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
+def test_a_line_that_only_lacks_its_end_is_kept(tmp_path: Path) -> None:
+    """As an editor may leave it."""
+    append_line(tmp_path, a_line())
+    path = tmp_path / record.NAME
+    path.write_bytes(path.read_bytes().rstrip())
+    assert read_lines(tmp_path) == [a_line()]
+    append_line(tmp_path, a_line(seed=2))
+    assert read_lines(tmp_path) == [a_line(), a_line(seed=2)]
+
+
+def test_a_run_that_stands_twice_is_named(tmp_path: Path) -> None:
+    """As after joining two records."""
+    append_line(tmp_path, a_line())
+    path = tmp_path / record.NAME
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(UserError, match="runs.jsonl:2: default with seed 1 stands in line 1 too"):
+        read_lines(tmp_path)
+
+
+def test_what_is_recorded_is_not_run_again() -> None:
     lines = [a_line()]
     options = Options(seed=1, tasks=("sst", "sts"))
-    assert record.is_recorded(lines, "default", options, {})
+    assert record.is_recorded(lines, "default", options, {"sst_train": "a" * 64})
     assert record.is_recorded(lines, "default", replace(options, runs_dir="x", data_dir="y"), {})
     assert not record.is_recorded(lines, "default", replace(options, seed=2), {})
     assert not record.is_recorded(lines, "lora", options, {})
@@ -186,62 +237,77 @@ def test_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
     # An option that came later had its default then.
     del lines[0].options["clip"]
     assert record.is_recorded(lines, "default", options, {})
-    message = "the record holds default, seed 1, with clip 1.0, not 0.5: give the row another name"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_row_whose_preset_changed_is_refused(seed) -> None:
+    """With another seed too: its runs would be taken together."""
+    options = Options(seed=seed, tasks=("sst", "sts"), clip=0.5)
+    message = (
+        "^the record has default with --clip 1.0, not 0.5: give the row another name, or delete"
+    )
     with pytest.raises(UserError, match=message):
-        record.is_recorded(lines, "default", replace(options, clip=0.5), {})
-
-
-def test_a_file_that_changed_is_noticed() -> None:
-    options = Options(seed=1, tasks=("sst", "sts"))
-    assert record.is_recorded([a_line()], "default", options, {"sst_train": "a" * 64})
-    with pytest.raises(UserError, match="holds default, seed 1, with another sst_train file"):
+        record.is_recorded([a_line()], "default", options, {})
+    options = replace(options, clip=1.0)
+    with pytest.raises(UserError, match="has default with another sst_train file: "):
         record.is_recorded([a_line()], "default", options, {"sst_train": "c" * 64})
 
 
-def test_a_row_may_bring_a_file_of_its_own(tmp_path: Path) -> None:
-    """As one with augmented training examples does; it is part of its flags."""
-    flags = record.own_flags({"files": {"sst_train": "more.csv"}, "lora": True, "name": "x"})
-    assert flags == {"lora": True, "files": {"sst_train": "more.csv"}}
-    assert rows.typed(flags) == "--lora --sst_train more.csv"
-    lines = [a_line(flags=flags)]
-    record.check_joins(tmp_path, lines, {"epochs": 2}, {"sst_train": "c" * 64})
-    with pytest.raises(UserError, match="another sst_dev file"):
-        record.check_joins(tmp_path, lines, {"epochs": 2}, {"sst_dev": "c" * 64})
+def terms_with(**changed) -> record.Terms:
+    """The terms of a_line(), changed."""
+    sums = {name: source.sha256 for name, source in SOURCES.items()}
+    return replace(record.Terms({"epochs": 2}, "auto", "", sums), **changed)
 
 
 @pytest.mark.parametrize(
-    "shared, data, message",
+    "changed, message",
     [
-        ({"epochs": 3}, {}, "holds runs with --epochs 2: a table has the same flags for all"),
-        ({}, {}, "holds runs with --epochs 2"),
-        ({"epochs": 2, "clip": 0.5}, {}, "holds runs with no --clip"),
-        ({"epochs": 2}, {"sst_dev": "c" * 64}, "holds runs on another sst_dev file"),
+        ({"shared": {"epochs": 3}}, "with --epochs 2 for all rows, this command has 3: they"),
+        ({"shared": {}}, "with --epochs 2 for all rows, not this command: they"),
+        ({"shared": {"epochs": 2, "lora": True}}, "without --lora for all rows, this command has"),
+        ({"model": "bert-base-uncased"}, "of --model auto, not bert-base-uncased: they"),
+        ({"weights": "e" * 64}, "of another encoder's weights: they"),
+        ({"sums": {"sst_dev": "c" * 64}}, "on another sst_dev file: they can't share a table"),
     ],
 )
-def test_data_and_budgets_do_not_mix(shared, data, message, tmp_path: Path) -> None:
+def test_data_encoders_and_budgets_do_not_mix(changed, message, tmp_path: Path) -> None:
+    """Not before a run, and not where another command began the table meanwhile."""
+    line = a_line(base_weights="d" * 64)
+    record.check_joins(tmp_path, [line], terms_with())
     with pytest.raises(UserError, match=message):
-        record.check_joins(tmp_path, [a_line()], shared, data)
+        record.check_joins(tmp_path, [line], terms_with(**changed))
+
+
+def test_a_line_of_other_terms_is_not_appended(tmp_path: Path) -> None:
+    append_line(tmp_path, a_line())
+    with pytest.raises(UserError, match="with --epochs 2 for all rows, this command has 3"):
+        append_line(tmp_path, a_line("lora", shared={"epochs": 3}))
+    assert read_lines(tmp_path) == [a_line()]
 
 
 def test_places_and_other_tasks_data_do_mix(tmp_path: Path) -> None:
-    data = {"sst_dev": "b" * 64, "para_dev": "c" * 64}
-    record.check_joins(tmp_path, [a_line()], {"epochs": 2, "data_dir": "elsewhere"}, data)
+    sums = {"sst_dev": "b" * 64, "para_dev": "c" * 64}
+    now = record.terms({"epochs": 2, "data_dir": "x"}, {}, a_line().options, "", sums)
+    record.check_joins(tmp_path, [a_line()], now)
+
+
+def test_a_row_may_bring_a_training_file_and_an_encoder_of_its_own(tmp_path: Path) -> None:
+    flags = {"files": {"sst_train": "more.csv"}, "model": "bert-large"}
+    options = {**a_line().options, "model": "bert-large"}
+    sums = {"sst_train": "c" * 64, "sst_dev": "b" * 64}
+    now = record.terms({"epochs": 2}, flags, options, "f" * 64, sums)
+    assert now == record.Terms({"epochs": 2}, "", "", {"sst_dev": "b" * 64})
+    record.check_joins(tmp_path, [a_line(base_weights="d" * 64)], now)
 
 
 # ---- comparisons
 
 
-def keep_predictions(folder: Path, line: Line, predictions: dict[str, list[float]]) -> None:
-    (folder / "predictions").mkdir(exist_ok=True)
-    text = json.dumps(predictions)
-    write_text(folder / "predictions" / f"{runs.name_of(line.row, line.seed)}.json", text)
-
-
-def made_up(folder: Path, count: int = 400) -> tuple[list[Line], dict[str, compare.Labels]]:
+def made_up(folder: Path, count: int = 400) -> tuple[list[Line], dict[str, compare.Gold]]:
     """Runs of two rows with two seeds, whose predictions of both tasks are partly right."""
     draws = np.random.default_rng(3)
     gold = {"sst": draws.integers(0, 5, count), "sts": draws.uniform(0, 5, count)}
-    labels = {task: compare.Labels(values, "b" * 64) for task, values in gold.items()}
+    labels = {task: compare.Gold(values, "b" * 64) for task, values in gold.items()}
     lines = []
     for row, noise in (("default", 1.0), ("better", 0.6)):
         for seed in (1, 2):
@@ -256,7 +322,7 @@ def made_up(folder: Path, count: int = 400) -> tuple[list[Line], dict[str, compa
             }
             data = {"sst_dev": Source("b" * 64, count), "sts_dev": Source("b" * 64, count)}
             lines.append(a_line(row, seed, scores, data=data))
-            keep_predictions(folder, lines[-1], predictions)
+            runs.keep_predictions(folder, lines[-1], predictions)
     return lines, labels
 
 
@@ -273,7 +339,7 @@ def test_the_interval_is_scipy_s(tmp_path: Path) -> None:
             ours = metric(b1, gold) + metric(b2, gold)
             return (ours - metric(a1, gold) - metric(a2, gold)) / 2
 
-        data = (*guesses, labels[task].values.astype(float))
+        data = (*guesses, labels[task].labels.astype(float))
         interval = bootstrap(
             data,
             difference,
@@ -298,7 +364,7 @@ def test_a_row_beside_itself_differs_by_nothing(tmp_path: Path) -> None:
     lines, labels = made_up(tmp_path)
     same = [replace(line, row="same") for line in lines[:2]]
     for line, twin in zip(lines[:2], same, strict=True):
-        keep_predictions(tmp_path, twin, runs.predictions_of(tmp_path, line))
+        runs.keep_predictions(tmp_path, twin, runs.predictions_of(tmp_path, line))
     (found,) = compare.compare(tmp_path, [*lines[:2], *same], labels, "default")
     assert found.difference == found.low == found.high == {"sst": 0, "sts": 0, "overall": 0}
 
@@ -308,7 +374,7 @@ def test_only_shared_seeds_and_tasks_are_compared(tmp_path: Path) -> None:
     better = lines[3]
     scores = {"sst": better.best.scores["sst"]}
     one = replace(better, row="one", best=replace(better.best, scores=scores))
-    keep_predictions(tmp_path, one, {"sst": runs.predictions_of(tmp_path, better)["sst"]})
+    runs.keep_predictions(tmp_path, one, {"sst": runs.predictions_of(tmp_path, better)["sst"]})
     (found,) = compare.compare(tmp_path, [*lines[:2], one], labels, "default")
     assert found.seeds == [2] and set(found.difference) == {"sst"}
     assert compare.compare(tmp_path, [lines[0], one], labels, "default") == []
@@ -319,6 +385,24 @@ def test_runs_without_predictions_are_passed_over(tmp_path: Path) -> None:
     runs.predictions_file(tmp_path, lines[3]).unlink()
     (found,) = compare.compare(tmp_path, lines, labels, "default")
     assert found.seeds == [1]
+
+
+def test_tasks_of_one_size_have_draws_of_their_own() -> None:
+    """Else their differences would move together, and the overall interval be too wide."""
+    labels = np.arange(200) % 2
+    guesses = [0] * 200
+    one, other = (compare.resample(task, guesses, labels) for task in ("sst", "para"))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.15
+    assert np.array_equal(one, compare.resample("sst", guesses, labels))
+
+
+def test_old_comparisons_are_left_out(tmp_path: Path) -> None:
+    """Those with another base row, and those from before a further seed."""
+    lines, labels = made_up(tmp_path)
+    compare.write_comparisons(tmp_path, compare.compare(tmp_path, lines, labels, "default"))
+    assert set(compare.read_comparisons(tmp_path, lines, "default")) == {"better"}
+    assert compare.read_comparisons(tmp_path, lines, "better") == {}
+    assert compare.read_comparisons(tmp_path, lines[:3], "default") == {}
 
 
 def test_other_labels_are_refused(tmp_path: Path) -> None:
@@ -355,7 +439,7 @@ def test_a_table(tmp_path: Path) -> None:
     default, lora, single = summaries.summaries_of(tmp_path, "default")
     assert [row.name for row in (default, lora, single)] == ["default", "lora", "single"]
     assert default.seeds == [1, 2] and default.scores == {"sst": [0.5, 0.4], "sts": [0.6, 0.6]}
-    assert default.fluctuation == pytest.approx([0.1, 0.1]) and default.loss == [1.25, 1.25]
+    assert default.change == pytest.approx([0.1, 0.1]) and default.loss == [1.25, 1.25]
     assert lora.comparison == found
 
     lines = table.readme_table(tmp_path, "default").splitlines()
@@ -402,7 +486,9 @@ def test_a_miniature(options: Options, words: list[str], capsys: pytest.CaptureF
     process = begin(words)
     unfinished = Path("results/mine/unfinished/default-1")
     waited(lambda: list(unfinished.glob("*/last/manifest.json")), process)
-    os.killpg(process.pid, signal.SIGKILL)
+    (lock,) = unfinished.glob("*/lock")
+    os.kill(process.pid, signal.SIGKILL)
+    os.kill(int(lock.read_text().split()[1]), signal.SIGKILL)  # "process 12 on host"
     process.communicate()
     assert not Path("results/mine/runs.jsonl").exists()
 
@@ -445,6 +531,42 @@ def test_a_signal_stops_the_main_job_too(options: Options, words: list[str]) -> 
     assert list(unfinished.glob("*/last/manifest.json"))
 
 
+def test_a_signal_to_all_stops_it_once(options: Options, words: list[str]) -> None:
+    """As Ctrl-C in a terminal does: the main job saves, although it is young."""
+    words = [*words, "--rows", "default", "--steps_per_epoch", "4000"]
+    process = begin(words)
+    waited(lambda: Path("results/mine/unfinished/default-1/options.json").exists(), process)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, printed
+    assert "stopped; the same command goes on" in printed and "Traceback" not in printed
+    assert not Path("results/mine/runs.jsonl").exists()
+
+
+def test_a_run_that_was_begun_with_other_flags_is_not_gone_on_with(options: Options) -> None:
+    place = Path("place")
+    own = replace(options, runs_dir=str(place), epochs=2, log_every=1)
+    (place / "run").mkdir(parents=True)
+    (place / "run" / "options.json").write_text(own.to_json())
+    assert runs.begun(place, replace(options, epochs=2)) == place / "run"
+    assert runs.begun(place, replace(options, epochs=3)) is None
+    assert not (place / "run").exists()
+
+
+def test_a_row_of_fewer_tasks_joins_a_table(options: Options, words: list[str]) -> None:
+    """The others are still compared."""
+    words = [*words, "--steps_per_epoch", "1"]
+    ablate.main([*words, "--rows", "default", "random"])
+    ablate.main([*words, "--rows", "single-sst"])
+    found = compare.read_comparisons(
+        Path("results/mine"), read_lines(Path("results/mine")), "default"
+    )
+    assert {row: set(one.difference) for row, one in found.items()} == {
+        "random": {"sst", "para", "sts", "overall"},
+        "single-sst": {"sst"},
+    }
+
+
 def test_a_run_of_another_process_is_left_to_it(
     options: Options, words: list[str], capsys: pytest.CaptureFixture
 ) -> None:
@@ -464,7 +586,7 @@ def test_a_row_that_fails_does_not_end_the_others(
     with pytest.raises(SystemExit) as stop:
         ablate.main(words)
     assert stop.value.code == 1
-    assert "failed, and not in the table: fast, seed 1\n" in capfd.readouterr().err
+    assert "failed, and not in the table: fast, seed 1; the errors" in capfd.readouterr().err
     random, default = read_lines(Path("results/mine"))
     assert (random.row, random.steps, random.parameters) == ("random", 0, {"all": 0, "trained": 0})
     assert (default.row, default.steps) == ("default", 6)
@@ -477,6 +599,7 @@ def test_a_row_that_fails_does_not_end_the_others(
         (["--seeds", "one"], "--seeds one: expected a whole number"),
         (["--rows", "nowhere"], "--rows nowhere: no "),
         (["--lora", "--rows", "last-linear-layer"], "^last-linear-layer: --lora trains the"),
+        (["--base", "nope"], "^--base nope: no such row; expected one of "),
     ],
 )
 def test_the_command_line(more, message, words: list[str]) -> None:
@@ -486,10 +609,10 @@ def test_the_command_line(more, message, words: list[str]) -> None:
 
 def test_two_rows_of_one_name(options: Options, words: list[str]) -> None:
     Path("mine").mkdir()
-    preset("lora.txt", "# mine\n--lora --lora_rank 3\n")
-    preset("mine/lora.txt", "# mine too\n--lora --lora_rank 4\n")
-    with pytest.raises(UserError, match="--rows: two of them are called lora; rename a file"):
-        ablate.main([*words, "--rows", "lora.txt", "mine/lora.txt"])
+    preset("try.txt", "# mine\n--lora --lora_rank 3\n")
+    preset("mine/try.txt", "# mine too\n--lora --lora_rank 4\n")
+    with pytest.raises(UserError, match="--rows: two of them are called try; rename a file"):
+        ablate.main([*words, "--rows", "try.txt", "mine/try.txt"])
 
 
 def test_a_table_needs_a_place() -> None:

@@ -10,8 +10,10 @@ import pytest
 
 import ablate
 from ablation import readme
+from ablation.compare import NAME as COMPARISONS
+from ablation.compare import read_comparisons
 from ablation.picture import mark
-from ablation.record import Line, append_line, differences, read_lines
+from ablation.record import Line, append_line, changes, read_lines
 from ablation.rows import BUDGET, PRESETS, Row, options_of_row, read_row
 from ablation.table import source_of
 from errors import UserError
@@ -203,8 +205,8 @@ def test_old_runs_count_as_recorded() -> None:
         if line.row == "round-robin-1020":
             shared["steps_per_epoch"] = 340
         options = options_of_row(row, shared, line.seed)
-        assert differences(options, line) == []
-        assert differences(replace(options, clip=2.0), line) == ["clip 1.0, not 2.0"]
+        assert changes(line, options, {}) == []
+        assert changes(line, replace(options, clip=2.0), {}) == ["--clip 1.0, not 2.0"]
 
 
 # ---- presets/
@@ -253,3 +255,20 @@ def test_pictures_are_of_these_numbers(table: Path) -> None:
     for theme in ("light", "dark"):
         assert (table / f"overall-{theme}.svg").read_text().endswith(mark(numbers))
     assert mark(numbers) != mark(numbers.replace("1", "2", 1))
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.name)
+def test_comparisons_are_of_these_runs(table: Path) -> None:
+    """None is older than a run, and their differences are those of the scores."""
+    if not (table / COMPARISONS).exists():
+        pytest.skip("never compared")
+    lines = read_lines(table)
+    found = read_comparisons(table, lines, "default")
+    assert len(found) == len(json.loads((table / COMPARISONS).read_text()))
+    overall = {(line.row, line.seed): line.best.overall for line in lines}
+    for row, comparison in found.items():
+        if "overall" in comparison.difference:
+            differences = [overall[row, x] - overall["default", x] for x in comparison.seeds]
+            assert comparison.difference["overall"] == pytest.approx(
+                statistics.mean(differences), abs=2e-6
+            )

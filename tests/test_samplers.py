@@ -1,5 +1,6 @@
 """Samplers: how many examples of each task a step holds."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -180,3 +181,6 @@ def test_a_task_counts_as_large_as_its_samples():
     plan = make_plan(options, few, joint=False)
     assert (plan.epoch, plan.total) == (10, 30)
     assert [plan.draw(step, 0.0) for step in range(2)] == [{"sst": 3, "para": 6}] * 2
+    few["para"] = [None] * 60
+    more = replace(options, samples_per_epoch="all para=8000")
+    assert make_plan(more, few, joint=False).epoch == 10

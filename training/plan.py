@@ -29,7 +29,7 @@ def make_plan(options: Options, training: Mapping[str, Split], joint: bool) -> P
     sizes = {}
     for task, split in training.items():
         amount = options.samples_per_epoch.of(task)
-        sizes[task] = len(split) if amount == "all" else int(amount)
+        sizes[task] = len(split) if amount == "all" else min(len(split), int(amount))
     draw = pick(SAMPLERS, options.sampler, "--sampler")(sizes, options)
     if joint:
         draw = one_cycle_a_step(draw, sizes)
