@@ -171,6 +171,21 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def typed(values: Mapping[str, Any]) -> list[str]:
+    """Options as tables show them, each with its value: "--lora", "--head mlp sts=linear".
+
+    UserError where they can't be typed; see words_of().
+    """
+    settled = Options(**values)
+    flags: list[str] = []
+    for word in words_of({name: getattr(settled, name) for name in values}):
+        if word.startswith("--"):
+            flags.append(word.replace("=", " ", 1))
+        else:
+            flags[-1] += f" {word}"
+    return flags
+
+
 def plain_words(name: str, words: Sequence[str]) -> Sequence[str]:
     """The words of an option's value; UserError where one would be taken for a flag or a file."""
     for word in words:
