@@ -28,10 +28,10 @@ STYLES = ("-", "--", ":", "-.")  # of runs beyond as many as there are colours
 MEANS = "Training loss is the mean over each --log_every steps."
 EVALUATIONS = "A point is an evaluation on dev."
 LOSSES = f"{MEANS} A point of dev loss is an evaluation."
-SCORES = "A point is an evaluation; training scores come with --train_scores."
+SCORES = "A point is an evaluation, on dev or on the first examples of the training file."
 CONFUSION = (
-    "Dev examples with the row's label that were predicted as the column, and their share of the "
-    "row: on the diagonal, the label's recall."
+    "Dev examples with the row's label that were predicted as the column, and how many per cent of "
+    "the row these are: on the diagonal, the label's recall."
 )
 SCATTER = "A point is a dev example; on the line y = x it was predicted as labelled."
 BARS_OF_CLASSES = "Dev examples that have a label, and those for which it was predicted."
