@@ -207,10 +207,10 @@ def unknown(word: str, flags: Collection[str], words: Sequence[str]) -> UserErro
         return UserError(f"{word}: no flag, and no flag's value; --help lists the flags")
 
     # A hint by hand is better than the nearest spelling.
-    typed = word.partition("=")[0]
-    name = typed.lstrip("-").replace("-", "_")
+    flag = word.partition("=")[0]
+    name = flag.lstrip("-").replace("-", "_")
     near = difflib.get_close_matches(name, flags, 1)
     if HINTS.get(name) in flags:
         near = [HINTS[name]]
     advice = f"did you mean --{near[0]}?" if near else "--help lists the flags"
-    return UserError(f"{typed}: no such flag; {advice}")
+    return UserError(f"{flag}: no such flag; {advice}")

@@ -79,6 +79,7 @@ class Row:
 
 def read_run(folder: Path) -> Row:
     """A run's options and results, finished or not; UserError where it can't be read."""
+    # What it was asked to do, and what it recorded.
     options = Options.of_run(folder)
     try:
         tasks_of(options)
@@ -98,8 +99,8 @@ def read_run(folder: Path) -> Row:
     title = f"dev files of {data_name(options, identity, facts)} (SHA-256 {sums})"
     data = tuple((file.sha256, file.examples) for file in dev)
 
-    # The last checkpoint says how far it has come. Of a run that is over run.json has the results
-    # too, and is asked where the folder was copied without its checkpoint.
+    # How far it has come is in its last checkpoint, finished or not. Where a folder has none, as a
+    # copy without last/, the results of a finished run are in run.json too.
     best, seconds = facts.best, facts.seconds
     step = best.step if best else 0
     checkpoint = folder / "last" / "progress.json"
