@@ -7,10 +7,14 @@
 
 A run's page has learning curves, confusion matrices, histograms, and the most
 confident mistakes with their text. Each page is one file that needs no network;
-its pictures lie beside it as PNG. The list of all runs needs no matplotlib.
+its pictures lie beside it as PNG. Pictures need `pip install matplotlib`; the
+list of all runs does without.
 
 The best come first. Runs on other data, or with other tasks, have tables and
 pictures of their own: their scores can't be compared.
+
+Tags are words to find runs by. The main job's --tags gives a run some; --tag
+WORD here picks the runs that have one, and their list is runs/index-WORD.html.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -18,12 +22,14 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
+import os
 import sys
 from pathlib import Path
 
-from commandline.parser import one_of, page_parser
+from commandline.parser import page_parser
+from commandline.values import choice
 from commandline.words import expand, unknown
-from errors import UserError, run_main
+from errors import UserError, listed, one_line, run_main
 from options import Options
 from reporting.list_pages import place_of, write_comparison, write_list_page
 from reporting.run_page import write_run_page
@@ -63,40 +69,73 @@ def table(rows: list[Row]) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def read_all(places: list[Path], tag: str) -> tuple[list[Row], list[str]]:
-    """The runs in these places, each a run's folder or one with such in it; what was left out.
+def check_place(place: Path) -> None:
+    """UserError, which says what to name instead, for what is no folder, or has a table in it."""
+    expected = "expected a run's folder, such as runs/<date>-<name>"
+    if not os.path.exists(place):
+        raise UserError(f"{place}: no such folder; {expected}")
+    if not os.path.isdir(place):
+        raise UserError(f"{place}: a file; {expected}")
+    if os.path.exists(place / "table.md") and not runs_of(place):
+        raise UserError(f"{place}: a table of ablate.py, no run; read {place / 'table.md'}")
 
-    A run that was asked for must be one; of those in a folder, what can be read is shown.
+
+def read_all(places: list[Path]) -> tuple[list[Row], list[str]]:
+    """The runs in these places, each a run's folder or one with runs in it; what was left out.
+
+    UserError where a place is a run's folder and can't be read.
     """
     rows, left_out = [], []
     for place in places:
         inside = runs_of(place)
-        for folder in inside or [place]:
+        # A run that was named: whoever asked for it has to know that it can't be read.
+        if not inside:
+            rows.append(read_run(place))
+        # Runs that stand in a folder: one that can't be read must not hide the others.
+        for folder in inside:
             try:
-                row = read_run(folder)
+                rows.append(read_run(folder))
             except UserError as error:
-                if not inside:
-                    raise
                 left_out.append(str(error))
-                continue
-            if not tag or tag in row.options.tags:
-                rows.append(row)
     return rows, left_out
+
+
+def with_tag(rows: list[Row], tag: str) -> list[Row]:
+    """The runs that have a tag, all where it is ""; UserError where none has it."""
+    found = [row for row in rows if not tag or tag in row.options.tags]
+    if not found:
+        there = sorted({one for row in rows for one in row.options.tags})
+        advice = f"the tags there are: {listed(there, 12)}" if there else "no run here has any"
+        raise UserError(f"no run with the tag {one_line(tag, 60)}; {advice}")
+    return found
+
+
+def check_sort(by: str, rows: list[Row]) -> None:
+    """UserError where these runs can't be sorted by that; a task's title is told its name."""
+    tasks = {name: task for row in rows for name, task in row.tasks.items()}
+    titles = {task.title.lower(): name for name, task in tasks.items()}
+    choice("sort", [*SORTS, *tasks], titles)(by)
 
 
 def report(places: list[str], by: str = "overall", tag: str = "", out: str = "") -> Path:
     """Print the tables of runs and write their page; returns its path. See the top of this file."""
+    if "" in places:
+        raise UserError("'': expected a folder; is a variable of the shell unset?")
     given = [Path(place) for place in places or [Options.runs_dir]]
     if not places and not runs_of(given[0]):
         raise UserError("runs: no runs in it; begin one, or name the folders of runs")
 
     # What was written beside the runs, which `runs/*` names too, is passed over.
     chosen = [place for place in given if not is_report(place)] or given
-    rows, left_out = read_all(chosen, tag)
+    for place in chosen:
+        check_place(place)
+    rows, left_out = read_all(chosen)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     if not rows:
-        raise UserError(f"no run with the tag {tag}" if tag else "no run that can be read")
+        raise UserError("no run that can be read")
+    check_sort(by, rows)
+    rows = with_tag(rows, tag)
     groups = comparable(rows, by)
     for group in groups:
         print(group[0].title)
@@ -104,7 +143,7 @@ def report(places: list[str], by: str = "overall", tag: str = "", out: str = "")
 
     # A list of all in a folder, or a page with pictures.
     if len(chosen) == 1 and runs_of(chosen[0]):
-        page = write_list_page(groups, left_out, by, Path(out) if out else chosen[0])
+        page = write_list_page(groups, left_out, by, Path(out) if out else chosen[0], tag)
     else:
         need_matplotlib("a page with pictures")
         if len(rows) == 1:
@@ -126,15 +165,17 @@ def main(argv: list[str]) -> None:
         default=[],
         help="a run's folder, or one with runs in it",
     )
-    add(
-        "--sort", dest="by", help="by what the tables are sorted [overall]", **one_of("sort", SORTS)
-    )
-    add("--tag", metavar="WORD", help="only runs that have it (--tags)")
+    sorts = f"{{{','.join(SORTS)},TASK}}"
+    add("--sort", dest="by", metavar=sorts, help="by what the tables are sorted [overall]")
+    add("--tag", metavar="WORD", help="only runs that have it")
     add("--out", metavar="FOLDER", help="where the page goes")
     words = expand(argv)
     found, rest = parser.parse_known_args(words)
     if rest:
         raise unknown(rest[0], ["sort", "tag", "out"], words)
+    for name in ("tag", "out"):
+        if getattr(found, name, None) == "":
+            raise UserError(f"--{name} '': expected a text; is a variable of the shell unset?")
     report(**vars(found))
 
 

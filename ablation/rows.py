@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from commandline.words import words_of
 from declare import PerTask
 from errors import UserError
 from flags import read_flags, under_own_names
@@ -185,10 +184,3 @@ def recorded_flags(row: Row, shared: Mapping[str, Any]) -> dict[str, Any]:
     if "files" in own:
         found["files"] = {name: Path(path).name for name, path in own["files"].items()}
     return found
-
-
-def typed(flags: Mapping[str, Any]) -> str:
-    """Options as one would type them: "--lora --rmsnorm all"."""
-    settled = Options(**flags)
-    words = words_of({name: getattr(settled, name) for name in flags})
-    return " ".join(word.replace("=", " ", 1) if word.startswith("--") else word for word in words)

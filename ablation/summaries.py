@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ablation.compare import Comparison, read_comparisons
 from ablation.record import Line, read_lines
-from ablation.rows import typed
+from commandline.words import typed
 from errors import UserError
 from storage.json_files import read_json, record
 
@@ -51,7 +51,7 @@ def title_of(line: Line) -> str:
     """What a row is called: its flags as typed, or what it is where it is not the main job's."""
     if line.flags is None:
         return line.what
-    return f"`{typed(line.flags)}`" if line.flags else DEFAULTS
+    return f"`{' '.join(typed(line.flags))}`" if line.flags else DEFAULTS
 
 
 def last_loss(line: Line) -> float:

@@ -10,8 +10,8 @@ from pathlib import Path
 from ablation.compare import Comparison
 from ablation.picture import in_markdown, write_picture
 from ablation.record import Line, own_files, read_lines
-from ablation.rows import typed
 from ablation.summaries import Summary, summaries_of
+from commandline.words import typed
 from data.download import FILES
 from errors import UserError, listed
 from storage.files import write_text
@@ -200,7 +200,7 @@ def source_of(lines: Sequence[Line]) -> str:
     for task in [name.removesuffix("_dev") for name in counts if name.endswith("_dev")]:
         train, dev = count(counts[f"{task}_train"]), count(counts[f"{task}_dev"])
         named.append(f"{TASKS[task].title} {train} and {dev}")
-    budget = f"`{typed(lines[0].shared)}`" if lines[0].shared else "the default flags"
+    budget = f"`{' '.join(typed(lines[0].shared))}`" if lines[0].shared else "the default flags"
     trained = [line for line in lines if not line.is_baseline] or lines
     models = dict.fromkeys(line.options["model"] for line in trained)
     devices = dict.fromkeys(line.device for line in trained)

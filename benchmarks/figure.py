@@ -22,6 +22,7 @@ from matplotlib import pyplot
 
 from ablation.record import NAME, Line, read_lines
 from errors import run_main
+from reporting.style import SHARED, THEMES
 from tasks import TASKS
 
 TABLE = Path(__file__).parents[1] / "results" / "three-epochs"
@@ -29,8 +30,6 @@ RECORDS = Path(__file__).parent / "records"
 USED = [TABLE / NAME, RECORDS / "train_speed.json", RECORDS / "predict_speed.json"]
 FIGURES = Path(__file__).parent / "figures"
 
-# Colours of a theme: text and axes, and of what is drawn.
-THEMES = {"light": ("#24292f", "#d0d7de"), "dark": ("#e6edf3", "#444c56")}
 COLOURS = {"sst": "#e07a2f", "para": "#3f8fd2", "sts": "#3aa576"}
 LABEL_AT = {"sst": 0.03, "para": -0.05, "sts": 0.03}  # above or below the line
 OURS, OTHERS = "#3f8fd2", "#9aa4ae"
@@ -127,23 +126,10 @@ def draw_speed(axes: Any) -> None:
 
 def draw(theme: str, path: Path) -> None:
     """Draw the figure in a theme."""
-    text, grid = THEMES[theme]
-    matplotlib.rcParams.update(
-        {
-            "font.size": 10,
-            "text.color": text,
-            "axes.labelcolor": text,
-            "axes.edgecolor": grid,
-            "xtick.color": text,
-            "ytick.color": text,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 11,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "svg.hashsalt": "minbert",  # the same file every time
-        }
-    )
+    ink, line = THEMES[theme]["ink"], THEMES[theme]["line"]
+    of_text = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    colours: dict[Any, Any] = {**dict.fromkeys(of_text, ink), "axes.edgecolor": line}
+    matplotlib.rcParams.update({**SHARED, **colours})
     runs = runs_by_row()
     figure, (epochs, rows, speed) = pyplot.subplots(1, 3, figsize=(13, 3.6))
     draw_epochs(epochs, runs["default"])

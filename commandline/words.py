@@ -171,6 +171,21 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def typed(values: Mapping[str, Any]) -> list[str]:
+    """Options as tables show them, each with its value: "--lora", "--head mlp sts=linear".
+
+    UserError where they can't be typed; see words_of().
+    """
+    settled = Options(**values)
+    flags: list[str] = []
+    for word in words_of({name: getattr(settled, name) for name in values}):
+        if word.startswith("--"):
+            flags.append(word.replace("=", " ", 1))
+        else:
+            flags[-1] += f" {word}"
+    return flags
+
+
 def plain_words(name: str, words: Sequence[str]) -> Sequence[str]:
     """The words of an option's value; UserError where one would be taken for a flag or a file."""
     for word in words:
@@ -192,10 +207,10 @@ def unknown(word: str, flags: Collection[str], words: Sequence[str]) -> UserErro
         return UserError(f"{word}: no flag, and no flag's value; --help lists the flags")
 
     # A hint by hand is better than the nearest spelling.
-    typed = word.partition("=")[0]
-    name = typed.lstrip("-").replace("-", "_")
+    flag = word.partition("=")[0]
+    name = flag.lstrip("-").replace("-", "_")
     near = difflib.get_close_matches(name, flags, 1)
     if HINTS.get(name) in flags:
         near = [HINTS[name]]
     advice = f"did you mean --{near[0]}?" if near else "--help lists the flags"
-    return UserError(f"{typed}: no such flag; {advice}")
+    return UserError(f"{flag}: no such flag; {advice}")

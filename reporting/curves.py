@@ -10,6 +10,7 @@ from storage.json_files import parse_json
 from training.log import kept_lines
 
 MOST_POINTS = 200  # of a curve; a picture shows no more
+LARGEST = 1e30  # number that can be drawn; larger ones overflow on the way
 
 Points = list[tuple[float, float]]
 
@@ -27,14 +28,15 @@ class Log:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value can be drawn."""
+    """Whether a value can be drawn; NaN can't."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value)
+    return abs(value) <= LARGEST
 
 
 def read_log(folder: Path) -> Log:
     """A run's log; empty where it has none yet. Damaged lines are left out, with a warning."""
+    # kept_lines() keeps those up to a step, for a run that goes on from there; here all are wanted.
     text = kept_lines(folder / "log.jsonl", MOST_STEPS).decode("utf-8", errors="replace")
     return Log([parse_json(line, "log.jsonl") for line in text.split("\n") if line])
 

@@ -18,7 +18,7 @@ from reporting.runs import Row
 from storage.files import LARGEST_TEXT, read_text, sha256_of
 from tasks import Labels, Task
 from text.data_files import BUILT_IN, find_files
-from text.prediction_files import prediction_file
+from text.prediction_files import prediction_file, probabilities_file
 
 PROBABILITY = Labels(0, 1, whole=False)
 
@@ -66,15 +66,17 @@ def read_gold(row: Row, name: str, task: Task) -> list[Example]:
     if kept is None:
         raise UserError(f"{row.folder / 'run.json'}: no file {name}_dev in it; damaged?")
 
-    # The file as the run named it, the built-in one if it was that, or as its options find it here.
+    # Where the file may stand by now: as the run named it, as the built-in one if it was that, or
+    # as the run's options find it from here.
     places = [Path(kept.path)]
-    if row.facts.get("built_in_corpus"):
+    if row.facts.built_in_corpus:
         places.append(BUILT_IN / Path(kept.path).name)
     with contextlib.suppress(UserError):
         found, _ = find_files(row.options, ("dev",), optional=("dev",))
         places += [path for place, path in found.items() if place == (name, "dev")]
 
-    # Any of them will do that holds the same bytes. What is said of rows was said in the run.
+    # Any of them will do that holds the same bytes. The run printed what there is to say of the
+    # file, as that some rows have no label: here read_file() is to be silent.
     there = [path for path in places if path.is_file()]
     for path in there:
         if sha256_of(path) == kept.sha256:
@@ -95,7 +97,7 @@ def read_found(row: Row, name: str, dev: Dev) -> None:
     dev.predictions = read_numbers(path, ids, 1, dev.task.labels)[:, 0]
 
     # The probabilities of all classes, or of the second of two.
-    path = best / f"{name}-dev-probabilities.csv"
+    path = best / probabilities_file(name, "dev")
     if not dev.classes:
         return
     if not path.exists():

@@ -27,7 +27,7 @@ from reporting.page import (
     write_page,
 )
 from reporting.pictures import overlaid
-from reporting.runs import PAGE, Row, comparable, data_name, own_flags, shared_flags
+from reporting.runs import PAGE, Row, comparable, data_name, list_page, own_flags, shared_flags
 from reporting.style import Picture
 from training.console import as_time
 
@@ -36,14 +36,18 @@ LONGEST_LABEL = 42  # of a run's in a picture
 
 
 def write_list_page(
-    groups: list[list[Row]], left_out: Sequence[str], by: str, folder: Path
+    groups: list[list[Row]], left_out: Sequence[str], by: str, folder: Path, tag: str = ""
 ) -> Path:
-    """Write the list of all runs into a folder; needs no matplotlib. `by`: how they are sorted."""
+    """Write the list of all runs, or of those with a tag, into a folder; needs no matplotlib.
+
+    `by`: how they are sorted.
+    """
     html = []
     for rows in groups:
         html += [heading(rows[0]), run_table(rows, folder, by)]
     html += [note(f"left out: {line}") for line in left_out]
-    return write_page(folder, page("runs", html, SCRIPT))
+    title = f"runs with the tag {tag}" if tag else "runs"
+    return write_page(folder / list_page(tag), page(title, html, SCRIPT))
 
 
 def write_comparison(rows: list[Row], by: str, folder: Path) -> Path:
@@ -66,7 +70,7 @@ def write_comparison(rows: list[Row], by: str, folder: Path) -> Path:
                 own = [replace(picture, name=f"{place}-{picture.name}") for picture in own]
             html += [f"<h3>{escape(title)}</h3>", gallery(own) or note("nothing logged yet")]
             pictures += own
-    return write_page(folder, page(f"{len(rows)} runs", html, SCRIPT), pictures)
+    return write_page(folder / PAGE, page(f"{len(rows)} runs", html, SCRIPT), pictures)
 
 
 def curves_of(group: list[Row]) -> dict[str, list[Picture]]:

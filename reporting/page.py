@@ -5,6 +5,7 @@ anything. Arguments that are HTML already are called so.
 """
 
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from errors import UserError
+from reporting.pictures import FILES
+from reporting.runs import PAGE
 from reporting.style import THEMES, Picture, svg_inline
 from storage.files import check_replaceable, read_bytes, write_together
 
@@ -49,6 +52,8 @@ dt { color: var(--quiet) }
 dd { margin: 0; min-width: 0 }
 .pictures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)) }
+figure { margin: 0 }
+figcaption { font-size: .85rem; line-height: 1.35; padding: .25rem .5rem 0 }
 .pictures svg { width: 100%; height: auto; border: 1px solid var(--line); border-radius: .5rem;
   padding: .5rem }
 svg * { stroke-linejoin: round; stroke-linecap: butt }
@@ -85,9 +90,12 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
   const key = (line) => line.children[place].dataset.sort;
   const compare = (a, b) => head.classList.contains("number") ? a - b : a < b ? -1 : a > b ? 1 : 0;
   const sign = order == "ascending" ? 1 : -1;
-  body.append(...[...body.rows].sort((a, b) =>
-    key(a) === "" || key(b) === "" ? (key(a) === "") - (key(b) === "")
-      : sign * compare(key(a), key(b))));
+
+  // Cells with nothing in them stand last in either order.
+  const full = [...body.rows].filter((line) => key(line) !== "");
+  const empty = [...body.rows].filter((line) => key(line) === "");
+  full.sort((a, b) => sign * compare(key(a), key(b)));
+  body.append(...full, ...empty);
 };
 """
 
@@ -127,20 +135,28 @@ def page(title: str, html: Sequence[str], script: str = "") -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def write_page(folder: Path, html: str, pictures: Iterable[Picture] = ()) -> Path:
-    """Write a page, index.html, and its pictures as PNG files into a folder; the page's path.
+def write_page(path: Path, html: str, pictures: Iterable[Picture] = ()) -> Path:
+    """Write a page and, beside it, its pictures as PNG files; returns its path.
 
-    UserError where that can't be done, or a page stands there that is none of ours.
+    Pictures of the page that it replaces go. UserError where that can't be done, or a page stands
+    there that is none of ours.
     """
-    path = folder / "index.html"
     check_replaceable(path)
-    if path.exists() and GENERATOR.encode() not in read_bytes(path, 2**30):
+    replaced = path.exists()
+    if replaced and GENERATOR.encode() not in read_bytes(path, 2**30):
         raise UserError(
             f"{path}: is there, but is no page of report.py, so it is not replaced; name another "
             "folder with --out, or delete it"
         )
-    contents = {folder / f"{picture.name}.png": picture.png for picture in pictures}
+    contents = {path.with_name(f"{picture.name}.png"): picture.png for picture in pictures}
     write_together({**contents, path: html.encode("utf-8", errors="replace")})
+
+    # Pictures that only the earlier page showed would be taken for this one's.
+    if replaced and path.name == PAGE:
+        for old in path.parent.glob("*.png"):
+            if old not in contents and FILES.fullmatch(old.name):
+                with contextlib.suppress(OSError):
+                    old.unlink()
     return path
 
 
@@ -217,8 +233,12 @@ def note(line: str) -> str:
 
 
 def gallery(pictures: Iterable[Picture]) -> str:
-    """Pictures side by side, or below each other on a phone."""
-    inside = "\n".join(svg_inline(picture) for picture in pictures)
+    """Pictures side by side, or below each other on a phone, and below each what it shows."""
+    figures = []
+    for picture in pictures:
+        caption = f"<figcaption>{escape(picture.caption)}</figcaption>"
+        figures.append(f"<figure>{svg_inline(picture)}{caption}</figure>")
+    inside = "\n".join(figures)
     return f'<div class="pictures">{inside}</div>' if inside else ""
 
 

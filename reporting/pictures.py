@@ -1,5 +1,6 @@
 """The pictures of a report: what is drawn, from what a run's records hold."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,36 @@ from reporting.curves import Log, Points, thinned
 from reporting.dev import Dev
 from reporting.mistakes import confusion
 from reporting.style import COLOURS, DRAWN_IN, FIRST, HEIGHT, SECOND, Axes, Picture, draw
-from tasks import Task
+from tasks import TASKS, Task
 
 BINS = 20  # of a histogram of lengths
 MOST_MARKS = 2000  # of a scatter plot; beyond these an SVG holds them as an image
 STRONGEST = 0.6  # of a cell's colour, on which its text must still be read
 LEGEND_LINE = 0.19  # inches
+# What its files are called: of several groups of runs, each has its number in front.
+KINDS = ("loss", "dev-loss", "score", "confusion", "scatter", "labels", "lengths")
+FILES = re.compile(rf"(\d+-)?(overall|({'|'.join(TASKS)})-({'|'.join(KINDS)}))\.png")
+
 STYLES = ("-", "--", ":", "-.")  # of runs beyond as many as there are colours
+
+
+# Captions.
+MEANS = "Training loss is the mean over each --log_every steps."
+EVALUATIONS = "A point is an evaluation on dev."
+LOSSES = f"{MEANS} A point of dev loss is an evaluation."
+SCORES = "A point is an evaluation, on dev or on the first examples of the training file."
+CONFUSION = (
+    "Dev examples with the row's label that were predicted as the column, and how many per cent of "
+    "the row these are: on the diagonal, the label's recall."
+)
+SCATTER = "A point is a dev example; on the line y = x it was predicted as labelled."
+BARS_OF_CLASSES = "Dev examples that have a label, and those for which it was predicted."
+BARS_OF_NUMBERS = "Dev examples whose label, and whose prediction, is in a tenth of the range."
+LENGTHS = (
+    "Words of the dev file's sentences, as its blanks separate them, before word-pieces; of a pair "
+    "both sentences count."
+)
+RUNS = "A curve is a run, with its number in the table above."
 
 
 @dataclass(frozen=True)
@@ -31,7 +55,13 @@ class Curve:
 
 
 def curves(
-    name: str, title: str, of: list[Curve], x: str, y: str, legend_below: bool = False
+    name: str,
+    title: str,
+    of: list[Curve],
+    x: str,
+    y: str,
+    caption: str,
+    legend_below: bool = False,
 ) -> Picture | None:
     """Lines over steps or epochs; None where there is nothing to draw.
 
@@ -62,7 +92,7 @@ def curves(
             axes.legend(lines, labels)
 
     more = LEGEND_LINE * len(drawn) if legend_below else 0.0
-    return draw(name, title, paint, HEIGHT + more)
+    return draw(name, title, paint, HEIGHT + more, caption)
 
 
 # ---- of one run
@@ -80,8 +110,8 @@ def learning_curves(log: Log, task: str, dev: Dev) -> list[Picture]:
         Curve("training", log.points(f"train_{task}", "epoch"), FIRST, marked=True),
     ]
     found = [
-        curves(f"{task}-loss", f"{title}: loss", losses, "step", "loss"),
-        curves(f"{task}-score", f"{title}: {metric}", scores, "epoch", metric),
+        curves(f"{task}-loss", f"{title}: loss", losses, "step", "loss", LOSSES),
+        curves(f"{task}-score", f"{title}: {metric}", scores, "epoch", metric, SCORES),
     ]
     return [picture for picture in found if picture]
 
@@ -120,7 +150,8 @@ def confusion_picture(task: str, dev: Dev) -> Picture:
         axes.set_xlabel("predicted")
         axes.set_ylabel("label")
 
-    return draw(f"{task}-confusion", f"{dev.task.title}: label and prediction", paint)
+    title = f"{dev.task.title}: label and prediction"
+    return draw(f"{task}-confusion", title, paint, caption=CONFUSION)
 
 
 def scatter(task: str, dev: Dev) -> Picture:
@@ -143,7 +174,8 @@ def scatter(task: str, dev: Dev) -> Picture:
         axes.set_ylabel("predicted")
         axes.legend(loc="upper left")
 
-    return draw(f"{task}-scatter", f"{dev.task.title}: label and prediction", paint)
+    title = f"{dev.task.title}: label and prediction"
+    return draw(f"{task}-scatter", title, paint, caption=SCATTER)
 
 
 def label_histogram(task: str, dev: Dev) -> Picture:
@@ -171,7 +203,8 @@ def label_histogram(task: str, dev: Dev) -> Picture:
         axes.margins(y=0.2)
         axes.legend(ncols=2, loc="upper left")
 
-    return draw(f"{task}-labels", f"{dev.task.title}: labels", paint)
+    caption = BARS_OF_CLASSES if dev.classes else BARS_OF_NUMBERS
+    return draw(f"{task}-labels", f"{dev.task.title}: labels", paint, caption=caption)
 
 
 def length_histogram(task: str, dev: Dev) -> Picture:
@@ -187,7 +220,7 @@ def length_histogram(task: str, dev: Dev) -> Picture:
         axes.set_ylabel("dev sentences")
         axes.grid(axis="y")
 
-    return draw(f"{task}-lengths", f"{dev.task.title}: lengths", paint)
+    return draw(f"{task}-lengths", f"{dev.task.title}: lengths", paint, caption=LENGTHS)
 
 
 # ---- of several runs
@@ -199,21 +232,24 @@ def overlaid(runs: list[tuple[str, Log]], tasks: Mapping[str, Task]) -> dict[str
     By heading: first the overall score, then each task.
     """
 
-    def picture(name: str, title: str, value: str, x: str) -> Picture | None:
+    def picture(name: str, title: str, value: str, x: str, caption: str) -> Picture | None:
         of = []
         for place, (label, log) in enumerate(runs):
             colour = COLOURS[place % len(COLOURS)]
             style = STYLES[place // len(COLOURS) % len(STYLES)]
             marked = value.startswith("dev_")  # one an evaluation
             of.append(Curve(label, log.points(value, x), colour, style, marked))
-        return curves(name, title, of, x, "", legend_below=True)
+        return curves(name, title, of, x, "", f"{RUNS} {caption}", legend_below=True)
 
-    found = {"overall": [picture("overall", "overall dev score", "dev_overall", "epoch")]}
+    overall = picture("overall", "overall dev score", "dev_overall", "epoch", EVALUATIONS)
+    found = {"overall": [overall]}
     for name, task in tasks.items():
         score, title = f"{task.title}: dev {task.metric_name}", task.title
         found[title] = [
-            picture(f"{name}-score", score, f"dev_{name}", "epoch"),
-            picture(f"{name}-loss", f"{title}: training loss", f"loss_{name}", "step"),
-            picture(f"{name}-dev-loss", f"{title}: dev loss", f"dev_loss_{name}", "step"),
+            picture(f"{name}-score", score, f"dev_{name}", "epoch", EVALUATIONS),
+            picture(f"{name}-loss", f"{title}: training loss", f"loss_{name}", "step", MEANS),
+            picture(
+                f"{name}-dev-loss", f"{title}: dev loss", f"dev_loss_{name}", "step", EVALUATIONS
+            ),
         ]
     return {title: [one for one in own if one] for title, own in found.items()}

@@ -22,7 +22,7 @@ from reporting.page import (
     write_page,
 )
 from reporting.pictures import dev_pictures, learning_curves
-from reporting.runs import Row, data_name, typed
+from reporting.runs import PAGE, Row, data_name
 from reporting.style import Picture
 from training.console import as_time
 
@@ -42,7 +42,7 @@ def write_run_page(row: Row, folder: Path) -> Path:
         html += task_section(dev, own)
         pictures += own
     html += ["<h2>The run</h2>", about(row), data_table(row)]
-    return write_page(folder, page(row.name, html), pictures)
+    return write_page(folder / PAGE, page(row.name, html), pictures)
 
 
 def heading(row: Row) -> str:
@@ -52,7 +52,7 @@ def heading(row: Row) -> str:
         f'<p class="quiet">{state}: {row.step} steps in {escape(as_time(row.seconds))}, on '
         f"{escape(data_name(row.options, row.identity, row.facts))} {tags(row.options.tags)}</p>"
     ]
-    if row.facts.get("built_in_corpus"):
+    if row.facts.built_in_corpus:
         html.append(note(BUILT_IN))
     if row.best is None:
         return "\n".join([*html, note("no evaluation yet, so there are no scores")])
@@ -109,29 +109,27 @@ def mistake_item(dev: Dev, mistake: Mistake) -> str:
 
 def about(row: Row) -> str:
     """Command, flags, versions, device, sizes."""
-    run, options = row.identity, row.options
+    run = row.identity
     commands = "\n".join(one_line(command, 2000) for command in run.commands)
     pairs = [
         ("command", f"<pre>{escape(commands)}</pre>"),
-        ("flags that differ from the defaults", flags_html(typed(options)) or "none"),
+        ("flags that differ from the defaults", flags_html(row.flags) or "none"),
     ]
     # A baseline has no weights, and no dtype either.
     if run.base_weights:
-        pairs.append(("model", escape(options.model)))
+        pairs.append(("model", escape(row.options.model)))
     machine = (run.device, run.dtype, run.kernels)
     pairs.append(("device", escape(", ".join(word for word in machine if word))))
     versions = {"python": run.python, **run.versions}
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     pairs += [("versions", escape(names)), ("commit", escape(run.commit))]
 
-    # What later versions record.
-    parameters = row.facts.get("parameters")
-    if isinstance(parameters, dict):
-        counts = ", ".join(f"{value:,} {name}" for name, value in parameters.items())
+    # What a run records at its end.
+    if row.facts.parameters:
+        counts = ", ".join(f"{value:,} {name}" for name, value in row.facts.parameters.items())
         pairs.append(("parameters", escape(counts)))
-    memory = row.facts.get("peak_memory_mib")
-    if isinstance(memory, int | float):
-        pairs.append(("peak memory", f"{memory:,.0f} MiB"))
+    if row.facts.peak_memory_mib is not None:
+        pairs.append(("peak memory", f"{row.facts.peak_memory_mib:,} MiB"))
     pairs.append(("folder", f"<code>{escape(str(row.folder))}</code>"))
     return facts(pairs)
 

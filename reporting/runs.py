@@ -4,20 +4,34 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from commandline.words import typed
 from errors import UserError, one_line
 from options import WITHOUT_EFFECT, Options
-from storage.json_files import read_json, record
-from tasks import TASKS, Task, tasks_of
+from storage.json_files import Between, Count, read_json, record
+from tasks import Task, tasks_of
 from training.identity import Identity
-from training.progress import Best, Progress, read_progress
+from training.progress import Best, read_progress
 
-MOST_STEPS = 2**53  # that a run may have; how many this one has, its data would say
+MOST_STEPS = 2**53  # stands for a run's number of steps, which only its training data would tell
 PAGE = "index.html"
-SORTS = ("overall", "date", "time", "name", *TASKS)  # by what a list can be sorted
+SORTS = ("overall", "date", "time", "name")  # by what a list can be sorted, beside tasks
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is shown of run.json beside its Identity; most of it is there once the run is over."""
+
+    built_in_corpus: bool = False
+    best: Best | None = None
+    seconds: Annotated[float, Between(0, 1e12)] = 0.0
+
+    # What older versions did not record.
+    parameters: dict[str, Count] = field(default_factory=dict)  # "all" and "trained"
+    peak_memory_mib: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,8 @@ class Row:
     folder: Path
     options: Options
     identity: Identity
-    facts: dict[str, Any]  # all of run.json
+    facts: Facts
+    flags: tuple[str, ...]  # as typed, those that differ from the defaults
     data: tuple[tuple[str, int], ...]  # SHA-256 and examples of each dev file
     title: str  # what these files are
     best: Best | None  # none before the first evaluation
@@ -53,7 +68,7 @@ class Row:
     @property
     def finished(self) -> bool:
         """Whether it came to its end."""
-        return "best" in self.facts
+        return self.facts.best is not None
 
     def score(self, name: str) -> float:
         """The dev score of a task or "overall"; -inf where there is none, which sorts it last."""
@@ -64,74 +79,68 @@ class Row:
 
 def read_run(folder: Path) -> Row:
     """A run's options and results, finished or not; UserError where it can't be read."""
+    # What it was asked to do, and what it recorded.
     options = Options.of_run(folder)
-    tasks_of(options)
-    facts = read_json(folder / "run.json")
-    identity = record(Identity, facts, str(folder / "run.json"), others_too=True)
+    try:
+        tasks_of(options)
+        flags = flags_of(options)
+    except UserError as error:
+        raise UserError(f"{folder / 'options.json'}: {error}") from None
+    path = folder / "run.json"
+    held = read_json(path)
+    identity = record(Identity, held, str(path), others_too=True)
+    facts = record(Facts, held, str(path), others_too=True)
 
     # Scores on different dev files, or of different tasks, say nothing about one another.
     dev = [file for name, file in sorted(identity.data.items()) if name.endswith("_dev")]
     if not dev:
-        raise UserError(f"{folder / 'run.json'}: no dev files in it; is the file damaged?")
+        raise UserError(f"{path}: no dev files in it; is the file damaged?")
     sums = " ".join(file.sha256[:6] for file in dev)
     title = f"dev files of {data_name(options, identity, facts)} (SHA-256 {sums})"
     data = tuple((file.sha256, file.examples) for file in dev)
 
-    # How far it has come is in its last checkpoint; what has none wrote its results only.
-    progress = Progress()
-    path = folder / "last" / "progress.json"
-    if path.exists():
-        progress = read_progress(path, identity.run, MOST_STEPS, options.tasks)
-    found, source = progress.best, str(path)
-    if not found and "best" in facts:
-        found, source = facts["best"], str(folder / "run.json")
-    best = record(Best, found, f"{source}: best") if found else None
+    # How far it has come is in its last checkpoint, finished or not. Where a folder has none, as a
+    # copy without last/, the results of a finished run are in run.json too.
+    best, seconds = facts.best, facts.seconds
+    step = best.step if best else 0
+    checkpoint = folder / "last" / "progress.json"
+    if checkpoint.exists():
+        progress = read_progress(checkpoint, identity.run, MOST_STEPS, options.tasks)
+        best = record(Best, progress.best, str(checkpoint)) if progress.best else None
+        step, seconds = progress.step, progress.seconds
     if best and set(best.scores) != set(options.tasks):
-        raise UserError(f"{source}: best has not the scores of this run's tasks; damaged?")
-    step = progress.step or (best.step if best else 0)
-    seconds = progress.seconds or seconds_of(facts)
-    return Row(folder, options, identity, facts, data, title, best, step, seconds)
+        raise UserError(f"{path}: best has not the scores of this run's tasks; damaged?")
+    return Row(folder, options, identity, facts, flags, data, title, best, step, seconds)
 
 
-def data_name(options: Options, identity: Identity, facts: dict[str, Any]) -> str:
+def data_name(options: Options, identity: Identity, facts: Facts) -> str:
     """What a run's data is, in words."""
     paths = [file.path for name, file in sorted(identity.data.items()) if name.endswith("_dev")]
-    name = "the built-in corpus" if facts.get("built_in_corpus") else str(Path(paths[0]).parent)
+    name = "the built-in corpus" if facts.built_in_corpus else one_line(str(Path(paths[0]).parent))
     return f"{name}, first {options.limit} rows" if options.limit else name
 
 
-def seconds_of(facts: dict[str, Any]) -> float:
-    """How long a run took, as run.json has it; 0 where it does not say."""
-    seconds = facts.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else 0.0
-
-
-def typed(options: Options) -> list[str]:
-    """The options that differ from the defaults, each as one would type it."""
-    flags = []
+def flags_of(options: Options) -> tuple[str, ...]:
+    """The options that differ from the defaults and can change a score, as one would type them."""
+    values = {}
     for option in fields(options):
         value = getattr(options, option.name)
-        if option.name in WITHOUT_EFFECT or value == option.default:
-            continue
-        if isinstance(value, bool):
-            flags.append(f"--{option.name}" if value else f"--no-{option.name}")
-        else:
-            words = " ".join(value) if isinstance(value, tuple) else str(value)
-            flags.append(f"--{option.name} {words}")
-    return flags
+        if option.name not in WITHOUT_EFFECT and value != option.default:
+            values[option.name] = value
+    return tuple(typed(values))
 
 
 def shared_flags(rows: Iterable[Row]) -> list[str]:
     """The flags that several runs have in common, which say nothing where these are compared."""
-    flags = [typed(row.options) for row in rows]
-    if len(flags) < 2:
+    first, *others = rows
+    if not others:
         return []
-    return [flag for flag in flags[0] if all(flag in others for others in flags)]
+    return [flag for flag in first.flags if all(flag in other.flags for other in others)]
 
 
 def own_flags(row: Row, shared: list[str]) -> list[str]:
     """The flags of a run that are not those of all beside it."""
-    return [flag for flag in typed(row.options) if flag not in shared]
+    return [flag for flag in row.flags if flag not in shared]
 
 
 # ---- several
@@ -144,11 +153,16 @@ def runs_of(place: Path) -> list[Path]:
     return sorted(folder for folder in place.glob("*/") if not is_report(folder))
 
 
+def list_page(tag: str = "") -> str:
+    """The name of the page with the list of all runs, or of those with a tag."""
+    return f"index-{tag}.html" if tag else PAGE
+
+
 def is_report(place: Path) -> bool:
     """Whether a path is what report.py wrote beside the runs, which `runs/*` names too."""
-    if place.name == PAGE:
-        return True
-    return place.name.startswith("report-") and not os.path.exists(place / "options.json")
+    if os.path.exists(place / "options.json"):
+        return False
+    return re.fullmatch(r"index(-.*)?\.html|report-.*", place.name) is not None
 
 
 def sorted_rows(rows: Iterable[Row], by: str) -> list[Row]:

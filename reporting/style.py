@@ -34,23 +34,28 @@ DOTS_AN_INCH = 160  # of a PNG
 
 Axes = Any  # matplotlib's
 
-# What differs from its defaults.
-LOOKS: dict[Any, Any] = {
-    # Text stays text in an SVG, and a dollar sign in a run's name is no formula.
-    "svg.fonttype": "none",
+# What differs from its defaults in all that is drawn, also by benchmarks/figure.py.
+SHARED: dict[Any, Any] = {
     "svg.hashsalt": "minbert",  # the same file every time
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
-    "text.color": DRAWN_IN["ink"],
-    "axes.labelcolor": DRAWN_IN["quiet"],
-    "axes.edgecolor": DRAWN_IN["line"],
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+}
+
+# And in the pictures of pages.
+LOOKS: dict[Any, Any] = {
+    **SHARED,
+    # Text stays text in an SVG, and a dollar sign in a run's name is no formula.
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "text.color": DRAWN_IN["ink"],
+    "axes.labelcolor": DRAWN_IN["quiet"],
+    "axes.edgecolor": DRAWN_IN["line"],
     "axes.titlepad": 10,
     "axes.axisbelow": True,
     "xtick.color": DRAWN_IN["line"],
@@ -71,6 +76,7 @@ class Picture:
 
     name: str  # of the file, without its ending
     title: str
+    caption: str  # below it on a page: what its marks are
     svg: str  # as matplotlib wrote it, in DRAWN_IN's colours
     png: bytes
 
@@ -92,7 +98,13 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def draw(name: str, title: str, paint: Callable[[Axes], None], height: float = HEIGHT) -> Picture:
+def draw(
+    name: str,
+    title: str,
+    paint: Callable[[Axes], None],
+    height: float = HEIGHT,
+    caption: str = "",
+) -> Picture:
     """The picture that `paint` makes in a figure's only axes; sizes in inches."""
     need_matplotlib("a picture")
     from matplotlib.figure import Figure
@@ -113,7 +125,7 @@ def draw(name: str, title: str, paint: Callable[[Axes], None], height: float = H
         figure.savefig(
             image, format="png", dpi=DOTS_AN_INCH, facecolor=ground, metadata={"Software": None}
         )
-    return Picture(name, title, text.getvalue(), image.getvalue())
+    return Picture(name, title, caption, text.getvalue(), image.getvalue())
 
 
 # ---- SVG

@@ -17,6 +17,7 @@ from scipy.stats import bootstrap
 import ablate
 from ablation import compare, record, rows, runs, summaries, table
 from ablation.record import Epoch, Line, Source, append_line, read_lines
+from commandline.words import typed
 from errors import UserError
 from evaluation import measure
 from multitask_classifier import train
@@ -41,7 +42,7 @@ def test_a_preset_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     row = rows.read_row(path)
     assert (row.name, row.what) == ("mine", "what I try")
     assert row.flags == {"lora": True, "head": "sts=linear"}
-    assert rows.typed(row.flags) == "--lora --head mlp sts=linear"
+    assert typed(row.flags) == ["--lora", "--head mlp sts=linear"]
     assert rows.read_row("lora-qv") == rows.read_row(str(ROOT / "presets" / "lora-qv.txt"))
     assert rows.read_row("lora-qv").flags == {"lora": True, "lora_targets": "qv"}
 
@@ -98,7 +99,7 @@ def test_a_budget_typed_for_all_wins_and_is_cut_to_a_row_s_tasks() -> None:
     assert options.pooling == "cls"
     kept = rows.recorded_flags(row, shared)
     assert kept == {"tasks": ["sst"], "files": {"sst_train": "own"}}
-    assert rows.typed(kept) == "--tasks sst --sst_train own"
+    assert typed(kept) == ["--tasks sst", "--sst_train own"]
 
 
 @pytest.mark.parametrize(

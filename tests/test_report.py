@@ -1,6 +1,7 @@
 """report.py: runs side by side, the best first, and only what can be compared in one table."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,17 @@ def test_only_what_was_scored_on_the_same_rows_is_one_table(
         ("run.json", {"data": {}}, "run.json: no dev files in it; is the file damaged?"),
         ("last/progress.json", {"best": {"epoch": 1}}, "progress.json: best: no step in it"),
         ("last/progress.json", {"run": "x"}, "progress.json: of another run"),
+        ("run.json", {"seconds": float("inf")}, "run.json: seconds is Infinity, expected a finite"),
+        ("run.json", {"seconds": float("nan")}, "run.json: seconds is NaN, expected a finite"),
+        ("run.json", {"seconds": -1}, "run.json: seconds is -1, expected 0 to"),
+        ("run.json", {"parameters": {"all": "x"}}, 'run.json: parameters.all is "x", expected a w'),
+        ("run.json", {"parameters": [1]}, "run.json: parameters is [1], expected an object"),
+        ("run.json", {"peak_memory_mib": 10**400}, "run.json: peak_memory_mib is 1000"),
+        ("run.json", {"best": 3}, "run.json: best is 3, expected an object"),
+        ("run.json", {"best": {"scores": {"sst": "high"}}}, "run.json: best: no epoch in it"),
+        ("run.json", {"built_in_corpus": "yes"}, "run.json: built_in_corpus is"),
+        ("options.json", {"head": "@x"}, "options.json: --head @x: expected one of"),
+        ("options.json", {"tasks": ["nosuch"]}, "options.json: --tasks nosuch: expected one of"),
     ],
 )
 def test_a_damaged_run_is_left_out(
@@ -88,9 +100,15 @@ def test_a_damaged_run_is_left_out(
     folder = Path(train(replace(options, steps_per_epoch=1, tasks=("sst",)))["folder"])
     path = folder / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    capsys.readouterr()
+
+    # In a list it hides no other run; asked for by name, it is an error.
     with pytest.raises(UserError, match="no run that can be read"):
         report.main([])
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("left out: runs/") and message in said and said.count("\n") == 1
+    with pytest.raises(UserError, match=re.escape(message)):
+        report.main([str(folder)])
 
 
 def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None:
@@ -106,8 +124,17 @@ def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None
         report.main(["runs/notes"])
     report.main(["runs"])
     assert capsys.readouterr() == (out, err)
-    with pytest.raises(UserError, match="^nowhere: no options.json"):
+    with pytest.raises(UserError, match="^nowhere: no such folder; expected a run's folder"):
         report.main(["nowhere"])
+    with pytest.raises(UserError, match="options.json: a file; expected a run's folder"):
+        report.main([str(folder / "options.json")])
+    Path("mine").mkdir()
+    Path("mine/table.md").touch()
+    with pytest.raises(UserError, match="^mine: a table of ablate.py, no run; read mine/table.md"):
+        report.main(["mine"])
+    for words in ([""], ["--tag", ""], ["--out="]):
+        with pytest.raises(UserError, match="'': expected a .*; is a variable of the shell unset"):
+            report.main(words)
     with pytest.raises(UserError, match="--runs_dir: no such flag"):
         report.main(["--runs_dir", "x"])
     assert not capsys.readouterr().out
@@ -116,4 +143,6 @@ def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None
 def test_the_help_is_80_columns_wide(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         report.main(["--help"])
-    assert max(map(len, lines(capsys))) <= 80
+    shown = lines(capsys)
+    assert max(map(len, shown)) <= 80
+    assert "pip install matplotlib" in "".join(shown)

@@ -102,8 +102,8 @@ def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are empty, which saves most of the time."""
 
-    def draw(name: str, title: str, *_: object) -> style.Picture:
-        return style.Picture(name, title, '<svg viewBox="0 0 1 1"></svg>', b"")
+    def draw(name: str, title: str, *_: object, caption: str = "") -> style.Picture:
+        return style.Picture(name, title, caption, '<svg viewBox="0 0 1 1"></svg>', b"")
 
     monkeypatch.setattr(pictures, "draw", draw)
 
@@ -160,6 +160,11 @@ def test_the_page_of_a_run(run: Path, capsys: pytest.CaptureFixture) -> None:
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in (run / "report").glob("*.png"))
     page = Page(run / "report" / "index.html")
     assert page.count("svg") == len(files) and page.count("script") == 0
+    assert all(map(pictures.FILES.fullmatch, [f"{name}.png" for name in files]))
+
+    # Each says what its marks are.
+    assert page.count("figcaption") == len(files)
+    assert page.texts.count(pictures.CONFUSION) == 2 and page.texts.count(pictures.SCATTER) == 1
 
     # What the run is.
     held, facts = read_run(run), json.loads((run / "run.json").read_text())
@@ -331,6 +336,17 @@ def test_what_the_log_has_is_drawn(run: Path) -> None:
         assert ">training</text>" in picture.svg and ">dev</text>" in picture.svg
 
 
+def test_numbers_that_can_not_be_drawn_are_left_out(run: Path) -> None:
+    """One of 400 digits is too large for a float."""
+    log = run / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[0]["loss_sst"], lines[1]["loss_sst"], lines[2]["dev_loss_sst"] = 10**400, 1e300, "x"
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = curves.read_log(run)
+    assert 1 not in dict(found.points("loss_sst")) and 3 in dict(found.points("loss_sst"))
+    assert pictures.learning_curves(found, "sst", dev.Dev(TASKS["sst"]))
+
+
 def test_long_curves_are_thinned() -> None:
     points = [(float(x), float(x % 2)) for x in range(1001)]
     few = curves.thinned(points)
@@ -413,7 +429,7 @@ def test_runs_side_by_side_have_one_picture_each_dev_set(run: Path, unpainted: N
     report.main([])
     assert runs_of(Path("runs")) == sorted([run, other, elsewhere])
     assert len(Page(report.report(list(map(str, Path("runs").glob("*"))))).texts) > 20
-    with pytest.raises(UserError, match="no options.json in it"):
+    with pytest.raises(UserError, match="runs/index.html: a file"):
         report.report(["runs/index.html"])
 
 
@@ -427,6 +443,25 @@ def test_many_runs_have_a_short_folder_and_lines_apart(run: Path) -> None:
     assert re.fullmatch(r"report-10-runs-[0-9a-f]{8}", page.parent.name)
     assert "stroke-dasharray" in page.read_text()
     assert any("..." in text for text in Page(page).texts)
+
+
+def test_pictures_of_an_earlier_page_go(run: Path, unpainted: None) -> None:
+    """But no file that the report did not write."""
+    folder = run / "report"
+    report.report([str(run)])
+    for name in ("mine.png", "sst-mine.png", "sst-loss.svg"):
+        (folder / name).touch()
+    there = set(folder.iterdir())
+    Path("data/ids-sst-dev.csv").unlink()
+    report.report([str(run)])
+    gone = {path.name for path in there - set(folder.iterdir())}
+    assert gone == {f"sst-{name}.png" for name in ("confusion", "labels", "lengths")}
+
+    # Where no page of ours was, nothing was ours.
+    (folder / "index.html").unlink()
+    (folder / "sst-labels.png").touch()
+    report.report([str(run)])
+    assert (folder / "sst-labels.png").exists()
 
 
 def test_only_our_own_page_is_replaced(run: Path) -> None:
@@ -464,7 +499,7 @@ def test_the_list_is_sorted_and_picked_from(
     (other / "options.json").write_text(text)
 
     rows = [read_run(other), read_run(run)]
-    first = {by: sorted_rows(rows, by)[0].folder for by in SORTS[:-1]}
+    first = {by: sorted_rows(rows, by)[0].folder for by in (*SORTS, "sst", "para", "sts")}
     assert first == {
         **{"overall": run, "date": run, "time": run, "name": other},
         **{"sst": other, "para": run, "sts": other},
@@ -480,12 +515,23 @@ def test_the_list_is_sorted_and_picked_from(
         assert order == sorted(order) and head["aria-sort"] == "descending"
         assert "b.2" in page.texts
 
+    # Those with a tag have a page of their own, which no one takes for a run.
+    whole = Path("runs/index.html").read_bytes()
     report.main(["--tag", "b.2"])
-    assert run.name not in Page(Path("runs/index.html")).texts
-    with pytest.raises(UserError, match="no run with the tag b"):
+    page = Page(Path("runs/index-b.2.html"))
+    assert page.texts[0] == "runs with the tag b.2"
+    assert run.name not in page.texts and other.name in page.texts
+    assert Path("runs/index.html").read_bytes() == whole
+    report.report(list(map(str, Path("runs").glob("*"))), out="there")
+    with pytest.raises(UserError, match="no run with the tag b; the .* are: b.2, c, first-try$"):
         report.main(["--tag", "b"])
-    with pytest.raises(UserError, match="--sort size: expected one of overall, date"):
-        report.main(["--sort", "size"])
+
+    # Only what these runs have is offered, and a task's title is told its name.
+    names = "overall, date, time, name, sst, para, sts"
+    for word, hint in ("size", ""), ("cfimdb", ""), ("Quora", "; did you mean para?"):
+        with pytest.raises(UserError) as refusal:
+            report.main(["--sort", word])
+        assert str(refusal.value).startswith(f"--sort {word}: expected one of {names}{hint}")
 
     # A run's own page is led to once it is there, a name that needs it quoted.
     strange = run.rename(run.with_name("2026-01-01-a b#c"))
