@@ -378,7 +378,9 @@ def test_the_reference_joins_a_table(options: Options, tmp_path: Path, monkeypat
     # Once it is there nothing trains; and what can't be compared is refused before.
     monkeypatch.setattr(reference, "train", lambda *_: 1 / 0)
     reference.main([*flags, "--seed", "3"])
-    with pytest.raises(UserError, match="holds runs with no --lr: a table has the same flags"):
+    with pytest.raises(
+        UserError, match="holds runs without --lr for all rows, this command has it"
+    ):
         reference.main([*flags, "--seed", "4", "--lr", "0.1"])
     with pytest.raises(UserError, match="holds runs on another .* file"):
         reference.main([*flags, "--sst_dev", f"{options.data_dir}/ids-sst-train.csv"])
