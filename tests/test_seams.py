@@ -25,7 +25,6 @@ from base_bert import BertConfig, FeedForward
 from errors import Interrupted, UserError
 from evaluation import predict
 from heads import pipeline
-from heads.base import HeadConfig
 from losses import extras
 from multitask_bert import build
 from multitask_classifier import MultitaskBERT, train
@@ -313,14 +312,12 @@ def test_attention_on_top_for_one_task(options: Options, monkeypatch: Patch) -> 
 
 
 def test_a_head(options: Options, monkeypatch: Patch) -> None:
-    class Tanh(nn.Sequential):
-        def __init__(self, config: HeadConfig):
-            inner = nn.Linear(config.features, 13)
-            super().__init__(inner, nn.Tanh(), nn.Linear(13, config.outputs))
-
-    monkeypatch.setitem(pipeline.HEADS, "tanh", Tanh)
-    state = survives(replace(options, head="tanh sst=linear", pair_encoding="bi"), monkeypatch)
+    monkeypatch.setitem(pipeline.HEADS, "deep", newcomers.DeepHead)
+    state = survives(replace(options, head="deep sst=linear", pair_encoding="bi"), monkeypatch)
+    # As wide as --batch_size says, and of one task as deep as --epochs.
     assert state["model:pipelines.sts.head.0.weight"].shape == (13, 4 * 32)
+    assert state["model:pipelines.sts.head.2.weight"].shape == (13, 13)
+    assert state["model:pipelines.para.head.2.weight"].shape == (1, 13)
     assert state["model:pipelines.sst.head.out.weight"].shape == (5, 32)
 
 
