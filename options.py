@@ -59,6 +59,7 @@ class ModelOptions(Section):
         "auto",
         "hub id, folder or run; auto: bert-base-uncased if it is on this machine, else "
         "all-MiniLM-L6-v2",
+        usual="auto: bert-base, else MiniLM",
     )
     init: str | None = declare(
         None, "a run to start from; its encoder, and the heads of tasks that it had"
@@ -163,6 +164,7 @@ class SamplingOptions(Section):
         "optimizer steps an epoch; 0: until the sampler has been through one task",
         least=0,
         most=MOST_STEPS,
+        usual="until a task is through",
     )
 
     samples_per_epoch: PerTask = declare(
@@ -253,7 +255,11 @@ class DataOptions(Section):
         False, "drop training examples that dev or test hold; a line says how many"
     )
     limit: int = declare(
-        0, "at most so many examples of each file; the first ones, 0: all", least=0, most=NEVER
+        0,
+        "at most so many examples of each file; the first ones, 0: all",
+        least=0,
+        most=NEVER,
+        usual="all",
     )
     train_fraction: float = declare(
         1.0,
@@ -309,14 +315,16 @@ class RunOptions(Section):
         "auto",
         "of the encoder's products; auto: bf16 where the hardware has it, fp16 on older CUDA",
         choices=("auto", "fp32", "bf16", "fp16"),
+        usual="auto: bf16 if supported",
     )
 
     # When it ends before its last epoch.
     patience: int = declare(
         0,
-        "evaluations to wait for a better overall score; then stop, 0: never",
+        "evaluations to wait for a better score; the overall one, then stop, 0: never",
         least=0,
         most=NEVER,
+        usual="never",
     )
 
     # Its folder.
