@@ -176,7 +176,14 @@ def test_a_decomposed_weight(options: Options, monkeypatch: Patch, precision: st
     ids = torch.randint(1000, 2000, (2, 9))
     hidden = model.bert.embed(ids)
     rows = padded_rows(torch.ones_like(ids), "softmax", dtype)
+    seen: list[tuple[torch.dtype, Tensor]] = []
+    for layer in model.bert.bert_layers:
+        layer.self_attention.value.register_forward_hook(
+            lambda module, x, y: seen.append((module.base.weight.dtype, module.scale()))
+        )
     states = model.bert.encode_layers(hidden, rows, dtype)[-1]
+    assert [weight for weight, _ in seen] == [dtype, dtype]
+    assert all(torch.equal(scale, torch.ones(32)) for _, scale in seen)
     assert torch.equal(states, plain.bert.encode_layers(hidden, rows, dtype)[-1])
 
     # So they are once the model was copied and moved to another dtype, and after training.
