@@ -93,7 +93,7 @@ def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]
     """This script's own flags, and those of the main job as typed for all rows."""
     parser = page_parser(__doc__)
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="presets, by name or path [all]")
-    seed = number("seeds", int)
+    seed = number("seeds", int, several=True)
     parser.add_argument("--seeds", nargs="+", metavar="SEED", type=seed, help="of each row [1]")
     parser.add_argument("--base", metavar="ROW", help="the row to compare with [default]")
     parser.add_argument("--out", metavar="FOLDER", help="the table's folder, results/NAME")
@@ -105,7 +105,7 @@ def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]
         return mine, {}
     if not mine.out:
         raise UserError("--out: expected the table's folder, such as results/mine")
-    return mine, flags_for_runs(rest)
+    return mine, flags_for_runs(rest, vars(mine))
 
 
 def rows_of(words: Sequence[str]) -> list[Row]:

@@ -91,7 +91,9 @@ class BertSelfAttention(nn.Module):
     Vaswani et al. 2017, equation 1 and section 3.2.2.
 
     `prefix`, an empty slot: a module `prefix(group) -> (keys [R, P, H], values [R, P, H])` whose
-    keys every token of a row sees, as prefix-tuning needs it.
+    keys every token of a row sees, as prefix-tuning needs it; or None for no keys in this group.
+    `group.tasks` says which rows are whose, and is {} on a padded batch, whose task nobody knows: a
+    prefix of each task gives None there, since keys of zeros would take attention too.
     """
 
     def __init__(self, config: BertConfig):
@@ -118,8 +120,9 @@ class BertSelfAttention(nn.Module):
         v = self.split_heads(value, group.rows)
 
         # Every token sees the prefix.
-        if self.prefix is not None:
-            keys, values = self.prefix(group)
+        prefix = None if self.prefix is None else self.prefix(group)
+        if prefix is not None:
+            keys, values = prefix
             k = torch.cat([self.split_heads(keys.to(k.dtype), group.rows), k], dim=2)
             v = torch.cat([self.split_heads(values.to(v.dtype), group.rows), v], dim=2)
             seen = 0.0 if mask.is_floating_point() else True

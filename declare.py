@@ -74,7 +74,7 @@ class Rules(NamedTuple):
     below: float = math.inf
     needs: str = ""  # the option that must be on for this one to be changed ...
     needs_value: Names = ()  # ... or that must have one of these values
-    usual: str = ""  # what help shows for a default that depends on other options
+    usual: str = ""  # what help shows of a default that does not speak for itself
 
     def range(self) -> str:
         """The legal numbers, in words; "" where all finite ones are."""

@@ -81,11 +81,13 @@ def eval_mode(model: Model) -> Iterator[None]:
             module.training = training
 
 
+DIVERGED = "training diverged; lower --lr, or keep --clip"
+
+
 def not_finite(name: str, model: Model) -> UserError:
     """The error for outputs that are not finite: in training, or of a model as it was loaded."""
-    if model.training:
-        reason = "training diverged; lower --lr, or keep --clip"
-    else:
+    reason = DIVERGED
+    if not model.training:
         bad = [key for key, x in model.named_parameters() if not x.isfinite().all()]
         reason = (
             "its weights are, so they are too large; try --precision fp32, or train it anew with a "
@@ -94,6 +96,12 @@ def not_finite(name: str, model: Model) -> UserError:
         if bad:
             reason = f"NaN or infinity in its weights {listed(bad)}; is the file damaged?"
     return UserError(f"{name}: the model's outputs are not finite: {reason}")
+
+
+def loss_not_finite(name: str, model: Model) -> UserError:
+    """The error for finite outputs whose loss is not: then the weights are not what is wrong."""
+    reason = DIVERGED if model.training else "check the task's loss, and its labels"
+    return UserError(f"{name}: the outputs are finite, but the loss is not: {reason}")
 
 
 @torch.no_grad()
@@ -151,7 +159,7 @@ def logits_and_loss(model: Model, split: Split, seen: Seen = nobody) -> tuple[Te
     logits = in_file_order(model, split, score, seen)
     mean = sum(losses) / len(split)
     if not math.isfinite(mean):
-        raise not_finite(split.task.name, model)
+        raise loss_not_finite(split.task.name, model)
     return logits, mean
 
 

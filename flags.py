@@ -15,7 +15,7 @@ show the help.
 import difflib
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -112,19 +112,23 @@ def all_flags() -> list[str]:
 
 
 def read_flags(
-    argv: list[str], description: str, defaults: Mapping[str, str] = NONE
+    argv: list[str],
+    description: str,
+    defaults: Mapping[str, str] = NONE,
+    own: Collection[str] = (),
 ) -> dict[str, Any]:
     """What the command line gives, under the options' names and `fine_tune_mode`.
 
     UserError where that can't be. `--help` ends the program; `defaults` are what it shows where the
-    script's own differ from the options'.
+    script's own differ from the options'. `own`: the names of further flags of the script's, which
+    were read before; one that is near to an unknown flag is advised.
     """
     # Help comes before parsing, so that it shows even beside a mistake.
     words = expand(argv)
     show_help(words, description, defaults)
     found, rest = make_parser(description).parse_known_args(words)
     if rest:
-        raise unknown(rest[0], [*all_flags(), *PRESETS], words)
+        raise unknown(rest[0], [*own, *all_flags(), *PRESETS], words)
     return gathered(vars(found))
 
 

@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021, https://arxiv.org/abs/2106.09685): low-rank updates of frozen linears.
 
-Equation 3: h = W x + (alpha / r) B A x, with W frozen. `adapt(model)` wraps finished linears of the
+Equation 3: h = W x + (alpha / r) B A x, with W frozen. `adapt(bert)` wraps finished linears of the
 encoder once its weights are loaded, and `merge(model)` gives plain linears back. Evaluation never
 merges: a checkpoint saved after it must hold W, not W and the update. Left out: adapters on
 embeddings and the rank-stabilised scale alpha / sqrt(r).
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters.layers import TARGETS, choose_layers
-from adapters.wrap import Adapter, PeftForm
+from adapters.wrap import Adaptable, Adapter, PeftForm
 from bert import BertModel
 from dropout import Dropout
 from errors import UserError
@@ -50,58 +50,51 @@ class LoRALinear(nn.Module):
 
 
 def adapt(
-    model: nn.Module,
+    bert: BertModel,
     rank: int = 8,
     alpha: float = 16.0,
     dropout: float = 0.0,
     targets: str = "qv",
     layers: str = "all",
 ) -> None:
-    """Wrap linears of the BertModel in `model`, in place, and freeze the rest of it.
-
-    Heads train on.
+    """Wrap linears of an encoder, in place, and freeze the rest of it.
 
     `targets` is a key of TARGETS (the paper adapts "qv"), `layers` as in choose_layers. Raises
     UserError for a rank below 1 or above the encoder's width and for unknown targets or layers,
-    ValueError where `model` is adapted already.
+    ValueError where the encoder is adapted already.
     """
     # Look for what can't be before anything is changed.
-    encoders = [module for module in model.modules() if isinstance(module, BertModel)]
-    adapted_already = any(isinstance(module, LoRALinear) for module in model.modules())
-    if not encoders or adapted_already:
-        raise ValueError("adapt() needs a model with a BertModel in it, and without adapters")
+    if any(isinstance(module, LoRALinear) for module in bert.modules()):
+        raise ValueError("adapt() needs an encoder without adapters")
     if targets not in TARGETS:
         raise UserError(f'targets "{targets}": expected one of {", ".join(TARGETS)}')
     # A larger rank says no more than the whole matrix would.
-    width = min(encoder.config.hidden_size for encoder in encoders)
+    width = bert.config.hidden_size
     if not 1 <= rank <= width:
         raise UserError(f"LoRA rank {rank}: expected 1 to {width}, the width of the encoder")
-    depths = [len(encoder.bert_layers) for encoder in encoders]
-    chosen = [choose_layers(layers, depth, "--lora_layers") for depth in depths]
+    chosen = choose_layers(layers, len(bert.bert_layers), "--lora_layers")
 
-    # Freeze the encoders and wrap the chosen linears.
-    for encoder, numbers in zip(encoders, chosen, strict=True):
-        encoder.requires_grad_(False)
-        for number in numbers:
-            layer = encoder.bert_layers[number]
-            for name, module in list(layer.named_modules()):
-                if isinstance(module, nn.Linear) and name.startswith(TARGETS[targets]):
-                    layer.set_submodule(name, LoRALinear(module, rank, alpha, dropout))
+    # Freeze the encoder and wrap the chosen linears.
+    bert.requires_grad_(False)
+    for number in chosen:
+        layer = bert.bert_layers[number]
+        for name, module in list(layer.named_modules()):
+            if isinstance(module, nn.Linear) and name.startswith(TARGETS[targets]):
+                layer.set_submodule(name, LoRALinear(module, rank, alpha, dropout))
 
 
-def counts(model: nn.Module) -> str:
-    """How many linears of the encoders in `model` are adapted."""
-    encoders = [module for module in model.modules() if isinstance(module, BertModel)]
-    modules = [module for encoder in encoders for module in encoder.modules()]
+def counts(model: Adaptable) -> str:
+    """How many linears of the encoder are adapted."""
+    modules = list(model.bert.modules())
     linears = sum(isinstance(module, nn.Linear) for module in modules)
     adapted = sum(isinstance(module, LoRALinear) for module in modules)
     return f"LoRA: adapted {adapted}/{linears} linears"
 
 
-def adapt_from_options(model: nn.Module, options: AdapterOptions) -> None:
-    """adapt() with the options' settings."""
+def adapt_from_options(model: Adaptable, options: AdapterOptions) -> None:
+    """adapt() with the options' settings; heads train on."""
     adapt(
-        model,
+        model.bert,
         rank=options.lora_rank,
         alpha=options.lora_alpha,
         dropout=options.lora_dropout,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.kinds import adapt, adapters_of
-from adapters.wrap import PeftForm
+from adapters.wrap import Adaptable, PeftForm
 from bert import BertModel
 from course.faces import CourseFaces
 from datasets import split_of_texts
@@ -56,7 +56,7 @@ from training.manifest import check_manifest, write_manifest
 from weights import hub_name
 
 
-class MultitaskBERT(CourseFaces, nn.Module):
+class MultitaskBERT(CourseFaces, Adaptable):
     """The encoder, and a pipeline for each of options.tasks.
 
     `rebuilt` are the names of the parameters that need not be saved (adapters/wrap.py). They are
@@ -67,7 +67,7 @@ class MultitaskBERT(CourseFaces, nn.Module):
         super().__init__()
         self.bert = bert
         self.options = options
-        self.tasks: dict[str, Task] = tasks_of(options)
+        self.tasks = tasks_of(options)
         self.compute_dtype = torch.float32
         # Above 1 the rows of a group come in multiples: few shapes, for compiled kernels, but more
         # padding.
@@ -296,5 +296,5 @@ def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     adapters_of(options)  # refuses some pairs, before anything is read
     bert = pretrained_encoder(options) if saved is None else saved_encoder(saved, options)
     model = MultitaskBERT(bert, options)
-    model.rebuilt = adapt(model, bert, options)
+    model.rebuilt = adapt(model, options)
     return model

@@ -59,6 +59,7 @@ class ModelOptions(Section):
         "auto",
         "hub id, folder or run; auto: bert-base-uncased if it is on this machine, else "
         "all-MiniLM-L6-v2",
+        usual="auto: bert-base, else MiniLM",
     )
     init: str | None = declare(
         None, "a run to start from; its encoder, and the heads of tasks that it had"
@@ -163,6 +164,7 @@ class SamplingOptions(Section):
         "optimizer steps an epoch; 0: until the sampler has been through one task",
         least=0,
         most=MOST_STEPS,
+        usual="until a task is through",
     )
 
     samples_per_epoch: PerTask = declare(
@@ -253,7 +255,11 @@ class DataOptions(Section):
         False, "drop training examples that dev or test hold; a line says how many"
     )
     limit: int = declare(
-        0, "at most so many examples of each file; the first ones, 0: all", least=0, most=NEVER
+        0,
+        "at most so many examples of each file; the first ones, 0: all",
+        least=0,
+        most=NEVER,
+        usual="all",
     )
     train_fraction: float = declare(
         1.0,
@@ -309,14 +315,16 @@ class RunOptions(Section):
         "auto",
         "of the encoder's products; auto: bf16 where the hardware has it, fp16 on older CUDA",
         choices=("auto", "fp32", "bf16", "fp16"),
+        usual="auto: bf16 if supported",
     )
 
     # When it ends before its last epoch.
     patience: int = declare(
         0,
-        "evaluations to wait for a better overall score; then stop, 0: never",
+        "evaluations to wait for a better score; the overall one, then stop, 0: never",
         least=0,
         most=NEVER,
+        usual="never",
     )
 
     # Its folder.
@@ -503,12 +511,14 @@ def is_tag(word: str) -> bool:
     return len(word) <= LONGEST_TAG and re.fullmatch(r"[\w.][\w.-]*", word) is not None
 
 
-PLAIN_HEADS = {"linear"}  # heads that have neither norm nor activation
+# Heads to which --rmsnorm or --swiglu is nothing.
+WITHOUT_NORM = {"linear"}
+WITHOUT_ACTIVATION = {"linear"}
 
 
-def only_plain_heads(o: Options) -> bool:
-    """Whether no task's head has a norm and an activation."""
-    return {o.head.of(task) for task in o.tasks} <= PLAIN_HEADS
+def heads_in(o: Options) -> set[str]:
+    """The heads that the tasks have."""
+    return {o.head.of(task) for task in o.tasks}
 
 
 CONFLICTS = (
@@ -537,11 +547,11 @@ CONFLICTS = (
     ),
     # Layers asked for in heads that have none.
     Conflict(
-        lambda o: only_plain_heads(o) and o.rmsnorm in ("heads", "all"),
+        lambda o: heads_in(o) <= WITHOUT_NORM and o.rmsnorm in ("heads", "all"),
         "--head {head} has no norm: use --rmsnorm encoder, not {rmsnorm}",
     ),
     Conflict(
-        lambda o: only_plain_heads(o) and o.swiglu in ("heads", "all"),
+        lambda o: heads_in(o) <= WITHOUT_ACTIVATION and o.swiglu in ("heads", "all"),
         "--head {head} has no activation: use --swiglu encoder, not {swiglu}",
     ),
     # Values that are wrong on their own, but depend on more than a range.

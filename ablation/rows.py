@@ -9,11 +9,12 @@ A preset is a file of flags for the main job. Its first line, a comment, says wh
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from commandline.values import COMMAS
 from declare import PerTask
 from errors import UserError
 from flags import read_flags, under_own_names
@@ -43,9 +44,12 @@ class Row:
 # ---- from a file to a row
 
 
-def flags_for_runs(words: list[str]) -> dict[str, Any]:
-    """What a command line or a preset says, by the options' names; UserError for what can't be."""
-    flags = under_own_names(read_flags(words, ""))
+def flags_for_runs(words: list[str], own: Collection[str] = ()) -> dict[str, Any]:
+    """What a command line or a preset says, by the options' names; UserError for what can't be.
+
+    `own`: the names of ablate.py's own flags, which are in `words` no more.
+    """
+    flags = under_own_names(read_flags(words, "", own=own))
     for name in SET_HERE:
         if name in flags:
             raise UserError(f"--{name}: ablate.py sets it for each run; drop it")
@@ -61,9 +65,11 @@ def read_row(word: str) -> Row:
         names = [str(one.relative_to(PRESETS).with_suffix("")) for one in PRESETS.rglob("*.txt")]
         near = difflib.get_close_matches(word.lower().replace("_", "-"), names, 1)
         advice = f"; did you mean {near[0]}?" if near else ""
+        if "," in word:
+            advice = COMMAS
         raise UserError(
-            f"--rows {word}: no {path}; expected names of presets, with blanks between, or paths "
-            f"of files of flags that end in .txt{advice}"
+            f"--rows {word}: no {path}; expected names of presets, or paths of files of flags "
+            f"that end in .txt{advice}"
         )
     first = read_text(path, LARGEST_PRESET).partition("\n")[0]
     if not first.startswith("# "):

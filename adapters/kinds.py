@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 import lora
-from adapters.wrap import Adapter, rebuilt
-from bert import BertModel
+from adapters.wrap import Adaptable, Adapter, rebuilt
 from errors import UserError
 from options import Options
 
@@ -34,22 +33,22 @@ def merge_flag(options: Options) -> str:
     return f"{wanted[0].flag}_merge" if wanted else ""
 
 
-def adapt(model: nn.Module, bert: BertModel, options: Options) -> frozenset[str]:
+def adapt(model: Adaptable, options: Options) -> frozenset[str]:
     """Freeze what the options keep frozen of a model with pretrained weights, and apply adapters.
 
-    `bert` is its encoder. Returns the names of the parameters that need not be saved: rebuilt().
+    Returns the names of the parameters that need not be saved: rebuilt().
     """
     # The weights as they were read: in copies where an adapter might change them in place.
     adapters = adapters_of(options)
     read: Mapping[nn.Parameter, Tensor] = {
         p: p.detach().clone() if adapters else p.detach()
-        for name, p in bert.named_parameters()
-        if name in bert.from_base
+        for name, p in model.bert.named_parameters()
+        if name in model.bert.from_base
     }
 
     # BERT is frozen before adapters add to it; they may freeze more.
     if options.option == "pretrain":
-        bert.requires_grad_(False)
+        model.bert.requires_grad_(False)
     for adapter in adapters:
         adapter.adapt(model, options)
     return rebuilt(model, read)

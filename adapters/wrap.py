@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bert import BertModel
 from errors import UserError, listed
 from options import Options
+from tasks import Task
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,18 @@ class PeftForm:
 
     config: dict[str, Any]  # adapter_config.json, but for the base model's name
     names: dict[str, str]  # of the encoder's tensors: our name -> that in adapter_model.safetensors
+
+
+class Adaptable(nn.Module):
+    """What an adapter gets: a MultitaskBERT that was just built, still on the CPU.
+
+    `embedding_terms` take modules that turn packed rows into a summand of the embeddings [N, H].
+    """
+
+    bert: BertModel  # the encoder, its pretrained weights loaded
+    tasks: dict[str, Task]
+    pipelines: nn.ModuleDict  # {task: what follows the encoder}
+    embedding_terms: nn.ModuleDict
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,11 @@ class Adapter:
         run starts from it (--init).
     adapt: changes the model in place, once its pretrained weights are loaded, and is called again
         whenever a saved model is loaded. What it leaves trainable trains. A pretrained weight that
-        it freezes as it was read is not saved; all else is (see rebuilt()).
+        it freezes as it was read is not saved; all else is (see rebuilt()). In bf16 and fp16 the
+        tensors of an nn.Linear are cast while a layer runs (bert.cast_linears), so a wrapper finds
+        its `base.weight` rounded; parameters of its own are fp32, and it casts them to x.dtype. One
+        that needs the fp32 weight, as DoRA for its norms, holds it in a list, where no module is
+        looked for: `self.master = [base.weight]`.
     merge: folds it into plain weights, in place, so that the model computes the same without it.
         One that only trains weights which BERT has itself gives a function that does nothing. None:
         there is no such form, and an export holds the adapter beside the encoder.
@@ -47,12 +65,12 @@ class Adapter:
     """
 
     prefix: str
-    adapt: Callable[[nn.Module, Options], None]
-    merge: Callable[[nn.Module], None] | None = None
+    adapt: Callable[[Adaptable, Options], None]
+    merge: Callable[[Adaptable], None] | None = None
     combines: bool = False
     rate_factor: float = 1.0
-    counts: Callable[[nn.Module], str] | None = None
-    in_peft: Callable[[nn.Module, Options], PeftForm] | None = None
+    counts: Callable[[Adaptable], str] | None = None
+    in_peft: Callable[[BertModel, Options], PeftForm] | None = None
 
     @property
     def flag(self) -> str:

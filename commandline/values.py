@@ -9,10 +9,11 @@ from declare import EXPECTED, Rules, check_amount, shown
 from errors import UserError
 
 NONE: Mapping[str, str] = MappingProxyType({})
+COMMAS = "; blanks separate values, not commas"  # advice where several are expected
 
 
-def number(flag: str, kind: type) -> Callable[[str], Any]:
-    """What argparse calls for a number, `kind` int or float."""
+def number(flag: str, kind: type, several: bool = False) -> Callable[[str], Any]:
+    """What argparse calls for a number, `kind` int or float; `several`: for each of some."""
 
     def read(word: str) -> Any:
         try:
@@ -21,7 +22,8 @@ def number(flag: str, kind: type) -> Callable[[str], Any]:
                 return kind(word)
         except ValueError:
             pass
-        raise UserError(f"--{flag} {shown(word)}: expected {EXPECTED[kind]}")
+        advice = COMMAS if several and "," in word else ""
+        raise UserError(f"--{flag} {shown(word)}: expected {EXPECTED[kind]}{advice}")
 
     return read
 
@@ -37,7 +39,7 @@ def choice(
             near = difflib.get_close_matches(word.lower(), names, 1)
             advice = f"; did you mean {names[near[0]]}?" if near else ""
             if "," in word:
-                advice = "; blanks separate names, not commas"
+                advice = COMMAS
             expected = f"expected one of {', '.join(choices)}{advice}"
             raise UserError(f"--{flag} {shown(word)}: {expected}")
         return word
@@ -73,9 +75,10 @@ def missing_value(message: str, words: Sequence[str]) -> UserError:
     `words`: what was typed.
     """
     flag, _, reason = message.removeprefix("argument ").partition(": ")
-    flag = flag.partition("/")[0]  # --lora/--no-lora
+    flag, _, off = flag.partition("/")  # --lora/--no-lora; a script's own switch has no second one
     if reason.startswith("ignored explicit"):
-        return UserError(f"{flag}: takes no value; --no-{flag.removeprefix('--')} turns it off")
+        advice = f"; {off} turns it off" if off else ""
+        return UserError(f"{flag}: takes no value{advice}")
     if reason.startswith("expected"):
         # A word behind it that begins with a dash was taken for a flag.
         behind = words[words.index(flag) + 1 :][:1] if flag in words else []

@@ -41,3 +41,6 @@ class HeadConfig:
     dropout: float
     norm: str  # a key of bert.NORMS
     feed_forward: str  # a key of bert.FEED_FORWARDS
+    # For options of the head's own; one with values by task is read as options.NAME.of(task).
+    task: str
+    options: Options

@@ -49,6 +49,8 @@ class Pipeline(nn.Module):
                 dropout=options.hidden_dropout_prob,
                 norm="rmsnorm" if options.rmsnorm in ("heads", "all") else "layernorm",
                 feed_forward="swiglu" if options.swiglu in ("heads", "all") else "gelu",
+                task=task.name,
+                options=options,
             )
         )
 

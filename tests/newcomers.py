@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from adapters.wrap import Adapter
+from adapters.wrap import Adaptable, Adapter
 from base_bert import BertConfig
 from bert import BertModel, Rows
 from datasets import Split
 from examples import Example
 from forward import Encoded, Forward
-from heads.base import Pooling
+from heads.base import HeadConfig, Pooling
 from multitask_bert import MultitaskBERT
 from options import Options
 from packing import Batch, Group, Packed, Tokens
@@ -52,8 +52,10 @@ class Prefix(nn.Module):
         self.keys = nn.ParameterDict({task: torch.randn(2, size) for task in tasks})
         self.values = nn.ParameterDict({task: torch.randn(2, size) for task in tasks})
 
-    def forward(self, group: Group) -> tuple[Tensor, Tensor]:
-        """Keys and values of a group's rows: [R, 2, H] each."""
+    def forward(self, group: Group) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of a group's rows: [R, 2, H] each; None where rows are of no task."""
+        if not group.tasks:
+            return None
         first = next(iter(self.keys.values()))
         keys = first.new_zeros(group.rows, *first.shape)
         values = first.new_zeros(group.rows, *first.shape)
@@ -63,7 +65,7 @@ class Prefix(nn.Module):
         return keys, values
 
 
-def add_prefix(model: nn.Module, options: Options) -> None:
+def add_prefix(model: Adaptable, options: Options) -> None:
     """Freeze the encoder and give each layer a prefix."""
     model.bert.requires_grad_(False)
     for layer in model.bert.bert_layers:
@@ -100,7 +102,7 @@ class ProjectedAttention(nn.Module):
         return out
 
 
-def add_side(model: nn.Module, options: Options) -> None:
+def add_side(model: Adaptable, options: Options) -> None:
     """Give each layer a branch; all of BERT trains on."""
     for layer in model.bert.bert_layers:
         layer.side = ProjectedAttention(model.bert.config.hidden_size, options.tasks)
@@ -124,7 +126,7 @@ class ParityEmbedding(nn.Module):
         return self.table(packed.input_ids % 2)
 
 
-def add_parity(model: nn.Module, options: Options) -> None:
+def add_parity(model: Adaptable, options: Options) -> None:
     """Add the embeddings to the model's."""
     model.embedding_terms["parity"] = ParityEmbedding(model.bert.config.hidden_size)
 
@@ -154,7 +156,7 @@ class RandomFeatures(nn.Module):
         return self.base(x) + low @ self.learned.to(x.dtype)
 
 
-def add_features(model: nn.Module, options: Options) -> None:
+def add_features(model: Adaptable, options: Options) -> None:
     """Freeze all of the model, heads too, and wrap the values' linears."""
     model.requires_grad_(False)
     for layer in model.bert.bert_layers:
@@ -164,16 +166,66 @@ def add_features(model: nn.Module, options: Options) -> None:
 FEATURES = AlwaysOn("features", add_features)
 
 
+# ---- DoRA: a weight's direction by a low-rank update, its length by a parameter
+
+
+class Decomposed(nn.Module):
+    """m (W + B A) / |W + B A|, the norm that of each row and no part of the gradient."""
+
+    def __init__(self, base: nn.Linear):
+        super().__init__()
+        self.base = base
+        self.master = [base.weight]  # in fp32 also where base.weight is cast: see Adapter
+        self.magnitude = nn.Parameter(base.weight.detach().norm(dim=1))
+        self.down = nn.Parameter(torch.randn(2, base.in_features))
+        self.up = nn.Parameter(torch.zeros(base.out_features, 2))
+
+    def scale(self) -> Tensor:
+        """[out], fp32."""
+        return self.magnitude / (self.master[0] + self.up @ self.down).detach().norm(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]; bit for bit the base's at first."""
+        scale = self.scale()
+        low = x @ self.down.T.to(x.dtype) @ self.up.T.to(x.dtype)
+        more = (scale - 1).to(x.dtype) * F.linear(x, self.base.weight)
+        return self.base(x) + more + scale.to(x.dtype) * low
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The base, with the weight that this one stands for."""
+        scale = self.scale()
+        self.base.weight.add_(self.up @ self.down).mul_(scale[:, None])
+        return self.base
+
+
+def decompose(model: Adaptable, options: Options) -> None:
+    """Freeze the encoder and wrap the values' linears."""
+    model.bert.requires_grad_(False)
+    for layer in model.bert.bert_layers:
+        layer.self_attention.value = Decomposed(layer.self_attention.value)
+
+
+def compose(model: Adaptable) -> None:
+    """Plain linears again."""
+    for layer in model.bert.bert_layers:
+        layer.self_attention.value = layer.self_attention.value.merged()
+
+
+DECOMPOSED = AlwaysOn("decomposed", decompose)
+
+
 # ---- BitFit: BERT's own biases, nothing added
 
 
-def train_biases(model: nn.Module, options: Options) -> None:
+def train_biases(model: Adaptable, options: Options) -> None:
     """Freeze the encoder but for its biases."""
     for name, parameter in model.bert.named_parameters():
         parameter.requires_grad_(name.endswith(".bias"))
 
 
-# Asked for by an option that there is, which the tests have on.
+# Asked for by --keep_last, which the tests have on: a trick, so that wanted() and without() are
+# Adapter's own. A real one declares its --bitfit in options.py.
 BITFIT = Adapter("keep_last", train_biases, merge=lambda model: None)
 
 
@@ -228,6 +280,24 @@ class TopAttention(nn.Module):
 def top_attention(task: Task, bert: BertModel, options: Options) -> nn.Module | None:
     """For sentiment alone."""
     return TopAttention(bert.config.hidden_size) if task.name == "sst" else None
+
+
+# ---- a head with options of its own
+
+
+class DeepHead(nn.Sequential):
+    """Tanh layers; how wide and how deep they are is asked of options."""
+
+    def __init__(self, config: HeadConfig):
+        # Where there are options that the tests have on: a real one reads deep_width and the like.
+        width = config.options.batch_size
+        depth = config.options.epochs if config.task == "sts" else 1
+        layers: list[nn.Module] = []
+        size = config.features
+        for _ in range(depth):
+            layers += [nn.Linear(size, width), nn.Tanh()]
+            size = width
+        super().__init__(*layers, nn.Linear(size, config.outputs))
 
 
 # ---- a combiner that remembers

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from adapters.kinds import ADAPTERS
 from adapters.layers import choose_layers
-from adapters.wrap import Adapter, fits, rebuilt
+from adapters.wrap import Adaptable, Adapter, fits, rebuilt
 from errors import UserError
 from lora import ADAPTER, LoRALinear, adapt
 from multitask_bert import MultitaskBERT
@@ -85,7 +85,7 @@ def test_an_adapters_options():
 def test_partial_state_round_trip(tmp_path: Path):
     first, second = WithHead(), WithHead()
     for model in (first, second):
-        adapt(model, rank=3, targets="qkv", layers="0,2")
+        adapt(model.bert, rank=3, targets="qkv", layers="0,2")
     train(first)
     first.seen += 13
     state = partial_state(first)
@@ -103,7 +103,7 @@ def test_partial_state_round_trip(tmp_path: Path):
 
 def test_an_adapter_that_does_not_fit():
     model = WithHead()
-    adapt(model, rank=3, layers="0")
+    adapt(model.bert, rank=3, layers="0")
     before = copy.deepcopy(model.state_dict())
     state = partial_state(model)
     query, head = "bert.bert_layers.0.self_attention.query.lora_A", "head.bias"
@@ -180,7 +180,7 @@ class Offset(nn.Module):
         return self.offset.expand(len(packed.input_ids), -1)
 
 
-def adapt_scaled(model: nn.Module, options: Options) -> None:
+def adapt_scaled(model: Adaptable, options: Options) -> None:
     model.bert.requires_grad_(False)
     for layer in model.bert.bert_layers:
         layer.self_attention.value = Scaled(layer.self_attention.value)

@@ -237,8 +237,11 @@ def test_a_loss_that_is_not_finite(model):
     """Of finite logits, as a loss with a logarithm may have it."""
     split = split_of(model, "sst")
     task = replace(split.task, loss=lambda forward, batch: torch.tensor(float("inf")))
-    with pytest.raises(UserError, match="^sst: the model's outputs are not finite"):
-        evaluate(model, {"sst": replace(split, task=task)})
+    with pytest.raises(UserError, match="^sst: the outputs are finite, .* check the task's loss"):
+        evaluate(model.eval(), {"sst": replace(split, task=task)})
+    with pytest.raises(UserError, match="^sst: the outputs are finite, .* training diverged"):
+        evaluate(model.train(), {"sst": replace(split, task=task)})
+    model.eval()
 
 
 # ---- scores

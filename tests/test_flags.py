@@ -292,7 +292,7 @@ def test_what_is_refused(line, message):
     [
         ("--tasks quora", "--tasks quora: {}; did you mean para?"),
         ("--tasks SST", "--tasks SST: {}; did you mean sst?"),
-        ("--tasks sst,sts", "--tasks sst,sts: {}; blanks separate names, not commas"),
+        ("--tasks sst,sts", "--tasks sst,sts: {}; blanks separate values, not commas"),
         ("--smok", "--smok: no such flag; did you mean --smoke?"),
         ("--use_gpu false", "--use_gpu: takes no value; --no-use_gpu turns it off"),
         ("false --use_gpu", "false: no flag, and no flag's value; --help lists the flags"),
@@ -389,6 +389,26 @@ def test_the_help_of_what_is_not_there():
 
 def test_a_default_that_depends_on_the_model_is_shown(capsys):
     assert "  --lr                      learning rate [5e-5 for bert-base]\n" in shown("-h", capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "bracket"),
+    [
+        ("model", "auto: bert-base, else MiniLM"),
+        ("steps_per_epoch", "until a task is through"),
+        ("limit", "all"),
+        ("patience", "never"),
+        ("precision", "auto: bf16 if supported"),
+    ],
+)
+def test_a_default_that_says_nothing_by_itself_is_shown_in_words(name, bracket, capsys):
+    assert re.search(rf"^  --{name} .* \[{bracket}\]$", shown("--help", capsys), re.M)
+    text = " ".join(shown(f"--help {name}", capsys).split())
+    assert f"[{bracket}]" in text
+
+
+def test_no_default_is_shown_as_a_zero_or_as_auto(capsys):
+    assert not re.findall(r"\[(?:0|auto)\]", shown("--help", capsys))
 
 
 def test_a_script_shows_its_own_defaults(capsys):

@@ -23,6 +23,11 @@ from tests.test_forward import encoded, sequences
 CONFIG = BertConfig(hidden_size=6, num_attention_heads=1)
 
 
+def config(features: int, dropout: float, norm="layernorm", feed_forward="gelu") -> HeadConfig:
+    """Of a head with five outputs."""
+    return HeadConfig(features, 12, 5, dropout, norm, feed_forward, "sst", Options())
+
+
 def pooling(name: str) -> Pooling:
     return POOLINGS[name](CONFIG, Options())
 
@@ -94,7 +99,7 @@ def test_heads(name, norm, gated):
     asked for.
     """
     torch.manual_seed(0)
-    head = HEADS[name](HeadConfig(24, 12, 5, 0.3, norm, "swiglu" if gated else "gelu"))
+    head = HEADS[name](config(24, 0.3, norm=norm, feed_forward="swiglu" if gated else "gelu"))
     x = torch.randn(7, 24)
     kinds = {type(module) for module in head.modules()}
     if name == "mlp":
@@ -114,7 +119,7 @@ def test_heads(name, norm, gated):
 
 def test_the_mlp_head_by_hand():
     torch.manual_seed(0)
-    head, x = HEADS["mlp"](HeadConfig(6, 12, 5, 0.0, "layernorm", "gelu")).eval(), torch.randn(7, 6)
+    head, x = HEADS["mlp"](config(6, 0.0)).eval(), torch.randn(7, 6)
     hidden = nn.functional.gelu(x @ head.dense.weight.T + head.dense.bias)
     hidden = (hidden - hidden.mean(1, keepdim=True)) / (
         hidden.var(1, unbiased=False, keepdim=True) + 1e-6

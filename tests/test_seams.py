@@ -4,6 +4,7 @@ Each (tests/newcomers.py) trains, is interrupted and resumed to the same bytes, 
 predicts as its run did.
 """
 
+import copy
 import json
 import os
 import signal
@@ -21,11 +22,11 @@ import bert
 import export
 import multitask_classifier
 from adapters.kinds import ADAPTERS, adapters_of
+from attention import padded_rows
 from base_bert import BertConfig, FeedForward
 from errors import Interrupted, UserError
 from evaluation import predict
 from heads import pipeline
-from heads.base import HeadConfig
 from losses import extras
 from multitask_bert import build
 from multitask_classifier import MultitaskBERT, train
@@ -154,6 +155,50 @@ def test_a_prefix(options: Options, monkeypatch: Patch) -> None:
     after = predictions(model, options)
     assert after["sst"] == before["sst"] and after["para"] == before["para"]
     assert after["sts"] != before["sts"]
+
+    # A padded batch is of no task: its tokens see no prefix.
+    ids = torch.randint(1000, 2000, (2, 9))
+    for encoder in (plain.bert.eval(), model.bert):
+        encoder.kernel = "softmax"
+    expected = plain.bert(ids, torch.ones_like(ids))["last_hidden_state"]
+    assert torch.equal(model.bert(ids, torch.ones_like(ids))["last_hidden_state"], expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_decomposed_weight(options: Options, monkeypatch: Patch, precision: str) -> None:
+    """Its norms are of the fp32 weight, though in bf16 a layer sees that rounded."""
+    options = replace(options, precision=precision)
+    plain = build(options).eval()
+    monkeypatch.setitem(ADAPTERS, "decomposed", newcomers.DECOMPOSED)
+    torch.manual_seed(0)
+    model = build(options).eval()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    ids = torch.randint(1000, 2000, (2, 9))
+    hidden = model.bert.embed(ids)
+    rows = padded_rows(torch.ones_like(ids), "softmax", dtype)
+    seen: list[tuple[torch.dtype, Tensor]] = []
+    for layer in model.bert.bert_layers:
+        layer.self_attention.value.register_forward_hook(
+            lambda module, x, y: seen.append((module.base.weight.dtype, module.scale()))
+        )
+    states = model.bert.encode_layers(hidden, rows, dtype)[-1]
+    assert [weight for weight, _ in seen] == [dtype, dtype]
+    assert all(torch.equal(scale, torch.ones(32)) for _, scale in seen)
+    assert torch.equal(states, plain.bert.encode_layers(hidden, rows, dtype)[-1])
+
+    # So they are once the model was copied and moved to another dtype, and after training.
+    value = copy.deepcopy(model).double().bert.bert_layers[0].self_attention.value
+    assert value.master[0] is value.base.weight and value.base.weight.dtype == torch.float64
+    state = survives(options, monkeypatch)
+    assert state["model:bert.bert_layers.1.self_attention.value.up"].any()
+
+    # Merged it computes the same.
+    loaded = MultitaskBERT.load(next(Path("runs").glob("*-newcomer")))
+    before = loaded.bert(ids, torch.ones_like(ids))["last_hidden_state"]
+    newcomers.compose(loaded)
+    assert not any(isinstance(m, newcomers.Decomposed) for m in loaded.modules())
+    after = loaded.bert(ids, torch.ones_like(ids))["last_hidden_state"]
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
 
 
 def test_a_side_branch_of_each_task(options: Options, monkeypatch: Patch) -> None:
@@ -313,14 +358,12 @@ def test_attention_on_top_for_one_task(options: Options, monkeypatch: Patch) -> 
 
 
 def test_a_head(options: Options, monkeypatch: Patch) -> None:
-    class Tanh(nn.Sequential):
-        def __init__(self, config: HeadConfig):
-            inner = nn.Linear(config.features, 13)
-            super().__init__(inner, nn.Tanh(), nn.Linear(13, config.outputs))
-
-    monkeypatch.setitem(pipeline.HEADS, "tanh", Tanh)
-    state = survives(replace(options, head="tanh sst=linear", pair_encoding="bi"), monkeypatch)
+    monkeypatch.setitem(pipeline.HEADS, "deep", newcomers.DeepHead)
+    state = survives(replace(options, head="deep sst=linear", pair_encoding="bi"), monkeypatch)
+    # As wide as --batch_size says, and of one task as deep as --epochs.
     assert state["model:pipelines.sts.head.0.weight"].shape == (13, 4 * 32)
+    assert state["model:pipelines.sts.head.2.weight"].shape == (13, 13)
+    assert state["model:pipelines.para.head.2.weight"].shape == (1, 13)
     assert state["model:pipelines.sst.head.out.weight"].shape == (5, 32)
 
 

@@ -2,6 +2,8 @@
 
 Words alone or with pairs of neighbours, their weighting, and the strength of the regularisation are
 chosen by the task's metric on a fifth of the training examples; then all of them are learned from.
+Which words there are, and how common they are (IDF), is counted over all of them, the fifth too: of
+that only the labels are unseen while the choice is made.
 """
 
 from collections.abc import Sequence
@@ -132,7 +134,8 @@ class BagOfWords:
 def learn(task: Task, texts: Texts, labels: np.ndarray, order: np.ndarray) -> BagOfWords:
     """Choose features and strength, and learn from all examples.
 
-    `order` is a permutation of the examples: the first fifth of it is what is chosen by.
+    `order` is a permutation of the examples: the first fifth of it is what is chosen by. No model
+    learns its labels, but its words are counted too.
     """
     held, kept = np.split(order, [len(order) // 5])
     best_score = -np.inf

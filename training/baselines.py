@@ -39,19 +39,25 @@ from training.outputs import check_outputs, hand_out, outputs_of
 from training.progress import Progress
 from training.run import new_folder
 
+# What stands behind a task's seeds for each kind of draws, so that none repeats another's, nor
+# those of datasets.py: [pass] for shuffles, [0, 1] for --train_fraction.
+LABELS_DRAWN = (0, 2)
+ORDER_DRAWN = (0, 3)
+
 Predicted = Mapping[str, Evaluation]  # "dev" and "test" -> what a baseline makes of it
 Files = Mapping[str, Mapping[str, DataFile]]  # task -> split -> what was read
 
-# From examples to their labels [examples], and the probabilities behind these where there are any.
+# From examples to their labels [examples], and the probabilities behind these where there are any:
+# [examples, classes], or [examples] of the class 1 where a task has one output.
 Predict = Callable[[Sequence[Example]], tuple[np.ndarray, np.ndarray | None]]
 
 
-# ---- the baselines: (task, its training examples, options) -> Predict
+# ---- the baselines: (task, its training examples, options) -> Predict; dev is asked before test
 
 
 def random(task: Task, training: Sequence[Example], options: Options) -> Predict:
     """Labels drawn uniformly from all legal ones; the same for the same --seed."""
-    draws = np.random.default_rng([*seeds(task, options.seed), 0, 2])
+    draws = np.random.default_rng([*seeds(task, options.seed), *LABELS_DRAWN])
     low, high = task.labels.low, task.labels.high
 
     def predict(examples: Sequence[Example]) -> tuple[np.ndarray, None]:
@@ -67,7 +73,8 @@ def bag_of_words(task: Task, training: Sequence[Example], options: Options) -> P
     from training.bag_of_words import learn  # scikit-learn is slow to import
 
     print(f"{task.name}: counting words and fitting", flush=True)
-    order = np.random.default_rng([*seeds(task, options.seed), 0, 3]).permutation(len(training))
+    draws = np.random.default_rng([*seeds(task, options.seed), *ORDER_DRAWN])
+    order = draws.permutation(len(training))
     labels = np.array([example.label for example in training])
     learned = learn(task, [example.texts for example in training], labels, order)
 

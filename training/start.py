@@ -11,7 +11,7 @@ from adapters.wrap import Adapter, fits
 from errors import UserError
 from models.folder import BASE, find_saved, read_options
 from multitask_bert import MultitaskBERT
-from options import PLAIN_HEADS, Options
+from options import WITHOUT_ACTIVATION, WITHOUT_NORM, Options
 from pretrained import default_pretrained
 from storage.files import sha256_of
 from tasks import Task
@@ -101,10 +101,10 @@ def check_pipelines(task: Task, now: Options, then: Options, run: str) -> None:
     if task.pair and then.pair_encoding != now.pair_encoding:
         flag = f"--pair_encoding {then.pair_encoding}"
         raise refusal(run, f"the encoding of {name}", then.pair_encoding, now.pair_encoding, flag)
-    if now.head.of(name) in PLAIN_HEADS:
-        return
-    for flag in ("rmsnorm", "swiglu"):
+    for flag, untouched in (("rmsnorm", WITHOUT_NORM), ("swiglu", WITHOUT_ACTIVATION)):
         was, value = getattr(then, flag), getattr(now, flag)
+        if now.head.of(name) in untouched:
+            continue
         if (was in ("heads", "all")) != (value in ("heads", "all")):
             raise refusal(run, f"--{flag}", was, value, f"--{flag} {was}")
 
