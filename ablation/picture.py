@@ -57,6 +57,7 @@ def picture_of(rows: Sequence[Summary], base: str) -> Picture | None:
     named = {row.name: row for row in rows}
     if base not in named:
         return None
+    # Differences, where there are any, say more than scores.
     whole = [row for row in rows if set(row.scores) == set(named[base].scores)]
     compared = [row for row in whole if row.comparison]
     if compared:
@@ -102,6 +103,7 @@ def write_picture(table: Path, rows: Sequence[Summary], base: str, numbers: str)
 
     Where none can be drawn, an old one goes: beside new numbers it would be wrong.
     """
+    # What can be drawn.
     svgs = {theme: table / f"{NAME}-{theme}.svg" for theme in THEMES}
     png = table / f"{NAME}.png"
     picture = None
@@ -109,6 +111,8 @@ def write_picture(table: Path, rows: Sequence[Summary], base: str, numbers: str)
         print("no picture, which needs a package: pip install matplotlib")
     else:
         picture = picture_of(rows, base)
+
+    # What is written, or goes.
     if picture is None:
         for path in (*svgs.values(), png):
             path.unlink(missing_ok=True)

@@ -98,6 +98,7 @@ def command_of(place: Path, options: Options) -> list[str]:
     if folder:
         shutil.rmtree(folder)  # a baseline takes a minute, and is begun anew
 
+    # What only says where things are; none of it changes a score.
     own = replace(options, runs_dir=str(place), predictions=str(place / "{task}-{split}.csv"))
     if trains:
         # A line of the log a step, so that losses can be averaged over epochs.
@@ -112,11 +113,14 @@ def run_main_job(command: list[str], claim: int) -> None:
     Signals that ask to end are for both: it is in a session of its own, so that each of them
     reaches it once, from here. It saves, and the same command goes on with it.
     """
+    # Take note of signals; those that are ignored, as under nohup, stay so.
     taken: list[int] = []
     before = {}
     for number in ENDING:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             before[number] = signal.signal(number, lambda one, _: taken.append(one))
+
+    # Wait, and pass on what was taken since the last look.
     told = 0
     try:
         process = subprocess.Popen(command, pass_fds=[claim], start_new_session=True)
@@ -144,6 +148,7 @@ def measure(row: Row, options: Options, shared: dict[str, Any], table: Path, cla
 
     Its predictions of the dev sets are kept beside the record.
     """
+    # One that had ended when it was killed is only read; any other is run, or gone on with.
     place = table / "unfinished" / name_of(row.name, options.seed)
     folder = begun(place, options)
     if folder is None or not has_finished(folder, options.epochs):
@@ -152,6 +157,7 @@ def measure(row: Row, options: Options, shared: dict[str, Any], table: Path, cla
     if folder is None:
         raise UserError(f"{place}: no run folder in it, though the main job ended well")
 
+    # The predictions first: a line of the record never lacks them.
     line = line_of(row, options, shared, folder)
     keep_predictions(table, line, {task: dev_predictions(folder, task) for task in options.tasks})
     return line
@@ -231,6 +237,8 @@ def epochs_of(log: list[dict[str, Any]], options: Options) -> list[Epoch]:
                 if name.startswith("loss_"):
                     losses.setdefault(name.removeprefix("loss_"), []).append(value)
             continue
+
+        # A line with dev scores closes an epoch.
         means = {name: sum(values) / len(values) for name, values in losses.items()}
         dev_losses = {
             task: line[f"dev_loss_{task}"] for task in options.tasks if f"dev_loss_{task}" in line

@@ -195,11 +195,14 @@ def count(number: int) -> str:
 
 def source_of(lines: Sequence[Line]) -> str:
     """What the runs were trained and scored on, with which budget, where."""
+    # The data.
     counts = counts_of(lines)
     named = []
     for task in [name.removesuffix("_dev") for name in counts if name.endswith("_dev")]:
         train, dev = count(counts[f"{task}_train"]), count(counts[f"{task}_dev"])
         named.append(f"{TASKS[task].title} {train} and {dev}")
+
+    # The flags for all rows; the encoder and machine of those that have one.
     budget = f"`{' '.join(typed(lines[0].shared))}`" if lines[0].shared else "the default flags"
     trained = [line for line in lines if not line.is_baseline] or lines
     models = dict.fromkeys(line.options["model"] for line in trained)

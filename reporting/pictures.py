@@ -72,6 +72,7 @@ def curves(
         return None
 
     def paint(axes: Axes) -> None:
+        """The lines, the axes, and the names of the lines."""
         lines = []
         for curve in drawn:
             xs, ys = zip(*thinned(curve.points), strict=True)
@@ -132,6 +133,7 @@ def confusion_picture(task: str, dev: Dev) -> Picture:
     low = int(dev.task.labels.low)
 
     def paint(axes: Axes) -> None:
+        """A square for each label and prediction, the fuller the more of the label it has."""
         for label, row in enumerate(counts):
             for predicted, count in enumerate(row):
                 share = count / max(1, row.sum())
@@ -140,6 +142,8 @@ def confusion_picture(task: str, dev: Dev) -> Picture:
                 axes.fill(xs, ys, color=FIRST, alpha=STRONGEST * share, linewidth=0)
                 text = f"{count}\n{share:.0%}"
                 axes.text(predicted, label, text, ha="center", va="center", fontsize=9)
+
+        # Classes are named on both axes, the lowest label on top.
         places = range(len(counts))
         names = [str(low + place) for place in places]
         axes.set_xticks(places, names)
@@ -159,6 +163,7 @@ def scatter(task: str, dev: Dev) -> Picture:
     labels = dev.task.labels
 
     def paint(axes: Axes) -> None:
+        """The line of equal values, and a point for each example."""
         ends = [labels.low, labels.high]
         axes.plot(ends, ends, color=DRAWN_IN["quiet"], linewidth=1, label="y = x")
         many = len(dev.examples) > MOST_MARKS
@@ -190,6 +195,7 @@ def label_histogram(task: str, dev: Dev) -> Picture:
         edges = np.arange(dev.classes + 1) + labels.low - 0.5
 
     def paint(axes: Axes) -> None:
+        """Bars side by side for each class or range."""
         width = 0.8 * (edges[1] - edges[0]) / len(sides)
         for place, (name, values, colour) in enumerate(sides):
             counts, _ = np.histogram(values, edges)
@@ -214,6 +220,7 @@ def length_histogram(task: str, dev: Dev) -> Picture:
     edges = np.arange(1, max(lengths) + width + 1, width)
 
     def paint(axes: Axes) -> None:
+        """A bar for each range of lengths."""
         axes.hist(lengths, edges, color=FIRST, rwidth=0.9)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("words of a sentence")
