@@ -57,11 +57,12 @@ from ablation.rows import (
 )
 from ablation.runs import Failed, claimed, clear, measure, name_of
 from ablation.table import write_tables
+from choices.run import WITHOUT_NETWORK
 from commandline.parser import page_parser
 from commandline.values import number
 from commandline.words import expand
 from errors import UserError, listed, run_main
-from options import WITHOUT_NETWORK, Options
+from options import Options
 from storage.files import sha256_of
 from text.data_files import find_files
 from training.environment import check_writable

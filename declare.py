@@ -72,8 +72,13 @@ class Rules(NamedTuple):
     most: float = math.inf
     above: float = -math.inf
     below: float = math.inf
-    needs: str = ""  # the option that must be on for this one to be changed ...
-    needs_value: Names = ()  # ... or that must have one of these values
+    needs: str = ""  # the option that must be off its default for this one to be changed ...
+    needs_value: Names = ()  # ... or that must have one of these values, for one task at least
+    # Of values by task: a task's word may be such a number, int or float; or several choices with
+    # commas between. Without these and without choices, a table of the code has the words, or who
+    # reads them checks them.
+    number: type | None = None
+    several: bool = False
     usual: str = ""  # what help shows of a default that does not speak for itself
 
     def range(self) -> str:
@@ -87,6 +92,11 @@ class Rules(NamedTuple):
         if self.above > -math.inf:
             return f"above {self.above}"
         return f"at least {self.least}" if self.least > -math.inf else ""
+
+    def holds(self, number: float) -> bool:
+        """Whether a number is in the range; NaN and infinity are in none."""
+        inside = self.least <= number <= self.most and self.above < number < self.below
+        return inside and math.isfinite(number)
 
     def requirement(self) -> str:
         """What it needs, as typed: "--lora", or "--swiglu encoder or all"."""
@@ -116,22 +126,29 @@ class Section:
         for f in fields(self):
             check_value(f, getattr(self, f.name))
 
+    def meets(self, rules: Rules) -> bool:
+        """Whether the option that another one needs is on, or has the value that it takes."""
+        other = getattr(self, rules.needs)
+        if not rules.needs_value:
+            (off,) = [f.default for f in fields(self) if f.name == rules.needs]
+            return bool(other != off)
+        words = other.values() if isinstance(other, PerTask) else (other,)
+        return any(word in rules.needs_value for word in words)
+
     def check_needs(self) -> None:
         """UserError where an option was changed that another one leaves without effect."""
         for f in fields(self):
             rules, value = rules_of(f), getattr(self, f.name)
             if not rules.needs or value == f.default:
                 continue
-            other = getattr(self, rules.needs)
-            met = other in rules.needs_value if rules.needs_value else other
-            if not met:
+            if not self.meets(rules):
                 typed = f"--{f.name}" if value is True else f"--{f.name} {shown(value)}"
                 raise UserError(f"{typed} needs {rules.requirement()}")
 
 
 def settled(f: "Field[Any]", value: Any) -> Any:
     """A value as it is kept: hashable, and of one type however it was given."""
-    if f.type is PerTask and rules_of(f).choices and type(value) is int:
+    if f.type is PerTask and rules_of(f).number and type(value) in (int, float):
         value = str(value)
     if f.type is PerTask and isinstance(value, str):
         default: Any = f.default
@@ -182,9 +199,9 @@ def check_value(f: "Field[Any]", value: Any) -> None:
     rules, kind = rules_of(f), kind_of(f)
     if value is None and kind != f.type:
         return
-    if kind is PerTask and rules.choices and isinstance(value, PerTask):
-        for amount in value.values():
-            check_amount(f.name, amount, rules)
+    if kind is PerTask and isinstance(value, PerTask):
+        for word in value.values():
+            check_word(f.name, word, rules)
     elif kind is not PerTask and rules.choices and value not in rules.choices:
         raise UserError(f"--{f.name} {shown(value)}: expected one of {', '.join(rules.choices)}")
     if not has_kind(value, kind):
@@ -198,15 +215,34 @@ def check_value(f: "Field[Any]", value: Any) -> None:
         check_number(f.name, value, rules)
 
 
-def check_amount(name: str, text: str, rules: Rules) -> None:
-    """UserError where a text is neither one of the choices nor a whole number in range."""
-    if text in rules.choices:
+def check_word(name: str, text: str, rules: Rules) -> None:
+    """UserError where a task's word is neither one of the choices nor a number in range."""
+    if text in rules.choices or not (rules.choices or rules.number):
         return
-    # Python refuses to read numbers of thousands of digits.
-    whole = text.isascii() and text.isdigit() and len(text) < 20
-    if not (whole and rules.least <= int(text) <= rules.most):
-        expected = f"{' or '.join(rules.choices)}, or {rules.range()}"
-        raise UserError(f"--{name} {shown(text)}: expected {expected}")
+    if rules.number is not None:
+        number = as_number(text, rules.number)
+        if number is None or not rules.holds(number):
+            names = f"{' or '.join(rules.choices)}, or " if rules.choices else ""
+            raise UserError(f"--{name} {shown(text)}: expected {names}{rules.range()}")
+        return
+    words = text.split(",") if rules.several else [text]
+    if not set(words) <= set(rules.choices) or len(set(words)) < len(words):
+        expected = "some of {}, with commas between" if rules.several else "one of {}"
+        choices = ", ".join(rules.choices)
+        raise UserError(f"--{name} {shown(text)}: expected {expected.format(choices)}")
+
+
+def as_number(text: str, kind: type) -> float | None:
+    """The number that a text is, None where it is none of that kind."""
+    # Python would take 1_0 too and other scripts' digits, and refuses thousands of digits.
+    if not text.isascii() or "_" in text or len(text) > 20:
+        return None
+    if kind is int and not text.isdigit():
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        return None
 
 
 def check_number(name: str, value: float, rules: Rules) -> None:
@@ -214,7 +250,7 @@ def check_number(name: str, value: float, rules: Rules) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         expected = f"a finite number, {rules.range()}".rstrip(", ")
         raise UserError(f"--{name} {value}: expected {expected}")
-    if not (rules.least <= value <= rules.most and rules.above < value < rules.below):
+    if not rules.holds(value):
         raise UserError(f"--{name} {shown(value)}: expected {rules.range()}")
 
 

@@ -20,6 +20,8 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+from choices.chosen import SECTIONS
+from choices.data import FILE_KINDS
 from commandline.parser import (
     COURSE_MODES,
     NONE,
@@ -32,7 +34,7 @@ from commandline.parser import (
 from commandline.words import ALIASES, HINTS, PRESETS, expand, spelled, unknown
 from declare import PerTask, rules_of, shown
 from errors import UserError
-from options import FILE_KINDS, SECTIONS, Options
+from options import Options
 from tasks import TASKS
 
 # ---- help
@@ -53,7 +55,8 @@ def overview(description: str, defaults: Mapping[str, str] = NONE) -> str:
     # What a list of options can't show.
     lines += [
         "",
-        f"--help SECTION shows more: {' '.join(SECTIONS)}",
+        "--help SECTION shows more; SECTION is one of",
+        f"    {' '.join(SECTIONS)}",
         "--help OPTION shows all of an option, as --help lr",
         f"TASK is one of {' '.join(TASKS)}, KIND of {' '.join(FILE_KINDS)}",
         "--a-b is --a_b; --no-lora turns it off; by task: --head mlp sts=linear",

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from adapters.layers import TARGETS, choose_layers
 from adapters.wrap import Adaptable, Adapter, PeftForm
 from bert import BertModel
+from choices.adapter import AdapterOptions
 from dropout import Dropout
 from errors import UserError
-from options import AdapterOptions
 from weights import hub_name
 
 

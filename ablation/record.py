@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ablation.rows import plain
+from choices.run import WITHOUT_NETWORK
 from errors import UserError
-from options import WITHOUT_NETWORK, Options
+from options import Options
 from storage.files import LARGEST_TEXT, read_bytes, reason_of
 from storage.json_files import Count, parse_json, record
 from training.progress import Best

@@ -14,11 +14,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from choices.run import WITHOUT_NETWORK
 from commandline.values import COMMAS
 from declare import PerTask
 from errors import UserError
 from flags import read_flags, under_own_names
-from options import OF_BASELINES, WITHOUT_EFFECT, WITHOUT_NETWORK, Options
+from options import OF_BASELINES, WITHOUT_EFFECT, Options
 from storage.files import read_text
 from tasks import TASKS
 

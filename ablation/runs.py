@@ -20,8 +20,9 @@ from typing import Any
 
 from ablation.record import Epoch, Line, Source
 from ablation.rows import Row, plain, recorded_flags
+from choices.run import WITHOUT_NETWORK
 from errors import Interrupted, UserError
-from options import WITHOUT_NETWORK, Options
+from options import Options
 from storage.files import LARGEST_TEXT, read_text, reason_of, write_text
 from storage.json_files import checked, parse_json, read_json, record
 from tasks import TASKS

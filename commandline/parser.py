@@ -8,17 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
+from choices.chosen import SECTIONS
+from choices.data import FILE_KINDS
 from commandline.values import (
     NONE,
-    amount_by_task,
     choice,
     choice_by_task,
     missing_value,
     number,
+    word_by_task,
 )
 from declare import Names, PerTask, kind_of, rules_of
 from heads.pipeline import HEADS, POOLINGS
-from options import FILE_KINDS, SECTIONS
 from tasks import TASKS
 from training.optimizers import OPTIMIZERS
 from training.samplers import SAMPLERS
@@ -136,11 +137,12 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
     rules, kind = rules_of(f), kind_of(f)
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if kind is PerTask and rules.choices:
-        return {"nargs": "+", "metavar": "AMOUNT", "type": amount_by_task(f.name, rules)}
-    if kind is PerTask:
+    if kind is PerTask and f.name in TABLES:
         word = choice_by_task(f.name, TABLES[f.name])
         return {"nargs": "+", "metavar": "NAME", "type": word}
+    if kind is PerTask:
+        metavar = "AMOUNT" if rules.number else "NAME"
+        return {"nargs": "+", "metavar": metavar, "type": word_by_task(f.name, rules)}
     if kind == Names and f.name not in TABLES:  # words of the user's own
         return {"nargs": "*", "metavar": "WORD"}
     if kind == Names:  # of tasks
@@ -184,8 +186,9 @@ def full_help(f: "Field[Any]", defaults: Mapping[str, str] = NONE) -> str:
     # Help text, range, names and what it needs, in this order; empty parts are left out.
     rules = rules_of(f)
     parts = [rules.help, rules.range()]
-    if f.name in TABLES and kind_of(f) in (PerTask, Names):
-        parts.append(f"names: {', '.join(TABLES[f.name])}")
+    names = [*TABLES.get(f.name, ()), *rules.choices]
+    if names and kind_of(f) in (PerTask, Names):
+        parts.append(f"names: {', '.join(names)}")
     if rules.needs:
         parts.append(f"needs {rules.requirement()}")
     text = f"{'; '.join(part for part in parts if part)} {default_text(f, defaults)}"

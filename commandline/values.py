@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from declare import EXPECTED, Rules, check_amount, shown
+from declare import EXPECTED, Rules, check_word, shown
 from errors import UserError
 
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -59,11 +59,11 @@ def choice_by_task(flag: str, choices: Collection[str]) -> Callable[[str], str]:
     return read
 
 
-def amount_by_task(flag: str, rules: Rules) -> Callable[[str], str]:
-    """What argparse calls for each word of an amount by task, as `all` or `para=8000`."""
+def word_by_task(flag: str, rules: Rules) -> Callable[[str], str]:
+    """What argparse calls for each word of a value by task whose declaration says what is legal."""
 
     def read(word: str) -> str:
-        check_amount(flag, word.partition("=")[2] if "=" in word else word, rules)
+        check_word(flag, word.partition("=")[2] if "=" in word else word, rules)
         return word
 
     return read

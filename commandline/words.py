@@ -10,10 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from choices.data import DataOptions
 from commandline.parser import TABLES
 from declare import PerTask, shown
 from errors import UserError
-from options import DataOptions, Options, read_values
+from options import Options, read_values
 from storage.files import MEBIBYTE, check_regular, read_text
 from tasks import TASKS
 

@@ -1,8 +1,8 @@
 """What a pooling and a head are made from.
 
-A pooling is a module made from (config, options) whose forward takes an Encoded and gives
-[S, size], fp32. It says what it needs: "cls" (then the encoder computes no more of its last layer),
-"tokens" (the last layer) or "layers" (any). What it gives must not depend on padding.
+A pooling is a module made from (config, options, task's name) whose forward takes an Encoded and
+gives [S, size], fp32. It says what it needs: "cls" (then the encoder computes no more of its last
+layer), "tokens" (the last layer) or "layers" (any). What it gives must not depend on padding.
 
 A head is a module made from a HeadConfig, `head([B, features]) -> [B, outputs]`, fp32.
 """
@@ -21,12 +21,12 @@ Needs = Literal["cls", "tokens", "layers"]
 class Pooling(nn.Module):
     """What the others begin from: `needs`, and `size`, the width of what comes out.
 
-    Their forward(encoded) gives [S, size].
+    Their forward(encoded) gives [S, size]. An option with values by task is options.NAME.of(task).
     """
 
     needs: Needs = "tokens"
 
-    def __init__(self, config: BertConfig, options: Options):
+    def __init__(self, config: BertConfig, options: Options, task: str):
         super().__init__()
         self.size = config.hidden_size
 

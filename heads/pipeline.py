@@ -14,7 +14,7 @@ from heads.poolings import ClsPooling, MeanPooling
 from options import Options, pick
 from tasks import Task
 
-POOLINGS: dict[str, Callable[[BertConfig, Options], Pooling]] = {
+POOLINGS: dict[str, Callable[[BertConfig, Options, str], Pooling]] = {
     "cls": ClsPooling,
     "mean": MeanPooling,
 }
@@ -23,7 +23,8 @@ HEADS: dict[str, Callable[[HeadConfig], nn.Module]] = {
     "linear": LinearHead,
 }
 # Layers on top of BERT, one module or None each, made from (task, bert, options); a module gets
-# states [S, T, H] and mask [S, T] and gives states [S, T, H].
+# states [S, T, H], their mask [S, T] and which example each sequence belongs to [S], and gives
+# states [S, T, any width].
 TOKEN_LAYERS: dict[str, Callable[[Task, BertModel, Options], nn.Module | None]] = {
     # name: maker
 }
@@ -38,7 +39,8 @@ class Pipeline(nn.Module):
         made = {name: make(task, bert, options) for name, make in TOKEN_LAYERS.items()}
         chosen = {name: module for name, module in made.items() if module is not None}
         self.token_layers = nn.ModuleDict(chosen)
-        self.pooling = pick(POOLINGS, options.pooling.of(task.name), "--pooling")(config, options)
+        pooling = pick(POOLINGS, options.pooling.of(task.name), "--pooling")
+        self.pooling = pooling(config, options, task.name)
         join = PairFeatures if task.is_bi(options) else OneSequence
         self.join = join(self.pooling.size)
         self.head = pick(HEADS, options.head.of(task.name), "--head")(
@@ -65,6 +67,6 @@ class Pipeline(nn.Module):
         """The pooled vectors [S, size] and the logits [B, outputs]."""
         for layer in self.token_layers.values():
             states, mask = encoded.tokens()
-            encoded = encoded.with_tokens(layer(states, mask))
+            encoded = encoded.with_tokens(layer(states, mask, owners))
         pooled = self.pooling(encoded)
         return pooled, self.head(self.join(pooled, owners))

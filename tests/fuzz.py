@@ -34,11 +34,12 @@ from safetensors.torch import load_file
 
 from base_bert import BertConfig
 from bert import BertModel
+from choices.chosen import SECTIONS
 from commandline.parser import file_flags
 from errors import UserError
 from examples import read_examples
 from flags import parse
-from options import SECTIONS, Options
+from options import Options
 from tasks import TASKS
 from tests.faults_bench import prepare
 from tests.faults_child import innermost, run, scratch

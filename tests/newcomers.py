@@ -235,8 +235,8 @@ BITFIT = Adapter("keep_last", train_biases, merge=lambda model: None)
 class BiLSTMPooling(Pooling):
     """The mean of a bidirectional LSTM's states."""
 
-    def __init__(self, config: BertConfig, options: Options):
-        super().__init__(config, options)
+    def __init__(self, config: BertConfig, options: Options, task: str):
+        super().__init__(config, options, task)
         self.lstm = nn.LSTM(config.hidden_size, 5, batch_first=True, bidirectional=True)
         self.size = 10
 
@@ -254,8 +254,8 @@ class LayerMixPooling(Pooling):
 
     needs = "layers"
 
-    def __init__(self, config: BertConfig, options: Options):
-        super().__init__(config, options)
+    def __init__(self, config: BertConfig, options: Options, task: str):
+        super().__init__(config, options, task)
         self.weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
 
     def forward(self, encoded: Encoded) -> Tensor:
@@ -271,8 +271,8 @@ class TopAttention(nn.Module):
         super().__init__()
         self.attention = nn.MultiheadAttention(size, 2, batch_first=True)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """[S, T, H], [S, T] -> [S, T, H]."""
+    def forward(self, states: Tensor, mask: Tensor, owners: Tensor) -> Tensor:
+        """[S, T, H], [S, T], [S] -> [S, T, H]."""
         out, _ = self.attention(states, states, states, key_padding_mask=~mask)
         return states + out
 

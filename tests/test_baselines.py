@@ -15,10 +15,11 @@ import multitask_classifier
 import predict
 import prepare_submit
 import report
+from choices.run import WITHOUT_NETWORK
 from declare import PerTask, rules_of
 from errors import UserError
 from examples import Example, read_examples
-from options import OF_BASELINES, WITHOUT_NETWORK, Options
+from options import OF_BASELINES, Options
 from tasks import LEADERBOARD, TASKS
 from text.data_files import BUILT_IN
 from training.bag_of_words import BagOfWords, PairCounts, learn

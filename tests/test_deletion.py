@@ -260,9 +260,11 @@ def plant(copy: Path, file: str, text: str, table: str, line: str, anchor: str, 
 
 def plant_option(copy: Path) -> None:
     """Declare the new adapter's options, before those of LoRA."""
-    held = (copy / "options.py").read_text(encoding="utf-8")
+    held = (copy / "choices/adapter.py").read_text(encoding="utf-8")
     before, lora, after = held.partition("    lora: bool")
-    (copy / "options.py").write_text(before + ADAPTER_OPTION + lora + after, encoding="utf-8")
+    (copy / "choices/adapter.py").write_text(
+        before + ADAPTER_OPTION + lora + after, encoding="utf-8"
+    )
 
 
 def test_a_new_technique_is_a_file_and_two_lines(copy: Path, tiny: Path, small_data: Path) -> None:

@@ -16,13 +16,16 @@ import pytest
 
 import classifier
 import flags
+from choices.chosen import SECTIONS
+from choices.data import FILE_KINDS
+from choices.run import WITHOUT_NETWORK
 from commandline.parser import COURSE_MODES, TABLES, file_flags
 from commandline.words import ALIASES, HINTS
 from declare import Names, PerTask, kind_of, rules_of
 from declare import shown as shown_value
 from errors import UserError
 from flags import overview, parse
-from options import FILE_KINDS, SECTIONS, WITHOUT_NETWORK, Options
+from options import Options
 from tasks import TASKS
 
 ROOT = Path(__file__).parents[1]

@@ -29,7 +29,7 @@ def config(features: int, dropout: float, norm="layernorm", feed_forward="gelu")
 
 
 def pooling(name: str) -> Pooling:
-    return POOLINGS[name](CONFIG, Options())
+    return POOLINGS[name](CONFIG, Options(), "sst")
 
 
 def test_poolings_by_hand():

@@ -3,18 +3,22 @@
 import json
 import os
 import pickle
-from dataclasses import FrozenInstanceError, asdict, fields, replace
+from dataclasses import FrozenInstanceError, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.kinds import ADAPTERS
-from declare import EXPECTED, PerTask, kind_of, rules_of, shown
+from choices.adapter import AdapterOptions
+from choices.chosen import SECTIONS, Chosen
+from choices.conflicts import CONFLICTS
+from choices.head import HeadOptions
+from declare import EXPECTED, PerTask, Section, declare, kind_of, rules_of, shown
 from errors import UserError
 from lora import TARGETS
 from multitask_bert import build
-from options import CONFLICTS, SECTIONS, AdapterOptions, HeadOptions, Options, pick
+from options import Options, pick
 from training.rates import peak_rate
 
 FIELDS = {f.name: f for f in fields(Options)}
@@ -41,7 +45,7 @@ def test_every_option_is_in_exactly_one_section():
 
 
 def test_every_section_is_a_base_of_options():
-    assert tuple(SECTIONS.values()) == Options.__bases__
+    assert tuple(SECTIONS.values()) == Chosen.__bases__
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -150,6 +154,51 @@ def test_an_amount_out_of_range(value):
 def test_amounts():
     assert Options(samples_per_epoch=8000).check().samples_per_epoch == "8000"
     assert Options(samples_per_epoch="para=8000").check().samples_per_epoch == "all para=8000"
+
+
+@dataclass(frozen=True)
+class ByTask(Section):
+    """Values by task of every kind"""
+
+    depth: PerTask = declare(PerTask("0"), "a whole number", number=int, least=0, most=5)
+    share: PerTask = declare(
+        PerTask("same"), "a share", choices=("same",), number=float, least=0, below=1
+    )
+    parts: PerTask = declare(PerTask("u,v"), "some", choices=("u", "v", "w"), several=True)
+    kind: PerTask = declare(PerTask("a"), "one", choices=("a", "b"))
+    of_depth: int = declare(1, "needs a depth", needs="depth")
+    of_b: int = declare(1, "needs b", needs="kind", needs_value=("b",))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"depth": "1 sst=6"}, "--depth 6: expected 0 to 5"),
+        ({"depth": "1.0"}, "--depth 1.0: expected 0 to 5"),
+        ({"share": "1.0"}, "--share 1.0: expected same, or from 0 to below 1"),
+        ({"share": "sts=nan"}, "--share nan: expected same, or from 0 to below 1"),
+        ({"share": "1_0"}, "--share 1_0: expected same, or from 0 to below 1"),
+        ({"parts": "u,x"}, "--parts u,x: expected some of u, v, w, with commas between"),
+        ({"parts": "u,u"}, "--parts u,u: expected some of u, v, w, with commas between"),
+        ({"kind": "c"}, "--kind c: expected one of a, b"),
+        ({"of_depth": 2}, "--of_depth 2 needs --depth"),
+        ({"of_b": 2}, "--of_b 2 needs --kind b"),
+    ],
+)
+def test_a_word_by_task_that_is_not_legal(given: dict[str, Any], message: str) -> None:
+    options = ByTask(**given)
+    with pytest.raises(UserError) as caught:
+        options.check_values()
+        options.check_needs()
+    assert str(caught.value) == message
+
+
+def test_words_by_task_that_are_legal() -> None:
+    options = ByTask(depth=3, share="same sst=.5", parts="w,u sst=v", of_depth=2)
+    options.check_values()
+    options.check_needs()
+    assert (options.depth, options.share.of("sst"), options.parts.of("sst")) == ("3", ".5", "v")
+    ByTask(kind="a sst=b", of_b=2).check_needs()
 
 
 # Files

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from choices.run import WITHOUT_NETWORK
 from datasets import CACHE, Data, DataFile, encode_file, read_task
 from errors import UserError
 from multitask_bert import MultitaskBERT
-from options import WITHOUT_NETWORK, Options
+from options import Options
 from storage.files import clear_unfinished
 from tasks import tasks_of
 from text.data_files import find_files, say_where, splits_of

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from choices.optimizer import OptimizerOptions
 from optimizer import AdamW, parameter_groups
-from options import OptimizerOptions, pick
+from options import pick
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:

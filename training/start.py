@@ -8,10 +8,11 @@ import os
 
 from adapters.kinds import ADAPTERS, adapters_of
 from adapters.wrap import Adapter, fits
+from choices.conflicts import WITHOUT_ACTIVATION, WITHOUT_NORM
 from errors import UserError
 from models.folder import BASE, find_saved, read_options
 from multitask_bert import MultitaskBERT
-from options import WITHOUT_ACTIVATION, WITHOUT_NORM, Options
+from options import Options
 from pretrained import default_pretrained
 from storage.files import sha256_of
 from tasks import Task

@@ -1,0 +1,47 @@
+"""Options of adapters."""
+
+from dataclasses import dataclass, fields
+
+from declare import Section, declare, rules_of
+
+
+@dataclass(frozen=True)
+class AdapterOptions(Section):
+    """Adapters: small updates of a frozen encoder"""
+
+    # An option that needs no other one asks for an adapter: adapters_in() finds it by that.
+    lora: bool = declare(
+        False,
+        "train low-rank updates of the encoder; its weights are frozen, the heads train on, all at "
+        "10 times the learning rate",
+    )
+
+    # The update of one weight.
+    lora_rank: int = declare(8, "r of the update B A", least=1, most=4096, needs="lora")
+    lora_alpha: float = declare(
+        16.0, "the update is scaled by alpha / r", above=0, most=100_000, needs="lora"
+    )
+    lora_dropout: float = declare(
+        0.0, "dropout on the low-rank path", least=0, below=1, needs="lora"
+    )
+
+    # Where updates go, and what becomes of them.
+    lora_targets: str = declare(
+        "all", "which linears of a layer", choices=("qk", "qv", "qkv", "all"), needs="lora"
+    )
+    lora_layers: str = declare(
+        "all", "which layers; all, first4, middle4, last4, or a list such as 0,2,5", needs="lora"
+    )
+    lora_merge: bool = declare(
+        False, "at the end fold the updates into the weights; of the best model", needs="lora"
+    )
+
+
+def adapters_in(o: AdapterOptions) -> list[str]:
+    """The flags of the adapters that are asked for: they train on a frozen encoder.
+
+    These are the options of the section that need no other one, where they are not at the default.
+    One for an adapter that lets the encoder train belongs in another section.
+    """
+    switches = [f for f in fields(AdapterOptions) if not rules_of(f).needs]
+    return [f"--{f.name}" for f in switches if getattr(o, f.name) != f.default]
