@@ -14,8 +14,9 @@ import torch
 
 pytest.importorskip("transformers")
 
+import ablate  # noqa: E402
 from ablation.readme import speed_table  # noqa: E402
-from ablation.record import read_lines  # noqa: E402
+from ablation.record import append_line, read_lines  # noqa: E402
 from ablation.runs import predictions_of  # noqa: E402
 from base_bert import BertConfig  # noqa: E402
 from benchmarks import (  # noqa: E402
@@ -26,6 +27,7 @@ from benchmarks import (  # noqa: E402
     predict_speed,
     race,
     reference,
+    row_speed,
     train_speed,
 )
 from bert import BertModel  # noqa: E402
@@ -305,6 +307,38 @@ def test_a_record_that_cannot_be_written_is_noticed_first(
             benchmark.main(
                 ["--model", options.model, "--data_dir", options.data_dir, "--record", record]
             )
+
+
+def test_rows_race_in_heats() -> None:
+    """Each with the base row, which a heat's ratios need, and every other row once."""
+    rows = dict.fromkeys("abcdef", Options())
+    assert row_speed.heats(rows, "c", 3) == [["c", "a", "b"], ["c", "d", "e"], ["c", "f"]]
+    assert row_speed.heats({"c": Options()}, "c", 3) == [["c"]]
+
+
+def test_a_table_s_rows_are_timed(options: Options, tmp_path: Path, capsys) -> None:
+    """Three rows two at a time: a speed of each, which the table shows."""
+    table = tmp_path / "table"
+    (line, *_) = [x for x in read_lines(ROOT / "results" / "three-epochs") if x.row == "lora"]
+    flags: dict[str, dict] = {"default": {}, "lora": {"lora": True}, "linear": {"head": "linear"}}
+    for row, own in flags.items():
+        of_row = replace(options, **own).to_dict()
+        append_line(table, replace(line, row=row, flags=own, options=of_row))
+    here = ["--out", str(table), "--model", options.model, "--data_dir", options.data_dir]
+    row_speed.main([*here, "--rounds", "1", "--steps", "2", "--at_once", "2"])
+    held = json.loads((table / "speed.json").read_text())
+    assert set(held["step_time"]) == set(held["seconds"]) == set(flags)
+    assert held["step_time"]["default"] == 1.0
+    assert all(0.1 < times < 10 for times in held["step_time"].values())
+    assert capsys.readouterr().out.count("preparing default") == 2
+    ablate.main(["--out", str(table), "--tables"])
+    assert f"| {held['step_time']['lora']:.2f} |" in (table / "table.md").read_text()
+
+    for flag, value in ("--rounds", "0"), ("--steps", "0"), ("--at_once", "1"):
+        with pytest.raises(UserError, match=f"{flag} {value}: expected at least"):
+            row_speed.main([*here, flag, value])
+    with pytest.raises(UserError, match="no row none in its record"):
+        row_speed.main([*here, "--base", "none"])
 
 
 def test_some_examples_keep_their_sequences(training: dict[str, Split]):
