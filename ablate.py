@@ -73,7 +73,7 @@ WITHOUT_TEST = {"test": False}
 
 
 @dataclass(frozen=True)
-class Job:
+class Wanted:
     """A run that is wanted."""
 
     row: Row
@@ -124,7 +124,7 @@ def sum_of(path: Path) -> str:
     return sha256_of(path)
 
 
-def job_of(row: Row, seed: int, shared: Mapping[str, Any]) -> Job:
+def job_of(row: Row, seed: int, shared: Mapping[str, Any]) -> Wanted:
     """A run of a row; UserError where its options can't work, or its files are not there."""
     options = options_of_row(row, {**WITHOUT_TEST, **shared}, seed)
     if options.option not in WITHOUT_NETWORK:
@@ -133,10 +133,10 @@ def job_of(row: Row, seed: int, shared: Mapping[str, Any]) -> Job:
     sums = {f"{task}_{split}": sum_of(path) for (task, split), path in paths.items()}
     flags = recorded_flags(row, shared)
     common = terms(shared, flags, plain(options.to_dict()), "", sums)
-    return Job(row, options, sums, common)
+    return Wanted(row, options, sums, common)
 
 
-def check_base(base: str, jobs: Sequence[Job], lines: Sequence[Line]) -> None:
+def check_base(base: str, jobs: Sequence[Wanted], lines: Sequence[Line]) -> None:
     """UserError where a row to compare with is neither in the table nor will be."""
     names = dict.fromkeys([*(line.row for line in lines), *(job.row.name for job in jobs)])
     if base not in names:
@@ -149,12 +149,12 @@ def check_base(base: str, jobs: Sequence[Job], lines: Sequence[Line]) -> None:
 # ---- the runs
 
 
-def is_done(table: Path, job: Job) -> bool:
+def is_done(table: Path, job: Wanted) -> bool:
     """Whether the record holds a run; UserError where it holds another one under its name."""
     return is_recorded(read_lines(table), job.row.name, job.options, job.sums)
 
 
-def run_all(table: Path, jobs: Sequence[Job], shared: dict[str, Any]) -> list[str]:
+def run_all(table: Path, jobs: Sequence[Wanted], shared: dict[str, Any]) -> list[str]:
     """Run what the record does not hold, and say what failed: the titles of those."""
     failed = []
     for place_in_line, job in enumerate(jobs, 1):

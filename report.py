@@ -35,7 +35,7 @@ from reporting.list_pages import place_of, write_comparison, write_list_page
 from reporting.run_page import write_run_page
 from reporting.runs import (
     SORTS,
-    Row,
+    ShownRun,
     comparable,
     is_report,
     own_flags,
@@ -48,7 +48,7 @@ from training.console import as_time
 from training.environment import display_path
 
 
-def table(rows: list[Row]) -> list[str]:
+def table(rows: list[ShownRun]) -> list[str]:
     """The lines of a table of runs with the same tasks and data, in their order."""
     tasks = rows[0].tasks
     width = max(len(row.name) for row in rows)
@@ -78,9 +78,12 @@ def check_place(place: Path) -> None:
         raise UserError(f"{place}: a file; {expected}")
     if os.path.exists(place / "table.md") and not runs_of(place):
         raise UserError(f"{place}: a table of ablate.py, no run; read {place / 'table.md'}")
+    tables = sorted(place.glob("*/table.md"))
+    if tables and not runs_of(place):
+        raise UserError(f"{place}: tables of ablate.py, no runs; read {tables[0]}")
 
 
-def read_all(places: list[Path]) -> tuple[list[Row], list[str]]:
+def read_all(places: list[Path]) -> tuple[list[ShownRun], list[str]]:
     """The runs in these places, each a run's folder or one with runs in it; what was left out.
 
     UserError where a place is a run's folder and can't be read.
@@ -100,7 +103,7 @@ def read_all(places: list[Path]) -> tuple[list[Row], list[str]]:
     return rows, left_out
 
 
-def with_tag(rows: list[Row], tag: str) -> list[Row]:
+def with_tag(rows: list[ShownRun], tag: str) -> list[ShownRun]:
     """The runs that have a tag, all where it is ""; UserError where none has it."""
     found = [row for row in rows if not tag or tag in row.options.tags]
     if not found:
@@ -110,7 +113,7 @@ def with_tag(rows: list[Row], tag: str) -> list[Row]:
     return found
 
 
-def check_sort(by: str, rows: list[Row]) -> None:
+def check_sort(by: str, rows: list[ShownRun]) -> None:
     """UserError where these runs can't be sorted by that; a task's title is told its name."""
     tasks = {name: task for row in rows for name, task in row.tasks.items()}
     titles = {task.title.lower(): name for name, task in tasks.items()}

@@ -14,7 +14,7 @@ import numpy as np
 from datasets import read_file
 from errors import UserError
 from examples import Example
-from reporting.runs import Row
+from reporting.runs import ShownRun
 from storage.files import LARGEST_TEXT, read_text, sha256_of
 from tasks import Labels, Task
 from text.data_files import BUILT_IN, find_files
@@ -45,7 +45,7 @@ class Dev:
         return round(labels.high - labels.low) + 1 if labels.whole else 0
 
 
-def read_dev(row: Row, name: str) -> Dev:
+def read_dev(row: ShownRun, name: str) -> Dev:
     """What is known of a task's dev set in a run."""
     task = row.tasks[name]
     dev = Dev(task)
@@ -60,7 +60,7 @@ def read_dev(row: Row, name: str) -> Dev:
     return dev
 
 
-def read_gold(row: Row, name: str, task: Task) -> list[Example]:
+def read_gold(row: ShownRun, name: str, task: Task) -> list[Example]:
     """The dev examples that a run was scored on; UserError where they are not there any more."""
     kept = row.identity.data.get(f"{name}_dev")
     if kept is None:
@@ -86,7 +86,7 @@ def read_gold(row: Row, name: str, task: Task) -> list[Example]:
     raise UserError(f"{kept.path}: {reason}, so what needs its texts or labels is left out")
 
 
-def read_found(row: Row, name: str, dev: Dev) -> None:
+def read_found(row: ShownRun, name: str, dev: Dev) -> None:
     """Add a run's predictions, and their probabilities where the task has some."""
     best = row.folder / "best"
     path = best / prediction_file(name, "dev")

@@ -27,7 +27,7 @@ from reporting.page import (
     write_page,
 )
 from reporting.pictures import overlaid
-from reporting.runs import PAGE, Row, comparable, data_name, list_page, own_flags, shared_flags
+from reporting.runs import PAGE, ShownRun, comparable, data_name, list_page, own_flags, shared_flags
 from reporting.style import Picture
 from training.console import as_time
 
@@ -36,7 +36,7 @@ LONGEST_LABEL = 42  # of a run's in a picture
 
 
 def write_list_page(
-    groups: list[list[Row]], left_out: Sequence[str], by: str, folder: Path, tag: str = ""
+    groups: list[list[ShownRun]], left_out: Sequence[str], by: str, folder: Path, tag: str = ""
 ) -> Path:
     """Write the list of all runs, or of those with a tag, into a folder; needs no matplotlib.
 
@@ -50,7 +50,7 @@ def write_list_page(
     return write_page(folder / list_page(tag), page(title, html, SCRIPT))
 
 
-def write_comparison(rows: list[Row], by: str, folder: Path) -> Path:
+def write_comparison(rows: list[ShownRun], by: str, folder: Path) -> Path:
     """Write the page of several runs and its pictures into a folder."""
     groups = comparable(rows, by)
     html = []
@@ -73,7 +73,7 @@ def write_comparison(rows: list[Row], by: str, folder: Path) -> Path:
     return write_page(folder / PAGE, page(f"{len(rows)} runs", html, SCRIPT), pictures)
 
 
-def curves_of(group: list[Row]) -> dict[str, list[Picture]]:
+def curves_of(group: list[ShownRun]) -> dict[str, list[Picture]]:
     """The curves of runs that can be compared, by heading; each has its number in the table."""
     runs = []
     for place, row in enumerate(group, start=1):
@@ -81,7 +81,7 @@ def curves_of(group: list[Row]) -> dict[str, list[Picture]]:
     return overlaid(runs, group[0].tasks)
 
 
-def heading(row: Row) -> str:
+def heading(row: ShownRun) -> str:
     """What a run and those that can be compared with it were scored on."""
     titles = ", ".join(task.title for task in row.tasks.values())
     name = data_name(row.options, row.identity, row.facts)
@@ -95,7 +95,7 @@ def short(name: str) -> str:
     return f"{name[: LONGEST_LABEL // 2]}...{name[-LONGEST_LABEL // 2 :]}"
 
 
-def place_of(rows: Sequence[Row]) -> Path:
+def place_of(rows: Sequence[ShownRun]) -> Path:
     """Where the page of several runs goes, unless one says it: beside the first, by their names."""
     names = [row.name for row in rows]
     name = "report-" + "+".join(names)
@@ -105,7 +105,7 @@ def place_of(rows: Sequence[Row]) -> Path:
     return Path(os.path.abspath(rows[0].folder)).parent / name
 
 
-def run_table(rows: list[Row], folder: Path, by: str, numbered: bool = False) -> str:
+def run_table(rows: list[ShownRun], folder: Path, by: str, numbered: bool = False) -> str:
     """Runs that can be compared, a row each, and the flags in which they differ.
 
     `folder`: where the page will stand. `numbered`: each has the number that pictures call it by.
@@ -139,7 +139,7 @@ def run_table(rows: list[Row], folder: Path, by: str, numbered: bool = False) ->
     return html
 
 
-def run_cells(row: Row, shared: list[str], folder: Path) -> list[Cell]:
+def run_cells(row: ShownRun, shared: list[str], folder: Path) -> list[Cell]:
     """A run's cells in run_table()."""
     # Its name leads to its own page, where there is one.
     its_page = row.folder / "report" / PAGE

@@ -22,14 +22,14 @@ from reporting.page import (
     write_page,
 )
 from reporting.pictures import dev_pictures, learning_curves
-from reporting.runs import PAGE, Row, data_name
+from reporting.runs import PAGE, ShownRun, data_name
 from reporting.style import Picture
 from training.console import as_time
 
 BUILT_IN = "The data is minBERT's built-in corpus: scores on it say nothing of SST, Quora or STS."
 
 
-def write_run_page(row: Row, folder: Path) -> Path:
+def write_run_page(row: ShownRun, folder: Path) -> Path:
     """Write the page of a run and its pictures into a folder; the page's path."""
     log = read_log(row.folder)
     html = [heading(row)]
@@ -45,7 +45,7 @@ def write_run_page(row: Row, folder: Path) -> Path:
     return write_page(folder / PAGE, page(row.name, html), pictures)
 
 
-def heading(row: Row) -> str:
+def heading(row: ShownRun) -> str:
     """Scores, how far it came, its tags, what its data is."""
     state = "finished" if row.finished else "not finished"
     html = [
@@ -107,7 +107,7 @@ def mistake_item(dev: Dev, mistake: Mistake) -> str:
 # ---- what the run was
 
 
-def about(row: Row) -> str:
+def about(row: ShownRun) -> str:
     """Command, flags, versions, device, sizes."""
     run = row.identity
     commands = "\n".join(one_line(command, 2000) for command in run.commands)
@@ -134,7 +134,7 @@ def about(row: Row) -> str:
     return facts(pairs)
 
 
-def data_table(row: Row) -> str:
+def data_table(row: ShownRun) -> str:
     """The files that it read."""
     columns = [Column("file", "name"), Column("examples", "number")]
     columns += [Column("of them in train too", "number"), Column("SHA-256"), Column("read from")]

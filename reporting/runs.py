@@ -35,7 +35,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Row:
+class ShownRun:
     """A run as the tables and pages show it."""
 
     folder: Path
@@ -77,7 +77,7 @@ class Row:
         return self.best.overall if name == "overall" else self.best.scores.get(name, float("-inf"))
 
 
-def read_run(folder: Path) -> Row:
+def read_run(folder: Path) -> ShownRun:
     """A run's options and results, finished or not; UserError where it can't be read."""
     # What it was asked to do, and what it recorded.
     options = Options.of_run(folder)
@@ -110,7 +110,7 @@ def read_run(folder: Path) -> Row:
         step, seconds = progress.step, progress.seconds
     if best and set(best.scores) != set(options.tasks):
         raise UserError(f"{path}: best has not the scores of this run's tasks; damaged?")
-    return Row(folder, options, identity, facts, flags, data, title, best, step, seconds)
+    return ShownRun(folder, options, identity, facts, flags, data, title, best, step, seconds)
 
 
 def data_name(options: Options, identity: Identity, facts: Facts) -> str:
@@ -130,7 +130,7 @@ def flags_of(options: Options) -> tuple[str, ...]:
     return tuple(typed(values))
 
 
-def shared_flags(rows: Iterable[Row]) -> list[str]:
+def shared_flags(rows: Iterable[ShownRun]) -> list[str]:
     """The flags that several runs have in common, which say nothing where these are compared."""
     first, *others = rows
     if not others:
@@ -138,7 +138,7 @@ def shared_flags(rows: Iterable[Row]) -> list[str]:
     return [flag for flag in first.flags if all(flag in other.flags for other in others)]
 
 
-def own_flags(row: Row, shared: list[str]) -> list[str]:
+def own_flags(row: ShownRun, shared: list[str]) -> list[str]:
     """The flags of a run that are not those of all beside it."""
     return [flag for flag in row.flags if flag not in shared]
 
@@ -165,7 +165,7 @@ def is_report(place: Path) -> bool:
     return re.fullmatch(r"index(-.*)?\.html|report-.*", place.name) is not None
 
 
-def sorted_rows(rows: Iterable[Row], by: str) -> list[Row]:
+def sorted_rows(rows: Iterable[ShownRun], by: str) -> list[ShownRun]:
     """The best, newest or shortest first, or by name; those without a score come last."""
     if by == "name":
         return sorted(rows, key=lambda row: row.name)
@@ -178,9 +178,9 @@ def sorted_rows(rows: Iterable[Row], by: str) -> list[Row]:
     return sorted(rows, key=lambda row: -row.score(by))
 
 
-def comparable(rows: Iterable[Row], by: str = "overall") -> list[list[Row]]:
+def comparable(rows: Iterable[ShownRun], by: str = "overall") -> list[list[ShownRun]]:
     """The runs in groups with the same tasks and dev data, each sorted."""
-    groups: dict[Any, list[Row]] = defaultdict(list)
+    groups: dict[Any, list[ShownRun]] = defaultdict(list)
     for row in rows:
         groups[row.data, row.options.tasks].append(row)
     return [sorted_rows(group, by) for group in groups.values()]

@@ -132,6 +132,10 @@ def test_what_is_no_run(options: Options, capsys: pytest.CaptureFixture) -> None
     Path("mine/table.md").touch()
     with pytest.raises(UserError, match="^mine: a table of ablate.py, no run; read mine/table.md"):
         report.main(["mine"])
+    Path("results").mkdir()
+    Path("mine").rename("results/mine")
+    with pytest.raises(UserError, match="^results: tables of ablate.py, .* results/mine/table.md"):
+        report.main(["results"])
     for words in ([""], ["--tag", ""], ["--out="]):
         with pytest.raises(UserError, match="'': expected a .*; is a variable of the shell unset"):
             report.main(words)

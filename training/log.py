@@ -17,7 +17,7 @@ from storage.json_files import Count, parse_json, record
 
 
 @dataclass
-class Line:
+class LogLine:
     """What every line has."""
 
     step: Count
@@ -36,7 +36,7 @@ def kept_lines(path: Path, step: int) -> bytes:
     for line in lines:
         try:
             values = parse_json(line.decode("utf-8", errors="replace"), str(path))
-            if record(Line, values, str(path), others_too=True).step <= step:
+            if record(LogLine, values, str(path), others_too=True).step <= step:
                 kept.append(line + b"\n")
         except UserError:
             damaged += 1
