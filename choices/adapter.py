@@ -17,9 +17,27 @@ class AdapterOptions(Section):
     )
 
     # The update of one weight.
+    lora_type: str = declare(
+        "lora",
+        "what learns; dora: the rows' lengths too",
+        choices=("lora", "dora"),
+        needs="lora",
+    )
     lora_rank: int = declare(8, "r of the update B A", least=1, most=4096, needs="lora")
     lora_alpha: float = declare(
         16.0, "the update is scaled by alpha / r", above=0, most=100_000, needs="lora"
+    )
+    lora_scale: str = declare(
+        "rank",
+        "what alpha is divided by; r, or its square root, as rsLoRA",
+        choices=("rank", "sqrt_rank"),
+        needs="lora",
+    )
+    lora_init: str = declare(
+        "kaiming",
+        "how A starts; uniform, or normal with deviation 1 / r; B is 0",
+        choices=("kaiming", "gaussian"),
+        needs="lora",
     )
     lora_dropout: float = declare(
         0.0, "dropout on the low-rank path", least=0, below=1, needs="lora"

@@ -175,6 +175,7 @@ SAVED = [
     {"swiglu": "encoder", "swiglu_start": "random"},
     {"option": "pretrain"},
     {"lora": True},
+    {"lora": True, "lora_type": "dora", "lora_scale": "sqrt_rank", "lora_init": "gaussian"},
     {
         "lora": True,
         "rmsnorm": "all",

@@ -33,6 +33,8 @@ LORA: dict[str, dict[str, Any]] = {
     "qk": {"lora_targets": "qk", "lora_rank": 3, "lora_alpha": 5.0},
     "qv": {"lora_targets": "qv", "lora_layers": "0", "lora_dropout": 0.3},
     "qkv": {"lora_targets": "qkv"},
+    "rslora": {"lora_scale": "sqrt_rank", "lora_rank": 7, "lora_init": "gaussian"},
+    "dora": {"lora_type": "dora", "lora_rank": 3, "lora_dropout": 0.3},
 }
 OURS: dict[str, dict[str, Any]] = {"rmsnorm": {"rmsnorm": "all"}, "swiglu": {"swiglu": "encoder"}}
 
