@@ -283,6 +283,9 @@ RANGES: dict[str, tuple[str, list]] = {
     "patience": ("0 to 1000000000", [-1, 2**31]),
     "lora_rank": ("1 to 4096", [0, 4097, 2**31]),
     "lora_alpha": ("above 0, at most 100000", [0, -1, 1e300]),
+    "diff_pruning_target": ("above 0, at most 1", [0, 1.1]),
+    "diff_pruning_penalty": ("0 to 1000", [-0.1, 1e300]),
+    "diff_pruning_fix": ("above 0, at most 1", [0, 1.1]),
     "lr": ("above 0, at most 1000", [0, -1, 1e30]),
     "weight_decay": ("0 to 1000", [-0.1, 1e300]),
     "clip": ("0 to 1000000000", [-0.1, 1e300]),
@@ -335,6 +338,23 @@ NEEDS: dict[str, tuple[dict, str]] = {
     "lora_targets": ({"lora_targets": "qk"}, "--lora_targets qk needs --lora"),
     "lora_layers": ({"lora_layers": "1"}, "--lora_layers 1 needs --lora"),
     "lora_merge": ({"lora_merge": True}, "--lora_merge needs --lora"),
+    "ia3_merge": ({"ia3_merge": True}, "--ia3_merge needs --ia3"),
+    "diff_pruning_target": (
+        {"diff_pruning_target": 0.1},
+        "--diff_pruning_target 0.1 needs --diff_pruning",
+    ),
+    "diff_pruning_penalty": (
+        {"diff_pruning_penalty": 0.1},
+        "--diff_pruning_penalty 0.1 needs --diff_pruning",
+    ),
+    "diff_pruning_fix": (
+        {"diff_pruning_fix": 0.1},
+        "--diff_pruning_fix 0.1 needs --diff_pruning",
+    ),
+    "diff_pruning_merge": (
+        {"diff_pruning_merge": True},
+        "--diff_pruning_merge needs --diff_pruning",
+    ),
     "sampling_exponent": (
         {"sampler": "round_robin", "sampling_exponent": 1.0},
         "--sampling_exponent 1.0 needs --sampler mixed",
@@ -366,6 +386,10 @@ PAIRS: list[tuple[dict, str]] = [
     ),
     ({**AFRESH, "lora": True}, FROZEN.format("--lora")),
     ({**AFRESH, "option": "pretrain"}, FROZEN.format("--option pretrain")),
+    (
+        {"bitfit": "all", "diff_pruning": "structured"},
+        "--bitfit and --diff_pruning both move the biases: drop one",
+    ),
     (
         {"option": "test"},
         "--option test trains nothing; it is for the command line: --option test --model RUN",
@@ -434,6 +458,7 @@ def test_every_conflict_is_tried():
         {"head": "linear", "rmsnorm": "encoder", "swiglu": "encoder"},
         {"head": "mlp sts=linear", "rmsnorm": "heads", "swiglu": "heads"},
         {"lora": True, "rmsnorm": "all", "swiglu": "all"},
+        {"lora": True, "bitfit": "all"},
         {"tasks": ("sst", "sts"), "head": "mlp sts=linear"},
         {"batch_size": 1024, "accumulation": 1024},
         {"name": "a" * 200},
@@ -658,6 +683,9 @@ def test_a_run_s_folder_is_a_name_too():
         ({}, 768, 5e-5),
         ({}, 384, 2e-4),
         ({"lora": True}, 384, 2e-3),
+        ({"bitfit": "all"}, 384, 2e-3),
+        ({"ia3": True, "bitfit": "all"}, 768, 1e-3),
+        ({"diff_pruning": "structured"}, 768, 5e-5),
         ({"option": "pretrain"}, 7, 1e-3),
         ({"option": "pretrain", "lr": 2.0}, 7, 2.0),
     ],
