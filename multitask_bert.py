@@ -190,7 +190,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
     def as_filed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors under our names, in the shapes that they have in the files."""
         form = self.peft_form()
-        shapes = form.shapes if form else {}
+        shapes = {f"bert.{name}": shape for name, shape in form.shapes.items()} if form else {}
         return {name: x.view(shapes.get(name, x.shape)) for name, x in state.items()}
 
     def peft_form(self) -> PeftForm | None:

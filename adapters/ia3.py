@@ -6,6 +6,8 @@ their linears end, the inner activations where the linear after them begins, so 
 into weights. Left out: vectors of each task, and the paper's further losses.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +15,6 @@ from adapters.wrap import Adaptable, Adapter, PeftForm
 from bert import BertModel
 from options import Options
 from weights import hub_name
-
-OUTPUTS = ("self_attention.key", "self_attention.value")  # linears of a layer, scaled behind
-INPUTS = ("out_dense",)  # and before
 
 
 class ScaledOutput(nn.Module):
@@ -57,14 +56,21 @@ class ScaledInput(nn.Module):
         return self.base
 
 
+# A layer's linears that are scaled, and where.
+SCALED: dict[str, Callable[[nn.Linear], nn.Module]] = {
+    "self_attention.key": ScaledOutput,
+    "self_attention.value": ScaledOutput,
+    "out_dense": ScaledInput,
+}
+
+
 def adapt(model: Adaptable, options: Options) -> None:
     """Freeze the encoder and scale keys, values and inner activations of each layer."""
     model.bert.requires_grad_(False)
     for layer in model.bert.bert_layers:
-        for name in OUTPUTS:
-            layer.set_submodule(name, ScaledOutput(layer.get_submodule(name)))
-        for name in INPUTS:
-            layer.set_submodule(name, ScaledInput(layer.get_submodule(name)))
+        for name, module in list(layer.named_modules()):
+            if isinstance(module, nn.Linear) and name in SCALED:
+                layer.set_submodule(name, SCALED[name](module))
 
 
 def counts(model: Adaptable) -> str:

@@ -66,7 +66,7 @@ class AdapterOptions(Section):
     bitfit: str = declare(
         "off",
         "BitFit: train the encoder's biases alone; all, which it means alone, or those of queries "
-        "and of the feed-forward's inner layer; all at 10 times the learning rate",
+        "and inner activations; the heads train on, all at 10 times the learning rate",
         choices=("off", "all", "query_mlp"),
         bare="all",
     )
