@@ -53,6 +53,7 @@ def overview(description: str, defaults: Mapping[str, str] = NONE) -> str:
         lines += ["", f"{title(name)} (--help {name})"]
         lines += [short_line(f, defaults) for f in fields(section)]
     # What a list of options can't show.
+    also = f"also taken: {' '.join(f'--{alias}' for alias in ALIASES)}"
     lines += [
         "",
         "--help SECTION shows more; SECTION is one of",
@@ -61,7 +62,7 @@ def overview(description: str, defaults: Mapping[str, str] = NONE) -> str:
         f"TASK is one of {' '.join(TASKS)}, KIND of {' '.join(FILE_KINDS)}",
         "--a-b is --a_b; --no-lora turns it off; by task: --head mlp sts=linear",
         "@FILE reads flags from a text file, @FILE.json the options of a run",
-        f"also taken: {' '.join(f'--{alias}' for alias in ALIASES)}",
+        textwrap.fill(also, WIDTH, subsequent_indent="    ", break_on_hyphens=False),
         "of 2024: --fine-tune-mode last-linear-layer, --fine-tune-mode full-model",
         "--smoke, a complete run in seconds, stands for:",
         f"    {PRESETS['smoke']}",

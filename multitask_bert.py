@@ -187,6 +187,12 @@ class MultitaskBERT(CourseFaces, Adaptable):
         names = set(self.bert.state_dict()) - {"position_ids"}
         return len(self.embedding_terms) > 0 or names != self.bert.own_names()
 
+    def as_filed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors under our names, in the shapes that they have in the files."""
+        form = self.peft_form()
+        shapes = {f"bert.{name}": shape for name, shape in form.shapes.items()} if form else {}
+        return {name: x.view(shapes.get(name, x.shape)) for name, x in state.items()}
+
     def peft_form(self) -> PeftForm | None:
         """The model's adapter as PEFT saves it.
 
@@ -224,7 +230,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
         if (folder / MANIFEST).exists():
             raise UserError(f"{folder}: holds a saved model already; name another folder")
         write_options(folder, self.options)
-        write_state(folder, self.own_state(), self.places())
+        write_state(folder, self.as_filed(self.own_state()), self.places())
         if self.whole:
             self.bert.config.save(folder, self.extended)
             self.tokenizer.save_pretrained(folder)
@@ -260,7 +266,10 @@ class MultitaskBERT(CourseFaces, Adaptable):
             check_base(folder, model.base)
         else:
             model = build(options, saved=folder)
-        model.load_state_dict(read_state(folder, model.own_state(), model.places()), strict=False)
+        own = model.own_state()
+        state = read_state(folder, model.as_filed(own), model.places())
+        taken = {name: x.view(own[name].shape) for name, x in state.items()}
+        model.load_state_dict(taken, strict=False)
 
         # The vocabulary is read now: the folder may be named from here only, or move.
         model._tokenizer = model.tokenizer

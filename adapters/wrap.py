@@ -5,7 +5,7 @@ leaves empty, or freezes parts. The encoder does not know of it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ class PeftForm:
 
     config: dict[str, Any]  # adapter_config.json, but for the base model's name
     names: dict[str, str]  # of the encoder's tensors: our name -> that in adapter_model.safetensors
+    # Of those that have another shape there, as view() takes it, by our name.
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Adaptable(nn.Module):
@@ -57,7 +59,8 @@ class Adapter:
         there is no such form, and an export holds the adapter beside the encoder.
     combines: whether it may stand beside other adapters; two that don't are refused. They are
         applied in the order of ADAPTERS, where one that freezes the encoder stands before those
-        that add to it, and merged in the reverse order.
+        that add to it, and one that trains some of its own weights behind both; and merged in the
+        reverse order.
     rate_factor: its usual learning rate, as a multiple of full fine-tuning's.
     counts: what of a model it adapted, in a line for the console; None: nothing is said.
     in_peft: how the library PEFT saves it, made from the adapted encoder; None: PEFT has no such

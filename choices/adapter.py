@@ -17,9 +17,27 @@ class AdapterOptions(Section):
     )
 
     # The update of one weight.
+    lora_type: str = declare(
+        "lora",
+        "what learns; dora: the rows' lengths too",
+        choices=("lora", "dora"),
+        needs="lora",
+    )
     lora_rank: int = declare(8, "r of the update B A", least=1, most=4096, needs="lora")
     lora_alpha: float = declare(
         16.0, "the update is scaled by alpha / r", above=0, most=100_000, needs="lora"
+    )
+    lora_scale: str = declare(
+        "rank",
+        "what alpha is divided by; r, or its square root, as rsLoRA",
+        choices=("rank", "sqrt_rank"),
+        needs="lora",
+    )
+    lora_init: str = declare(
+        "kaiming",
+        "how A starts; uniform, or normal with deviation 1 / r; B is 0",
+        choices=("kaiming", "gaussian"),
+        needs="lora",
     )
     lora_dropout: float = declare(
         0.0, "dropout on the low-rank path", least=0, below=1, needs="lora"
@@ -34,6 +52,52 @@ class AdapterOptions(Section):
     )
     lora_merge: bool = declare(
         False, "at the end fold the updates into the weights; of the best model", needs="lora"
+    )
+
+    # Other adapters.
+    ia3: bool = declare(
+        False,
+        "train scales of keys, values, activations; (IA)^3, the encoder is frozen, the heads train "
+        "on, all at 20 times the learning rate",
+    )
+    ia3_merge: bool = declare(
+        False, "at the end fold the scales into the weights; of the best model", needs="ia3"
+    )
+    bitfit: str = declare(
+        "off",
+        "BitFit: train the encoder's biases alone; all, which it means alone, or those of queries "
+        "and inner activations; the heads train on, all at 10 times the learning rate",
+        choices=("off", "all", "query_mlp"),
+        bare="all",
+    )
+    diff_pruning: str = declare(
+        "off",
+        "train a sparse change of the weights; diff pruning, gates a weight and, if structured, "
+        "which it means alone, a matrix",
+        choices=("off", "structured", "unstructured"),
+        bare="structured",
+    )
+    diff_pruning_target: float = declare(
+        0.005, "share of weights that change in the end", above=0, most=1, needs="diff_pruning"
+    )
+    diff_pruning_penalty: float = declare(
+        1.25e-7,
+        "loss for each open gate; times their expected number",
+        least=0,
+        most=1000,
+        needs="diff_pruning",
+    )
+    diff_pruning_fix: float = declare(
+        0.5,
+        "share of the run after which gates are fixed; the largest changes train on",
+        above=0,
+        most=1,
+        needs="diff_pruning",
+    )
+    diff_pruning_merge: bool = declare(
+        False,
+        "at the end fold changes into the weights; of the best model",
+        needs="diff_pruning",
     )
 
 

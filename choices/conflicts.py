@@ -68,6 +68,10 @@ CONFLICTS = (
         lambda o: o.option == "test",
         "--option test trains nothing; it is for the command line: --option test --model RUN",
     ),
+    Conflict(
+        lambda o: o.bitfit != "off" and o.diff_pruning != "off",
+        "--bitfit and --diff_pruning both move the biases: drop one",
+    ),
     # Files of a split that is not read.
     Conflict(
         lambda o: not o.test and any("_test" in name for name, _ in o.files),

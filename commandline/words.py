@@ -27,6 +27,7 @@ ALIASES = {
     "scheduler": "--schedule",
     "task_scheduler": "--sampler",
     "model_name": "--model",
+    "dora": "--lora --lora_type dora",
 }
 
 # What stands for several flags; those typed beside it win.
@@ -60,6 +61,9 @@ HINTS = {
     "rank": "lora_rank",
     "r": "lora_rank",
     "alpha": "lora_alpha",
+    "use_dora": "lora_type",
+    "use_rslora": "lora_scale",
+    "init_lora_weights": "lora_init",
     # Of the optimizer and the run.
     "warmup_ratio": "warmup",
     "warmup_steps": "warmup",

@@ -19,7 +19,8 @@ from adapters.wrap import rebuilt
 from base_bert import BertConfig
 from bert import BertModel, cast_linears
 from errors import UserError
-from lora import LoRALinear, adapt, counts, merge
+from lora import LINEARS, DoRALinear, LoRALinear, adapt, counts, merge
+from tests.multitask import close
 
 SMALL = {
     "hidden_size": 26,
@@ -89,14 +90,27 @@ for case in sorted({name.split(".")[0] for name in given}):
     x, weight, bias, a, b, alpha = (given[f"{case}.{name}"] for name in names)
     plain = torch.nn.Sequential(torch.nn.Linear(*reversed(weight.shape)))
     plain[0].weight.data, plain[0].bias.data = weight, bias
-    settings = {"r": a.shape[0], "lora_alpha": alpha.item(), "lora_dropout": 0.0}
-    config = LoraConfig(target_modules=["0"], **settings)
+    dora, sqrt, dropout, seed = given[f"{case}.kind"].tolist()
+    settings = {"r": a.shape[0], "lora_alpha": alpha.item(), "lora_dropout": dropout}
+    config = LoraConfig(
+        target_modules=["0"], use_dora=bool(dora), use_rslora=bool(sqrt), **settings
+    )
     model = get_peft_model(plain, config)
     layer = model.base_model.model[0]
     out[f"{case}.initial_b"] = layer.lora_B["default"].weight.detach().clone()
     layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data = a.clone(), b.clone()
+    if dora:
+        magnitude = layer.lora_magnitude_vector["default"].weight
+        out[f"{case}.initial_magnitude"] = magnitude.detach().clone()
+        magnitude.data = given[f"{case}.magnitude"].clone()
+    if dropout:  # of ones, which shows the mask that x gets too
+        torch.manual_seed(int(seed))
+        out[f"{case}.mask"] = layer.lora_dropout["default"](torch.ones_like(x))
+        torch.manual_seed(int(seed))
     y = model(x)
     y.square().sum().backward()
+    if dora:
+        out[f"{case}.grad_magnitude"] = magnitude.grad
     out[f"{case}.y"] = y.detach()
     out[f"{case}.grad_a"] = layer.lora_A["default"].weight.grad
     out[f"{case}.grad_b"] = layer.lora_B["default"].weight.grad
@@ -104,10 +118,14 @@ for case in sorted({name.split(".")[0] for name in given}):
 save_file({k: v.contiguous() for k, v in out.items()}, sys.argv[3])
 """
 CASES = {
-    "odd": (13, 7, 3, 16.0),
-    "wide": (7, 49, 8, 1.0),
-    "one": (13, 13, 1, 0.5),
-    "fat": (7, 7, 13, 32.0),
+    "odd": (13, 7, 3, 16.0, {}),
+    "wide": (7, 49, 8, 1.0, {}),
+    "one": (13, 13, 1, 0.5, {}),
+    "fat": (7, 7, 13, 32.0, {}),
+    "rslora": (13, 7, 3, 16.0, {"sqrt_rank": True}),
+    "dora": (13, 7, 3, 16.0, {"dora": True}),
+    "dropped": (13, 7, 3, 4.0, {"dora": True, "dropout": 0.4}),
+    "both": (7, 49, 5, 2.0, {"dora": True, "sqrt_rank": True}),
 }
 
 
@@ -115,9 +133,11 @@ def test_equals_peft(tmp_path: Path):
     pytest.importorskip("peft")
     given = {}
     torch.manual_seed(0)
-    for case, (inputs, outs, rank, alpha) in CASES.items():
+    for case, (inputs, outs, rank, alpha, kind) in CASES.items():
         shapes = {"x": (5, 3, inputs), "weight": (outs, inputs), "bias": (outs,)}
-        shapes |= {"a": (rank, inputs), "b": (outs, rank)}
+        shapes |= {"a": (rank, inputs), "b": (outs, rank), "magnitude": (outs,)}
+        flags = [kind.get(name, 0) for name in ("dora", "sqrt_rank", "dropout")]
+        given[f"{case}.kind"] = torch.tensor([*map(float, flags), 7.0])
         given |= {f"{case}.{k}": torch.randn(shape) for k, shape in shapes.items()}
         given[f"{case}.alpha"] = torch.tensor(alpha)
     save_file(given, tmp_path / "given.safetensors")
@@ -133,22 +153,30 @@ def test_equals_peft(tmp_path: Path):
     done = subprocess.run(command, cwd="/tmp", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     theirs = load_file(files[1])
-    for case, (inputs, outs, rank, alpha) in CASES.items():
+    for case, (inputs, outs, rank, alpha, kind) in CASES.items():
         base = nn.Linear(inputs, outs)
         base.weight.data, base.bias.data = (
             given[f"{case}.weight"].clone(),
             given[f"{case}.bias"].clone(),
         )
-        ours = LoRALinear(base, rank, alpha, dropout=0.0)
+        make = DoRALinear if kind.get("dora") else LoRALinear
+        ours = make(base, rank, alpha, kind.get("dropout", 0.0), kind.get("sqrt_rank", False))
+        if kind.get("dropout"):
+            ours.dropout.forward = lambda x, mask=theirs[f"{case}.mask"]: x * mask
         assert torch.equal(ours.lora_B, theirs[f"{case}.initial_b"])
+        learned = {"a": ours.lora_A, "b": ours.lora_B}
         ours.lora_A.data, ours.lora_B.data = given[f"{case}.a"], given[f"{case}.b"]
+        if kind.get("dora"):
+            learned["magnitude"] = ours.lora_magnitude_vector
+            close(learned["magnitude"], theirs[f"{case}.initial_magnitude"])
+            learned["magnitude"].data = given[f"{case}.magnitude"]
         y = ours(given[f"{case}.x"])
         y.square().sum().backward()
         assert ours.merged() is base
-        for name, value in (("y", y), ("merged", base.weight)):
-            torch.testing.assert_close(value, theirs[f"{case}.{name}"], atol=1e-5, rtol=1e-5)
-        for name, value in (("grad_a", ours.lora_A.grad), ("grad_b", ours.lora_B.grad)):
-            torch.testing.assert_close(value, theirs[f"{case}.{name}"], atol=1e-3, rtol=1e-5)
+        close(y, theirs[f"{case}.y"])
+        close(base.weight, theirs[f"{case}.merged"])
+        for name, p in learned.items():
+            torch.testing.assert_close(p.grad, theirs[f"{case}.grad_{name}"], atol=1e-3, rtol=1e-5)
 
 
 def test_initial_a_is_kaiming_uniform():
@@ -156,6 +184,25 @@ def test_initial_a_is_kaiming_uniform():
     torch.manual_seed(0)
     a = LoRALinear(nn.Linear(49, 13), 4000, 1.0, 0.0).lora_A * 7
     assert 0.999 < a.abs().max() <= 1 and abs(a.var().item() - 1 / 3) < 0.01
+
+
+def test_initial_a_is_normal():
+    """With a deviation of 1 / rank, as PEFT's."""
+    torch.manual_seed(0)
+    a = LoRALinear(nn.Linear(1000, 13), 49, 1.0, 0.0, gaussian=True).lora_A * 49
+    assert abs(a.std().item() - 1) < 0.01 and a.abs().max() > 3
+
+
+def test_the_norms_are_formulas():
+    """Equation 5 of the paper written out, in float64."""
+    torch.manual_seed(0)
+    layer = DoRALinear(nn.Linear(13, 7), 3, 16.0, 0.0).double()
+    nn.init.normal_(layer.lora_B)
+    nn.init.normal_(layer.lora_magnitude_vector)
+    x = torch.randn(5, 13, dtype=torch.float64)
+    weight = layer.base.weight + 16 / 3 * layer.lora_B @ layer.lora_A
+    expected = layer.lora_magnitude_vector * (x @ weight.T / weight.norm(dim=1)) + layer.base.bias
+    torch.testing.assert_close(layer(x), expected, atol=1e-6, rtol=1e-6)  # the norms are fp32
 
 
 def test_dropout_is_on_the_low_rank_path_only():
@@ -167,9 +214,20 @@ def test_dropout_is_on_the_low_rank_path_only():
     assert torch.equal(layer.eval()(x), layer(x))
 
 
-def test_bf16_input():
+def test_a_dropped_input_leaves_the_base_s_output():
+    """DoRA's first step, in which only B moves, sees the base itself."""
+    torch.manual_seed(0)
+    layer, x = DoRALinear(nn.Linear(13, 7), 3, 16.0, dropout=0.5), torch.randn(5, 13)
+    assert torch.equal(layer(x), layer.base(x))
+    nn.init.normal_(layer.lora_magnitude_vector)
+    assert not torch.equal(layer(x), layer(x))
+    assert torch.equal(layer.eval()(x), layer(x))
+
+
+@pytest.mark.parametrize("kind", [LoRALinear, DoRALinear])
+def test_bf16_input(kind: type[LoRALinear]):
     """The base's weights come cast (bert.cast_linears); the update's are cast here."""
-    layer, x = LoRALinear(nn.Linear(13, 7), 3, 16.0, 0.0), torch.randn(5, 13)
+    layer, x = kind(nn.Linear(13, 7), 3, 4.0, 0.0), torch.randn(5, 13)
     nn.init.normal_(layer.lora_B)
     cast = cast_linears(layer, torch.bfloat16)
     out = functional_call(layer, cast, x.bfloat16())
@@ -179,12 +237,23 @@ def test_bf16_input():
     assert layer.lora_A.grad.dtype == layer.lora_B.grad.dtype == torch.float32
 
 
+def test_norms_in_bf16_are_those_of_the_fp32_weight():
+    """So that the first step is the base's in bf16 too."""
+    layer, x = DoRALinear(nn.Linear(13, 7), 3, 4.0, 0.0), torch.randn(5, 13).bfloat16()
+    cast = cast_linears(layer, torch.bfloat16)
+    out = functional_call(layer, cast, x)
+    assert torch.equal(out, functional_call(layer.base, cast_linears(layer.base, x.dtype), x))
+    moved = copy.deepcopy(layer).double()
+    assert moved.master[0] is moved.base.weight and moved.master[0].dtype == torch.float64
+
+
 # ---- merging
 
 
-def test_merging_one_linear():
+@pytest.mark.parametrize("kind", [LoRALinear, DoRALinear])
+def test_merging_one_linear(kind: type[LoRALinear]):
     torch.manual_seed(0)
-    layer, x = LoRALinear(nn.Linear(13, 7), 3, 16.0, 0.0), torch.randn(5, 13)
+    layer, x = kind(nn.Linear(13, 7), 3, 16.0, 0.0), torch.randn(5, 13)
     nn.init.normal_(layer.lora_B)
     before, weight = layer(x), layer.base.weight.clone()
     plain = layer.merged()
@@ -192,11 +261,12 @@ def test_merging_one_linear():
     torch.testing.assert_close(plain(x), before, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", LINEARS)
 @pytest.mark.parametrize("change", CHANGES)
-def test_identity_then_training_then_merge(change: dict[str, str]):
+def test_identity_then_training_then_merge(change: dict[str, str], kind: str):
     plain = WithHead(**change)
     model = copy.deepcopy(plain)
-    adapt(model.bert, rank=3, targets="all")
+    adapt(model.bert, rank=3, targets="all", kind=kind)
     assert torch.equal(outputs(model), outputs(plain))
     train(model)
     trained = outputs(model)

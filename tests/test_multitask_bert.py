@@ -175,6 +175,12 @@ SAVED = [
     {"swiglu": "encoder", "swiglu_start": "random"},
     {"option": "pretrain"},
     {"lora": True},
+    {"ia3": True},
+    {"bitfit": "query_mlp"},
+    {"lora": True, "bitfit": "all"},
+    {"diff_pruning": "structured"},
+    {"diff_pruning": "unstructured", "swiglu": "encoder"},
+    {"lora": True, "lora_type": "dora", "lora_scale": "sqrt_rank", "lora_init": "gaussian"},
     {
         "lora": True,
         "rmsnorm": "all",
@@ -212,10 +218,12 @@ def test_what_is_loaded_is_what_was_saved(tiny, tmp_path, change):
     files = {path.name for path in (tmp_path / "run" / "best").iterdir()}
     # Of a frozen encoder only what trains is saved; PEFT's file is for BERT as it is.
     held = {x.removesuffix(".safetensors") for x in files if x.endswith("tensors")}
-    if change.get("lora"):
-        assert held == ({"heads"} if "rmsnorm" in change else {"heads", "adapter_model"})
+    if change.get("lora") or change.get("ia3"):
+        no_peft = {"rmsnorm", "bitfit"} & change.keys()
+        assert held == ({"heads"} if no_peft else {"heads", "adapter_model"})
     else:
-        assert held == ({"heads"} if change.get("option") else {"heads", "model"})
+        frozen = {"option", "bitfit", "diff_pruning"} & change.keys()
+        assert held == ({"heads"} if frozen else {"heads", "model"})
 
 
 def test_an_adapter_is_small(tiny, tmp_path):

@@ -27,12 +27,15 @@ WHOLE: dict[str, dict[str, Any]] = {
     "pairs": {"pooling": "mean sst=cls", "tasks": ("sst", "para")},
     "sentences": {"pooling": "mean", "tasks": ("sst",)},
 }
-LORA: dict[str, dict[str, Any]] = {
-    "all": {},
-    "one layer": {"lora_layers": "1"},
-    "qk": {"lora_targets": "qk", "lora_rank": 3, "lora_alpha": 5.0},
-    "qv": {"lora_targets": "qv", "lora_layers": "0", "lora_dropout": 0.3},
-    "qkv": {"lora_targets": "qkv"},
+PEFT: dict[str, dict[str, Any]] = {
+    "all": {"lora": True},
+    "one layer": {"lora": True, "lora_layers": "1"},
+    "qk": {"lora": True, "lora_targets": "qk", "lora_rank": 3, "lora_alpha": 5.0},
+    "qv": {"lora": True, "lora_targets": "qv", "lora_layers": "0", "lora_dropout": 0.3},
+    "qkv": {"lora": True, "lora_targets": "qkv"},
+    "rslora": {"lora": True, "lora_scale": "sqrt_rank", "lora_rank": 7, "lora_init": "gaussian"},
+    "dora": {"lora": True, "lora_type": "dora", "lora_rank": 3, "lora_dropout": 0.3},
+    "ia3": {"ia3": True},
 }
 OURS: dict[str, dict[str, Any]] = {"rmsnorm": {"rmsnorm": "all"}, "swiglu": {"swiglu": "encoder"}}
 
@@ -51,8 +54,8 @@ def place(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with saved models, the texts' ids, and what our own models make of them."""
     folder = tmp_path_factory.mktemp("peers")
     ours: dict[str, Tensor] = {}
-    for name, change in {**WHOLE, **LORA, **OURS}.items():
-        model = moved(make(tiny, lora=name in LORA, **change))
+    for name, change in {**WHOLE, **PEFT, **OURS}.items():
+        model = moved(make(tiny, **change))
         (folder / name).mkdir()
         model.save(folder / name)
         ids, mask = padded(model.tokenizer, TEXTS)
@@ -110,7 +113,7 @@ for name in names:
     words[name] = {key: sorted(map(str, value)) for key, value in info.items()}
     if adapter.exists():
         model = PeftModel.from_pretrained(model, name)
-        words[name] = sum("lora_" in x for x in model.state_dict())
+        words[name] = sum("lora_" in x or "ia3_" in x for x in model.state_dict())
     assert AutoTokenizer.from_pretrained(place)("A film")["input_ids"][0] == ids[0, 0]
     tensors[name] = model.eval()(ids, attention_mask=mask).last_hidden_state
 """
@@ -120,7 +123,7 @@ for name in names:
 def loaded(place: Path) -> Answers:
     """What transformers and PEFT make of the models."""
     pytest.importorskip("peft")
-    return answers(LOADED, place, *WHOLE, *OURS, *LORA)
+    return answers(LOADED, place, *WHOLE, *OURS, *PEFT)
 
 
 def test_transformers_loads_the_trained_encoder(place: Path, loaded: Answers) -> None:
@@ -140,7 +143,7 @@ def test_what_is_not_bert_is_refused(loaded: Answers) -> None:
 def test_peft_loads_the_adapters(place: Path, loaded: Answers) -> None:
     theirs, words = loaded
     ours = load_file(place / "ours.safetensors")
-    for name in LORA:
+    for name in PEFT:
         torch.testing.assert_close(theirs[name], ours[f"{name}.states"], atol=1e-5, rtol=1e-5)
         # As many updates as the file has, so that none went elsewhere.
         assert words[name] == len(load_file(place / name / "adapter_model.safetensors"))
@@ -170,5 +173,5 @@ def test_a_pooling_that_sentence_transformers_has_not(place: Path) -> None:
     for name, kind in {"cls": "cls_token", "mean": "mean_tokens", "pairs": "mean_tokens"}.items():
         pooling = json.loads((place / name / "1_Pooling" / "config.json").read_text())
         assert [key for key, value in pooling.items() if value is True] == [f"pooling_mode_{kind}"]
-    for name in (*LORA, *OURS):
+    for name in (*PEFT, *OURS):
         assert not (place / name / "modules.json").exists()

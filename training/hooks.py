@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
+from adapters import diff_pruning
 from options import Options
 from training.hook import Hook
 
 HOOKS: dict[str, Callable[[nn.Module, Options], Hook | None]] = {
     # name: maker
+    "pruning": diff_pruning.pruning,
 }
 
 
