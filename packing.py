@@ -192,9 +192,8 @@ def pack(batches: Mapping[str, Batch], row_multiple: int = 1, virtual: int = 0) 
 
     Sequences are numbered task after task in the order given; `starts`, `lengths` and `owners`
     follow that order. The rows of each width are filled up with empty ones to a multiple of
-    `row_multiple`, so that few shapes occur. Each sequence gets `virtual` tokens more
-    (with_virtual()). Raises ValueError where a sequence is longer than the
-    widest row.
+    `row_multiple`, so that few shapes occur. Each sequence gets `virtual` tokens more, as
+    with_virtual() has them. Raises ValueError where a sequence is longer than the widest row.
     """
     # Number the sequences, task after task.
     sequences: list[Tokens] = []

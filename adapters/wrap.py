@@ -1,6 +1,6 @@
 """What all adapters have in common: one record each, and what is saved of an adapted model.
 
-An adapter changes a finished encoder from outside: it wraps linears, fills the slots that bert.py
+An adapter changes a finished encoder from outside: it wraps modules, fills the slots that bert.py
 leaves empty, or freezes parts. The encoder does not know of it.
 """
 

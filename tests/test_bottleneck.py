@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import export
 from adapters.bottleneck import DEVIATION, Bottleneck
 from models.counts import print_counts
 from multitask_bert import MultitaskBERT
@@ -134,19 +133,27 @@ def test_neighbours_and_padding_change_nothing(tiny: Path, kind: str, pooling: s
     close(torch.cat([logits(model, "sts", [x]) for x in some]), together)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_saved_and_exported(options: Options, kind: str, capsys: pytest.CaptureFixture) -> None:
-    """The export holds the adapter beside the encoder's weights, or alone."""
-    run = train(replace(options, adapter=kind, adapter_size=7))["folder"]
-    best = MultitaskBERT.load(run)
-    assert {path.name for path in (Path(run) / "best").iterdir()} >= FROZEN_FILES
-    assert not (Path(run) / "best" / "model.safetensors").exists()
-    exported(run, "whole", options)
-    assert "--adapter can't be merged: kept beside" in capsys.readouterr().out
-    assert json.loads(Path("whole/config.json").read_text())["model_type"] == "minbert"
-    assert not Path("whole/modules.json").exists()
-    export.main([run, "kept", "--keep_adapter"])
-    for folder in ("whole", "kept"):
-        loaded = MultitaskBERT.load(folder)
+@pytest.mark.parametrize("change", KINDS)
+def test_saved_and_merged(tiny: Path, tmp_path: Path, change: str) -> None:
+    """Alone, and beside the encoder's weights: it has no merged form."""
+    saved_and_merged(moved(make(tiny, adapter=change, adapter_size=7)), tmp_path, "--adapter")
+
+
+def saved_and_merged(model: MultitaskBERT, folder: Path, flag: str) -> None:
+    """Saved as a run does and as an export does, a model with an adapter computes the same."""
+    before = {task: logits(model, task, texts(task)) for task in BASE.tasks}
+    for name in ("kept", "whole"):
+        (folder / name).mkdir()
+        model.save(folder / name)
+        loaded = MultitaskBERT.load(folder / name)
         for task in BASE.tasks:
-            assert torch.equal(logits(loaded, task, texts(task)), logits(best, task, texts(task)))
+            close(logits(loaded, task, texts(task)), before[task])
+        assert model.merge() == [flag]  # from here on it is saved whole
+    assert {path.name for path in (folder / "kept").iterdir()} == FROZEN_FILES
+    assert json.loads((folder / "whole" / "config.json").read_text())["model_type"] == "minbert"
+    assert not (folder / "whole" / "modules.json").exists()
+
+
+def test_trained_and_exported(options: Options) -> None:
+    run = train(replace(options, adapter="houlsby", adapter_size=7))["folder"]
+    exported(run, "whole", options)

@@ -1,70 +1,39 @@
-"""Prefix-tuning, and the prefixes that P-tuning v2 has too. Oracles: PEFT's prefix encoder, in a
-process of its own, and attention over a prefix written out in float64.
+"""Prefix-tuning, and the prefixes that P-tuning v2 has too. Oracle: the
+MLP and attention over a prefix, written out in float64.
 """
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adapters.prefix import Prefix
 from errors import UserError
-from multitask_bert import MultitaskBERT
 from options import Options
-from tests.multitask import BASE, batch, close, logits, make, padded, texts
+from tests.multitask import batch, close, logits, make, padded, texts
 from tests.plain_layers import plain_layers
-from tests.test_bottleneck import ids, moved
+from tests.test_bottleneck import ids, moved, saved_and_merged
 from tests.test_seams import exported, survives
 
 SMALL = {"prefix_tuning_length": 3, "prefix_tuning_width": 7}
 KINDS = [{"prefix_tuning": True, **SMALL}, {"p_tuning": "v2", "p_tuning_length": 3}]
 
-PEFT = """
-import sys, torch
-from peft.tuners.prefix_tuning import PrefixEncoder, PrefixTuningConfig
-from safetensors.torch import load_file, save_file
-given = load_file(sys.argv[1])
-(length, size), (width, _) = given["matrix"].shape, given["up.weight"].shape
-config = PrefixTuningConfig(num_virtual_tokens=length, token_dim=size, num_layers=2,
-    encoder_hidden_size=width, prefix_projection=True, num_transformer_submodules=1)
-encoder = PrefixEncoder(config)
-encoder.embedding.weight.data = given["matrix"]
-up, _, down = encoder.transform
-up.weight.data, up.bias.data = given["up.weight"], given["up.bias"]
-down.weight.data, down.bias.data = given["down.weight"], given["down.bias"]
-made = encoder(torch.arange(length)[None])
-# As PeftModel.get_prompt() cuts it: layers, each keys and then values.
-made = made.view(length, 4, size).transpose(0, 1)
-save_file({"prefixes": made.detach().contiguous()}, sys.argv[2])
-"""
 
-
-def test_the_mlp_equals_peft(tiny: Path, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
+def test_the_mlp_equals_the_formula(tiny: Path) -> None:
+    """One MLP for all layers: the pieces of its last matrix stand below one another."""
     model = moved(make(tiny, **KINDS[0]))
     shared = model.bert.get_submodule("reparametrisation")
     prefixes = [layer.self_attention.prefix for layer in model.bert.bert_layers]
-    given = {
-        "matrix": shared.matrix,
-        "up.weight": shared.dense.weight,
-        "up.bias": shared.dense.bias,
-        "down.weight": torch.cat([prefix.source.out.weight for prefix in prefixes]),
-        "down.bias": torch.cat([prefix.source.out.bias for prefix in prefixes]),
-    }
-    files = [str(tmp_path / "given.safetensors"), str(tmp_path / "out.safetensors")]
-    save_file({name: x.detach() for name, x in given.items()}, files[0])
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", PEFT, *files], cwd="/tmp", capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    group = model.pack({"sst": batch(model, "sst", texts("sst", size=1))}).groups[0]
-    ours = [x[0] for prefix in prefixes for x in prefix(group)]
-    close(torch.stack(ours), load_file(files[1])["prefixes"])
+    weight = torch.cat([prefix.source.out.weight for prefix in prefixes]).double()  # [2 * 2H, 7]
+    bias = torch.cat([prefix.source.out.bias for prefix in prefixes]).double()
+    dense = shared.dense
+    low = torch.tanh(shared.matrix.double() @ dense.weight.double().T + dense.bias.double())
+    expected = (low @ weight.T + bias).view(3, 4, 32)  # keys and values of each layer
+    group = model.pack({"sst": batch(model, "sst", texts("sst"))}).groups[0]
+    ours = [x for prefix in prefixes for x in prefix(group)]
+    for row in range(group.rows):
+        close(torch.stack([x[row] for x in ours], 1).double(), expected)
 
 
 @pytest.mark.parametrize("change", KINDS)
@@ -123,18 +92,16 @@ def test_neighbours_and_padding_change_nothing(tiny: Path, change: dict, pooling
 
 
 @pytest.mark.parametrize("change", KINDS)
-def test_trained_saved_and_exported(
-    options: Options, change: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = survives(replace(options, **change), monkeypatch)
-    prefix = "bert.bert_layers.1.self_attention.prefix"
-    assert any(name.startswith(f"model:{prefix}") for name in state)
-    run = next(Path("runs").glob("*-newcomer"))
-    model = exported(run, "whole", options)
-    best = MultitaskBERT.load(run)
-    assert sum(isinstance(module, Prefix) for module in model.modules()) == 2
-    for task in BASE.tasks:
-        assert torch.equal(logits(model, task, texts(task)), logits(best, task, texts(task)))
+def test_saved_and_merged(tiny: Path, tmp_path: Path, change: dict) -> None:
+    flag = "--prefix_tuning" if "prefix_tuning" in change else "--p_tuning"
+    saved_and_merged(moved(make(tiny, **change)), tmp_path, flag)
+
+
+def test_trained_resumed_and_exported(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = survives(replace(options, **KINDS[0]), monkeypatch)
+    assert "model:bert.bert_layers.1.self_attention.prefix.source.out.weight" in state
+    assert state["optimizer:exp_avg.model.bert.reparametrisation.matrix"].any()
+    exported(next(Path("runs").glob("*-newcomer")), "whole", options)
 
 
 def test_beside_lora(tiny: Path) -> None:
