@@ -1,7 +1,6 @@
 """Bottleneck adapters. Oracle: the papers' equations in float64, around BERT's written out."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,8 @@ from torch import Tensor
 from adapters.bottleneck import DEVIATION, Bottleneck
 from models.counts import print_counts
 from multitask_bert import MultitaskBERT
-from multitask_classifier import train
-from options import Options
 from tests.multitask import BASE, FROZEN_FILES, batch, close, logits, make, texts
 from tests.plain_layers import norm64, plain_layers
-from tests.test_seams import exported
 
 KINDS = ("houlsby", "pfeiffer")
 
@@ -152,8 +148,3 @@ def saved_and_merged(model: MultitaskBERT, folder: Path, flag: str) -> None:
     assert {path.name for path in (folder / "kept").iterdir()} == FROZEN_FILES
     assert json.loads((folder / "whole" / "config.json").read_text())["model_type"] == "minbert"
     assert not (folder / "whole" / "modules.json").exists()
-
-
-def test_trained_and_exported(options: Options) -> None:
-    run = train(replace(options, adapter="houlsby", adapter_size=7))["folder"]
-    exported(run, "whole", options)
