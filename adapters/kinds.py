@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 import lora
-from adapters import bottleneck, p_tuning, prefix_tuning
+from adapters.bottleneck import ADAPTER as BOTTLENECK
+from adapters.p_tuning import ADAPTER as P_TUNING
+from adapters.prefix_tuning import ADAPTER as PREFIX_TUNING
 from adapters.wrap import Adaptable, Adapter, rebuilt
 from errors import UserError
 from options import Options
@@ -13,9 +15,9 @@ from options import Options
 # What may change the loaded encoder, from inside, each with the options that ask for it.
 ADAPTERS: dict[str, Adapter] = {
     "lora": lora.ADAPTER,
-    "bottleneck": bottleneck.ADAPTER,
-    "prefix_tuning": prefix_tuning.ADAPTER,
-    "p_tuning": p_tuning.ADAPTER,
+    "bottleneck": BOTTLENECK,
+    "prefix_tuning": PREFIX_TUNING,
+    "p_tuning": P_TUNING,
 }
 
 
