@@ -4,7 +4,7 @@ Dimensions: N tokens of all packed rows, S sequences and B examples of one task,
 longest of them, H hidden size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,10 +18,11 @@ class Encoded:
 
     layers: list[Tensor]  # (layers + 1) of [N, H], the embeddings first
     starts: Tensor  # [S], the sequences' [CLS] among the N
-    lengths: Tensor  # [S]
-    longest: int  # T
+    lengths: Tensor  # [S], virtual tokens counted
+    longest: int  # the greatest length
     last_first: Tensor | None = None  # [S, H], where of the last layer only [CLS] was computed
     changed: tuple[Tensor, Tensor] | None = None  # what with_tokens() put in the last layer's place
+    virtual: int = 0  # tokens behind each [CLS] that are of no text: tokens() leaves them out
 
     def first(self, layer: int = -1) -> Tensor:
         """The states of [CLS] in a layer: [S, H], fp32."""
@@ -34,8 +35,8 @@ class Encoded:
     def tokens(self, layer: int = -1) -> tuple[Tensor, Tensor]:
         """The sequences' states in a layer, [S, T, H], fp32, 0 at padding, and their mask [S, T].
 
-        The mask is True at tokens. Raises RuntimeError where only [CLS] was computed: the module
-        that asks must say so in its `needs`.
+        The mask is True at tokens; virtual ones are left out. Raises RuntimeError where only [CLS]
+        was computed: the module that asks must say so in its `needs`.
         """
         if layer == -1 and self.changed is not None:
             return self.changed
@@ -45,6 +46,8 @@ class Encoded:
                 'a pooling that reads tokens has needs = "tokens"'
             )
         steps = torch.arange(self.longest, device=self.starts.device)
+        if self.virtual:
+            steps = torch.cat([steps[:1], steps[1 + self.virtual :]])  # [CLS], then the text
         mask = steps < self.lengths[:, None]
         index = (self.starts[:, None] + steps) * mask  # padding reads token 0, and is zeroed below
         states = self.layers[layer].index_select(0, index.flatten()).float()
@@ -54,7 +57,7 @@ class Encoded:
         """The same with other states [S, T, any width] in the last layer's place, 0 at padding."""
         _, mask = self.tokens()
         changed = (states * mask[:, :, None], mask)
-        return Encoded(self.layers, self.starts, self.lengths, self.longest, None, changed)
+        return replace(self, last_first=None, changed=changed)
 
 
 @dataclass(frozen=True)

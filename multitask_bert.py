@@ -77,6 +77,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
         self._tokenizer: BertTokenizer | None = None
         # Modules that adapters add: each turns packed rows into a summand of the embeddings [N, H].
         self.embedding_terms = nn.ModuleDict()
+        self.virtual_tokens = 0  # that adapters put behind each [CLS]
         self.pipelines = nn.ModuleDict()
         for name, task in self.tasks.items():
             make = task.pipeline or Pipeline
@@ -100,7 +101,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
 
     def pack(self, batches: Mapping[str, Batch]) -> Packed:
         """{task: batch} as packed rows, on the model's device."""
-        return pack(batches, self.row_multiple).to(self.device)
+        return pack(batches, self.row_multiple, self.virtual_tokens).to(self.device)
 
     def embed(self, packed: Packed) -> Tensor:
         """The embeddings of packed rows, as the first layer gets them: [N, H], fp32."""
@@ -131,6 +132,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
                 lengths=packed.lengths[part],
                 longest=packed.longest[name],
                 last_first=states[-1][part] if only_first else None,
+                virtual=packed.virtual,
             )
             pooled[name], logits[name] = self.pipelines[name](encoded, packed.owners[part])
         return Forward(packed, embeddings, states, pooled, logits)

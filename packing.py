@@ -35,6 +35,23 @@ class Tokens:
         return len(self.ids)
 
 
+def with_virtual(tokens: Tokens, count: int) -> Tokens:
+    """The same with `count` virtual tokens behind [CLS].
+
+    They have the id of [PAD], token type 0 and no features but "virtual", which numbers them from 1
+    and is 0 at all other tokens: whoever asks for them adds their embeddings.
+    """
+    none = np.zeros(count, dtype=np.int64)
+
+    def opened(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values[:1], none, values[1:]])  # [T + count]
+
+    numbers = np.zeros(len(tokens) + count, dtype=np.int64)
+    numbers[1 : 1 + count] = np.arange(1, count + 1)
+    features = {name: opened(values) for name, values in tokens.features.items()}
+    return Tokens(opened(tokens.ids), opened(tokens.types), {**features, "virtual": numbers})
+
+
 def moved(x: Tensor, device: torch.device) -> Tensor:
     """A tensor on another device."""
     # On Apple's MPS a copy that nobody waits for may read what was freed (pytorch issue 189690).
@@ -81,10 +98,11 @@ class Packed:
     features: dict[str, Tensor]  # name -> [N], 0 where a sequence has none
     groups: list[Group]  # sum of rows * width = N
     starts: Tensor  # [all S] where a sequence's [CLS] stands among the N
-    lengths: Tensor  # [all S]
+    lengths: Tensor  # [all S], virtual tokens counted
     owners: Tensor  # [all S] the example of its task that a sequence belongs to
     tasks: dict[str, slice]  # the sequences of each task
-    longest: dict[str, int]  # tokens of each task's longest sequence
+    longest: dict[str, int]  # tokens of each task's longest sequence, virtual ones counted
+    virtual: int = 0  # of each sequence's tokens those behind [CLS] that are of no text
 
     def to(self, device: torch.device) -> "Packed":
         """The same on another device."""
@@ -169,13 +187,13 @@ def spread(values: list[np.ndarray], starts: np.ndarray, size: int) -> Tensor:
     return torch.from_numpy(flat)
 
 
-def pack(batches: Mapping[str, Batch], row_multiple: int = 1) -> Packed:
+def pack(batches: Mapping[str, Batch], row_multiple: int = 1, virtual: int = 0) -> Packed:
     """Lay the sequences of {task: batch} into rows.
 
     Sequences are numbered task after task in the order given; `starts`, `lengths` and `owners`
     follow that order. The rows of each width are filled up with empty ones to a multiple of
-    `row_multiple`, so that few shapes occur. Raises ValueError where a sequence is longer than the
-    widest row.
+    `row_multiple`, so that few shapes occur. Each sequence gets `virtual` tokens more, as
+    with_virtual() has them. Raises ValueError where a sequence is longer than the widest row.
     """
     # Number the sequences, task after task.
     sequences: list[Tokens] = []
@@ -183,6 +201,8 @@ def pack(batches: Mapping[str, Batch], row_multiple: int = 1) -> Packed:
     for task, batch in batches.items():
         tasks[task] = slice(len(sequences), len(sequences) + len(batch.tokens))
         sequences += batch.tokens
+    if virtual:
+        sequences = [with_virtual(tokens, virtual) for tokens in sequences]
     lengths = [len(tokens) for tokens in sequences]
 
     # Place them into rows, the narrow groups first.
@@ -212,5 +232,6 @@ def pack(batches: Mapping[str, Batch], row_multiple: int = 1) -> Packed:
         lengths=torch.tensor(lengths),
         owners=torch.cat([batch.owners for batch in batches.values()]),
         tasks=tasks,
-        longest={task: max(map(len, batch.tokens)) for task, batch in batches.items()},
+        longest={task: max(map(len, batch.tokens)) + virtual for task, batch in batches.items()},
+        virtual=virtual,
     )

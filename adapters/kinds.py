@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 import lora
 from adapters import bitfit, diff_pruning, ia3
+from adapters.bottleneck import ADAPTER as BOTTLENECK
+from adapters.p_tuning import ADAPTER as P_TUNING
+from adapters.prefix_tuning import ADAPTER as PREFIX_TUNING
 from adapters.wrap import Adaptable, Adapter, rebuilt
 from errors import UserError
 from options import Options
@@ -16,6 +19,9 @@ ADAPTERS: dict[str, Adapter] = {
     "ia3": ia3.ADAPTER,
     "diff_pruning": diff_pruning.ADAPTER,
     "bitfit": bitfit.ADAPTER,
+    "bottleneck": BOTTLENECK,
+    "prefix_tuning": PREFIX_TUNING,
+    "p_tuning": P_TUNING,
 }
 
 

@@ -1,6 +1,6 @@
 """What all adapters have in common: one record each, and what is saved of an adapted model.
 
-An adapter changes a finished encoder from outside: it wraps linears, fills the slots that bert.py
+An adapter changes a finished encoder from outside: it wraps modules, fills the slots that bert.py
 leaves empty, or freezes parts. The encoder does not know of it.
 """
 
@@ -31,12 +31,15 @@ class Adaptable(nn.Module):
     """What an adapter gets: a MultitaskBERT that was just built, still on the CPU.
 
     `embedding_terms` take modules that turn packed rows into a summand of the embeddings [N, H].
+    `virtual_tokens` are put behind each sequence's [CLS]: such a term gives them their embeddings,
+    by the feature "virtual" (packing.with_virtual), and poolings do not see them.
     """
 
     bert: BertModel  # the encoder, its pretrained weights loaded
     tasks: dict[str, Task]
     pipelines: nn.ModuleDict  # {task: what follows the encoder}
     embedding_terms: nn.ModuleDict
+    virtual_tokens: int  # 0 as the model is built
 
 
 @dataclass(frozen=True)

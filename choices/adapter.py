@@ -100,6 +100,37 @@ class AdapterOptions(Section):
         needs="diff_pruning",
     )
 
+    # Small layers between the encoder's.
+    adapter: str = declare(
+        "off",
+        "bottleneck adapters in a frozen encoder; houlsby: two a layer, and the layers' norms "
+        "train, pfeiffer: one, after the feed-forward; at 10 times the learning rate",
+        choices=("off", "houlsby", "pfeiffer"),
+    )
+    adapter_size: int = declare(64, "width of the bottleneck", least=1, most=4096, needs="adapter")
+
+    # Keys, values and tokens that are of no text.
+    prefix_tuning: bool = declare(
+        False,
+        "train keys and values before each layer's; made by an MLP, in a frozen encoder, at 10 "
+        "times the learning rate",
+    )
+    prefix_tuning_length: int = declare(
+        10, "keys of each layer's prefix", least=1, most=512, needs="prefix_tuning"
+    )
+    prefix_tuning_width: int = declare(
+        512, "width of the MLP that makes the prefixes", least=1, most=16384, needs="prefix_tuning"
+    )
+    p_tuning: str = declare(
+        "off",
+        "train prompts for a frozen encoder; v1: tokens behind [CLS], made by an LSTM, v2: keys "
+        "and values before each layer's; at 10 times the learning rate",
+        choices=("off", "v1", "v2"),
+    )
+    p_tuning_length: int = declare(
+        20, "tokens or keys of the prompt", least=1, most=500, needs="p_tuning"
+    )
+
 
 def adapters_in(o: AdapterOptions) -> list[str]:
     """The flags of the adapters that are asked for: they train on a frozen encoder.

@@ -72,6 +72,12 @@ CONFLICTS = (
         lambda o: o.bitfit != "off" and o.diff_pruning != "off",
         "--bitfit and --diff_pruning both move the biases: drop one",
     ),
+    # Longer sequences than any BERT takes.
+    Conflict(
+        lambda o: o.p_tuning == "v1" and o.max_length + o.p_tuning_length > 512,
+        "--max_length {max_length} and --p_tuning_length {p_tuning_length}: expected at most 512 "
+        "together, the positions that BERT has",
+    ),
     # Files of a split that is not read.
     Conflict(
         lambda o: not o.test and any("_test" in name for name, _ in o.files),

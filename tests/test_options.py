@@ -286,6 +286,10 @@ RANGES: dict[str, tuple[str, list]] = {
     "diff_pruning_target": ("above 0, at most 1", [0, 1.1]),
     "diff_pruning_penalty": ("0 to 1000", [-0.1, 1e300]),
     "diff_pruning_fix": ("above 0, at most 1", [0, 1.1]),
+    "adapter_size": ("1 to 4096", [0, 4097, 2**31]),
+    "prefix_tuning_length": ("1 to 512", [0, 513, 2**31]),
+    "prefix_tuning_width": ("1 to 16384", [0, 16_385, 2**31]),
+    "p_tuning_length": ("1 to 500", [0, 501, 2**31]),
     "lr": ("above 0, at most 1000", [0, -1, 1e30]),
     "weight_decay": ("0 to 1000", [-0.1, 1e300]),
     "clip": ("0 to 1000000000", [-0.1, 1e300]),
@@ -355,6 +359,16 @@ NEEDS: dict[str, tuple[dict, str]] = {
         {"diff_pruning_merge": True},
         "--diff_pruning_merge needs --diff_pruning",
     ),
+    "adapter_size": ({"adapter_size": 7}, "--adapter_size 7 needs --adapter"),
+    "prefix_tuning_length": (
+        {"prefix_tuning_length": 7},
+        "--prefix_tuning_length 7 needs --prefix_tuning",
+    ),
+    "prefix_tuning_width": (
+        {"prefix_tuning_width": 7},
+        "--prefix_tuning_width 7 needs --prefix_tuning",
+    ),
+    "p_tuning_length": ({"p_tuning_length": 7}, "--p_tuning_length 7 needs --p_tuning"),
     "sampling_exponent": (
         {"sampler": "round_robin", "sampling_exponent": 1.0},
         "--sampling_exponent 1.0 needs --sampler mixed",
@@ -389,6 +403,15 @@ PAIRS: list[tuple[dict, str]] = [
     (
         {"bitfit": "all", "diff_pruning": "structured"},
         "--bitfit and --diff_pruning both move the biases: drop one",
+    ),
+    (
+        {"adapter": "houlsby", "option": "pretrain"},
+        "--adapter trains the encoder, --option pretrain freezes it: drop one",
+    ),
+    (
+        {"p_tuning": "v1", "p_tuning_length": 13, "max_length": 500},
+        "--max_length 500 and --p_tuning_length 13: expected at most 512 together, the positions "
+        "that BERT has",
     ),
     (
         {"option": "test"},
