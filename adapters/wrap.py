@@ -48,7 +48,7 @@ class Adapter:
     adapt: changes the model in place, once its pretrained weights are loaded, and is called again
         whenever a saved model is loaded. What it leaves trainable trains. A pretrained weight that
         it freezes as it was read is not saved; all else is (see rebuilt()). In bf16 and fp16 the
-        tensors of an nn.Linear are cast while a layer runs (bert.cast_linears), so a wrapper finds
+        tensors of an nn.Linear are cast while a layer runs (casting.cast_linears), so a wrapper finds
         its `base.weight` rounded; parameters of its own are fp32, and it casts them to x.dtype. One
         that needs the fp32 weight, as DoRA for its norms, holds it in a list, where no module is
         looked for: `self.master = [base.weight]`.
