@@ -214,6 +214,9 @@ ALIVE: dict[str, list[dict]] = {
     "tasks": [{"tasks": ("sst", "para")}],
     "pair_encoding": [{"pair_encoding": "bi"}],
     "rmsnorm": [{"rmsnorm": place} for place in ("heads", "encoder", "all")],
+    "rmsnorm_start": [{"rmsnorm": "encoder", "rmsnorm_start": "calibrated", "model": "other"}],
+    "kv_heads": [{"kv_heads": heads} for heads in (1, 2)],
+    "attention": [{"attention": "sdpa"}],
     "swiglu": [{"swiglu": place} for place in ("heads", "encoder", "all")],
     "swiglu_start": [{"swiglu": "encoder", "swiglu_start": "random"}],
     "lora": [{"lora": True}],
@@ -259,6 +262,7 @@ for option, table in TABLES.items():
 DEAD = {
     "patience",
     "lora_merge",
+    "gradient_checkpointing",
     "use_gpu",
     "data_dir",
     "test",
