@@ -15,6 +15,7 @@ sentences the fit is as good (benchmarks/starts.py measures it). Not from a pape
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +39,11 @@ def norms_in(bert: nn.Module) -> dict[str, RMSNorm]:
     return {name: norm for name, norm in bert.named_modules() if isinstance(norm, RMSNorm)}
 
 
-def sentences(count: int = EXAMPLES) -> list[str]:
-    """Sentences of the built-in corpus's training files, from `count` examples of each task."""
+def sentences(folder: Path = BUILT_IN, split: str = "train", count: int = EXAMPLES) -> list[str]:
+    """Sentences of the course's tasks from a folder with their files: `count` examples of each."""
     found: list[str] = []
     for task in (TASKS[name] for name in LEADERBOARD):
-        examples = read_examples(BUILT_IN / task.files.format(SPLITS["train"]), task, "train")
+        examples = read_examples(folder / task.files.format(SPLITS[split]), task, split)
         # Spread evenly over the file.
         for example in examples[:: max(1, len(examples) // count)][:count]:
             found += example.texts
