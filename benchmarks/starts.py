@@ -20,17 +20,17 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bert import BertModel  # noqa: E402
-from errors import run_main  # noqa: E402
-from models.calibration import norms_in, pack_sentences, sentences  # noqa: E402
-from models.encoder import pretrained_encoder  # noqa: E402
-from options import Options  # noqa: E402
-from packing import Packed  # noqa: E402
-from pretrained import EMBEDDED  # noqa: E402
-from storage.json_files import write_json  # noqa: E402
-from text.data_files import BUILT_IN  # noqa: E402
-from tokenizer import BertTokenizer  # noqa: E402
-from training.environment import environment  # noqa: E402
+from bert import BertModel
+from errors import run_main
+from models.calibration import norms_in, pack_sentences, sentences
+from models.encoder import pretrained_encoder
+from options import Options
+from packing import Packed
+from pretrained import EMBEDDED
+from storage.json_files import write_json
+from text.data_files import BUILT_IN
+from tokenizer import BertTokenizer
+from training.environment import environment
 
 LONGEST = 128  # tokens
 
@@ -42,7 +42,8 @@ def starts_of(options: Options) -> Iterator[tuple[str, BertModel]]:
     yield "--rmsnorm encoder", copied
     with torch.no_grad():
         for norm in norms_in(copied).values():
-            norm.bias.zero_()  # type: ignore[union-attr]
+            if norm.bias is not None:  # as all in the encoder have
+                norm.bias.zero_()
     yield "--rmsnorm encoder, gain alone", copied
     calibrated = replace(options, rmsnorm="encoder", rmsnorm_start="calibrated")
     yield "--rmsnorm_start calibrated", pretrained_encoder(calibrated)
