@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from base_bert import BertConfig
 from dropout import Dropout
+from gqa import pool_heads, share_heads
 from packing import Group
 
 
@@ -101,20 +102,41 @@ class BertSelfAttention(nn.Module):
         self.num_attention_heads = config.num_attention_heads
         self.attention_head_size = config.hidden_size // config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        # Groups of queries may share keys and values (gqa.py).
+        self.key_value_heads = config.num_key_value_heads
+        shared_size = self.key_value_heads * self.attention_head_size
+        self.key = nn.Linear(config.hidden_size, shared_size)
+        self.value = nn.Linear(config.hidden_size, shared_size)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
         self.prefix: nn.Module | None = None
 
+    def translate_pretrained(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
+        """Turn pretrained keys and values of more heads into this layer's, in place.
+
+        The names of this module's weights begin with `prefix`. Returns the names that may be
+        missing from the weights: none.
+        """
+        for name in (f"{prefix}.key", f"{prefix}.value"):
+            pool_heads(state, name, self.key_value_heads, self.attention_head_size)
+        return set()
+
     def split_heads(self, x: Tensor, rows: int) -> Tensor:
-        """[R*W, H] or [R, W, H] -> [R, A, W, D]."""
-        heads = x.reshape(rows, -1, self.num_attention_heads, self.attention_head_size)
-        return heads.transpose(1, 2).contiguous()
+        """[R*W, H] or [R, W, H] -> [R, A, W, D]; where heads are shared, x may have those alone."""
+        heads = x.reshape(
+            rows, -1, x.shape[-1] // self.attention_head_size, self.attention_head_size
+        )
+        heads = heads.transpose(1, 2)
+        if heads.shape[1] < self.num_attention_heads:
+            return share_heads(heads, self.num_attention_heads)
+        return heads.contiguous()
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, group: Group, mask: Tensor, kernel: str
     ) -> Tensor:
-        """Attention inside each row of a group: three times [R*W, H] -> [R*W, H]."""
+        """Attention inside each row of a group: three times [R*W, H] -> [R*W, H].
+
+        Keys and values are narrower where heads share them.
+        """
         q = self.split_heads(query, group.rows)  # [R, A, W, D]
         k = self.split_heads(key, group.rows)
         v = self.split_heads(value, group.rows)

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before the slow imports
 
     begin_script()
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from errors import UserError, run_main
+from errors import UserError, one_line, run_main
 from pretrained import LARGEST_VOCABULARY, TOKENIZER_FILES, find_pretrained, read_weights
 from storage.files import read_bytes, write_bytes
 from storage.json_files import Between, read_json, record, write_json
@@ -29,10 +30,26 @@ from storage.tensor_files import sha256_of_tensors, write_tensors
 from weights import ENCODER, check_sizes, hub_name, in_course_names, load_weights
 from weights import course_name as course_name  # importable from here too
 
+# What a config.json may say of the kind of network, where it says it; all else is not ours. Other
+# models have such a file too; minbert is ours, where it is not BERT's own network.
+KINDS: dict[str, tuple[Any, ...]] = {
+    "model_type": ("bert", "minbert"),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+}
+
+
+def check_kind(values: Mapping[str, Any], path: Path) -> None:
+    """UserError where a config.json's contents are those of another network than ours."""
+    for name, known in KINDS.items():
+        if values.get(name, known[0]) not in known:
+            found, expected = one_line(json.dumps(values[name]), 60), json.dumps(known[0])
+            raise UserError(f"{path}: {name} is {found}, expected {expected}")
+
 
 @dataclass
 class BertConfig:
-    """What a BERT encoder needs of a Hugging Face config.json, and two fields of ours, the last."""
+    """What a BERT encoder needs of a Hugging Face config.json; the last three fields are ours."""
 
     # The sizes of the network; the defaults are BERT-base's. The ranges are wider than any BERT.
     vocab_size: Annotated[int, Between(1, 2**22)] = 30522
@@ -53,13 +70,20 @@ class BertConfig:
     # Variants of ours, which Hugging Face's config.json does not have.
     norm: str = "layernorm"
     feed_forward: str = "gelu"
+    num_key_value_heads: Annotated[int, Between(0, 2**10)] = 0  # 0: as many as query heads
 
     def __post_init__(self) -> None:
+        self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
         # Each head gets an equal share of the hidden size.
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of "
                 f"{self.num_attention_heads} heads"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise UserError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
             )
         if self.pad_token_id >= self.vocab_size:
             raise UserError(
@@ -84,10 +108,8 @@ class BertConfig:
         """From a hub id's or folder's config.json."""
         path = find_pretrained(name) / "config.json"
         values = read_json(path)
-        # Other models have a config.json too; minbert is ours, with another norm or feed-forward.
-        kind = values.get("model_type", "bert") if isinstance(values, dict) else "bert"
-        if kind not in ("bert", "minbert"):
-            raise UserError(f'{path}: model_type is "{kind}", expected "bert"')
+        if isinstance(values, dict):
+            check_kind(values, path)
         return cls.from_dict(values, str(path))
 
     def choice(self, field: str, table: Mapping[str, Any]) -> Any:
@@ -100,13 +122,14 @@ class BertConfig:
     @property
     def is_bert(self) -> bool:
         """Whether it is BERT's own network, as others build it."""
-        return (self.norm, self.feed_forward) == ("layernorm", "gelu")
+        shared = self.num_key_value_heads < self.num_attention_heads
+        return (self.norm, self.feed_forward, shared) == ("layernorm", "gelu", False)
 
     def save(self, folder: Path, extended: bool = False) -> None:
         """Write config.json.
 
-        With another norm or feed-forward, or `extended` by adapters, it is not BERT any more, and
-        says so to whoever loads it.
+        With another norm or feed-forward, shared heads, or `extended` by adapters, it is not BERT
+        any more, and says so to whoever loads it.
         """
         # Under the type bert, transformers would put the weights into a network of another form.
         kind = "bert" if self.is_bert and not extended else "minbert"

@@ -13,14 +13,12 @@ laid flat, H hidden size, K tokens that are wanted of the last layer. [..., H] i
 """
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from attention import (
     BertSelfAttention,
@@ -31,6 +29,8 @@ from attention import (
     padded_rows,
 )
 from base_bert import BertConfig, BertPreTrainedModel, FeedForward
+from casting import run_in
+from checkpointing import recomputed
 from dropout import Dropout
 from packing import Packed
 from rmsnorm import RMSNorm
@@ -154,35 +154,11 @@ class BertLayer(nn.Module):
         return self.add_norm(residual, inner, self.out_dense, self.out_dropout, self.out_layer_norm)
 
 
-# functional_call puts the cast weights into the module while it runs: one thread at a time.
-CASTING = threading.RLock()
-
-
-def cast_linears(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors of a module's linears in another dtype, by name, for functional_call.
-
-    The linears themselves stay nn.Linear with fp32 master weights; gradients reach those. What
-    parametrisations of their weights hold (torch.nn.utils.parametrize, as minLoRA) is cast too.
-    Nothing is to be replaced in fp32.
-    """
-    cast: dict[str, Tensor] = {}
-
-    if dtype == torch.float32:
-        return cast
-
-    # Norms stay in fp32: they are cheap, and lose the most by rounding.
-    for name, linear in module.named_modules():
-        if isinstance(linear, nn.Linear):
-            for key, tensor in [*linear.named_parameters(), *linear.named_buffers()]:
-                if tensor.is_floating_point():
-                    cast[f"{name}.{key}"] = tensor.to(dtype)
-    return cast
-
-
 class BertModel(BertPreTrainedModel):
     """The encoder with its embeddings and pooler.
 
     `kernel` chooses the attention of all layers: "softmax", "sdpa", or "auto" for the faster one.
+    `checkpointing`: layers are computed once more in the backward pass, which saves memory.
     """
 
     def __init__(self, config: BertConfig):
@@ -207,6 +183,7 @@ class BertModel(BertPreTrainedModel):
         self.pooler_af = nn.Tanh()
 
         self.kernel = "auto"
+        self.checkpointing = False
         self.init_weights()
 
     def embed(
@@ -264,12 +241,10 @@ class BertModel(BertPreTrainedModel):
         states = [hidden.to(dtype)]
         last = len(self.bert_layers) - 1
 
-        # The lock spans all layers: threads that share a model take turns.
-        with CASTING:
-            for i, layer in enumerate(self.bert_layers):
-                inputs = (states[-1], rows, wanted if i == last else None)
-                # [..., H] -> [..., H]; of the last layer [N, H] -> [K, H] where `wanted` is given.
-                states.append(functional_call(layer, cast_linears(layer, dtype), inputs))
+        run = recomputed(run_in) if self.checkpointing and torch.is_grad_enabled() else run_in
+        for i, layer in enumerate(self.bert_layers):
+            # [..., H] -> [..., H]; of the last layer [N, H] -> [K, H] where `wanted` is given.
+            states.append(run(dtype, layer, states[-1], rows, wanted if i == last else None))
         return states
 
     def encode_packed(

@@ -263,11 +263,9 @@ class MultitaskBERT(CourseFaces, Adaptable):
         options = read_options(folder)
 
         # The same build as before training; then what was saved, all of it or what a build lacks.
+        model = build(options, saved=folder)
         if os.path.exists(folder / BASE):
-            model = build(options)
             check_base(folder, model.base)
-        else:
-            model = build(options, saved=folder)
         own = model.own_state()
         state = read_state(folder, model.as_filed(own), model.places())
         taken = {name: x.view(own[name].shape) for name, x in state.items()}
@@ -301,8 +299,8 @@ class MultitaskBERT(CourseFaces, Adaptable):
 def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     """The model that the options ask for: norm, feed-forward, pipelines and adapters chosen here.
 
-    Pretrained weights are loaded; or the encoder is `saved`'s, a folder whose weights the caller
-    loads. UserError where the options do not fit the encoder or one another.
+    Pretrained weights are loaded; or the encoder is `saved`'s, a folder that save() wrote, and the
+    caller loads what is in it. UserError where the options do not fit the encoder or one another.
     """
     adapters_of(options)  # refuses some pairs, before anything is read
     bert = pretrained_encoder(options) if saved is None else saved_encoder(saved, options)

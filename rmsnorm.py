@@ -3,6 +3,7 @@
 Equation 4: x / RMS(x) * g, RMS(x) = sqrt(mean(x^2)). It drops LayerNorm's centring. A pretrained
 LayerNorm's weight becomes g, and its bias is kept, under the same parameter names, so pretrained
 weights load as they are; what the encoder's output loses is the mean that is no longer subtracted.
+models/calibration.py makes up for most of that.
 Left out: the partial RMSNorm (pRMSNorm) of the paper's section 4.3.
 """
 
@@ -21,6 +22,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size], in x's dtype."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight
+        wide = self.normalised(x) * self.weight
         return (wide if self.bias is None else wide + self.bias).to(x.dtype)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """x / RMS(x), before gain and bias: [..., size] -> [..., size], fp32."""
+        wide = x.float()
+        return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)

@@ -3,6 +3,7 @@
 <!-- table results/NAME -->                                 a table of ablate.py's
 <!-- table results/NAME rows default lora -->               these rows of it, in this order
 <!-- table benchmarks/records/train_speed.json -->          a race's
+<!-- table benchmarks/records/starts.json -->               how near starts are to an encoder
 <!-- end of table -->
 """
 
@@ -49,13 +50,27 @@ def speed_table(sides: Mapping[str, Any]) -> str:
     return markdown(heads, cells)
 
 
+def starts_table(starts: Mapping[str, Any]) -> str:
+    """How near each start is to the untouched encoder, in Markdown: a row a corpus."""
+    corpora = checked(next(iter(starts.values())), dict[str, Any], "starts")
+    shown = [flags for flags in starts if "," not in flags]  # what flags ask for
+    cells = []
+    for corpus in corpora:
+        own = [checked(starts[flags][corpus]["mean"], float, flags) for flags in shown]
+        cells.append([corpus, *(f"{cosine:.3f}".removeprefix("0") for cosine in own)])
+    return markdown(["", *(f"`{flags}`" for flags in shown)], cells)
+
+
 def table_of(path: Path, rows: Sequence[str]) -> str:
     """The table of a record, above it what its runs were trained on; `rows`: these alone.
 
     UserError where there is no such record, or no such row in it.
     """
     if path.suffix == ".json":
-        return speed_table(checked(read_json(path).get("sides"), dict[str, Any], str(path)))
+        held = read_json(path)
+        if "starts" in held:
+            return starts_table(checked(held["starts"], dict[str, Any], str(path)))
+        return speed_table(checked(held.get("sides"), dict[str, Any], str(path)))
     table = readme_table(path, BASE, rows)
     source = source_of(read_lines(path))
     lines = textwrap.wrap(source, WIDTH, break_long_words=False, break_on_hyphens=False)

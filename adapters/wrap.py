@@ -53,10 +53,10 @@ class Adapter:
     adapt: changes the model in place, once its pretrained weights are loaded, and is called again
         whenever a saved model is loaded. What it leaves trainable trains. A pretrained weight that
         it freezes as it was read is not saved; all else is (see rebuilt()). In bf16 and fp16 the
-        tensors of an nn.Linear are cast while a layer runs (bert.cast_linears), so a wrapper finds
-        its `base.weight` rounded; parameters of its own are fp32, and it casts them to x.dtype. One
-        that needs the fp32 weight, as DoRA for its norms, holds it in a list, where no module is
-        looked for: `self.master = [base.weight]`.
+        tensors of an nn.Linear are cast while a layer runs (casting.cast_linears), so a wrapper
+        finds its `base.weight` rounded; parameters of its own are fp32, and it casts them to
+        x.dtype. One that needs the fp32 weight, as DoRA for its norms, holds it in a list, where no
+        module is looked for: `self.master = [base.weight]`.
     merge: folds it into plain weights, in place, so that the model computes the same without it.
         One that only trains weights which BERT has itself gives a function that does nothing. None:
         there is no such form, and an export holds the adapter beside the encoder.

@@ -29,6 +29,14 @@ class ModelOptions(Section):
         choices=PLACES,
         bare="all",
     )
+    rmsnorm_start: str = declare(
+        "copied",
+        "how the encoder's RMSNorm starts; with LayerNorm's gain and bias, or calibrated: with "
+        "those that come nearest to LayerNorm's outputs on sentences of the built-in corpus",
+        choices=("copied", "calibrated"),
+        needs="rmsnorm",
+        needs_value=("encoder", "all"),
+    )
     swiglu: str = declare(
         "off",
         "SwiGLU instead of GELU; in the heads, the encoder or all, which it means alone",
@@ -41,6 +49,23 @@ class ModelOptions(Section):
         choices=("pretrained", "random"),
         needs="swiglu",
         needs_value=("encoder", "all"),
+    )
+
+    # Its attention.
+    kv_heads: int = declare(
+        0,
+        "key and value heads; fewer than the encoder has are means of its heads, which groups of "
+        "queries share (grouped-query attention), 1: all of them (multi-query), 0: as many as it "
+        "has",
+        least=0,
+        most=2**10,
+        usual="as the encoder has",
+    )
+    attention: str = declare(
+        "auto",
+        "the kernel; softmax: written out, sdpa: torch's fused one, auto: the faster one; there is "
+        "no flash, since that kernel takes no mask, and packed rows need one",
+        choices=("auto", "softmax", "sdpa"),
     )
 
     # Dropout.

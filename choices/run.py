@@ -29,6 +29,10 @@ class RunOptions(Section):
         choices=("auto", "fp32", "bf16", "fp16"),
         usual="auto: bf16 if supported",
     )
+    gradient_checkpointing: bool = declare(
+        False,
+        "recompute layers in the backward pass; less memory for more time, the same gradients",
+    )
 
     # When it ends before its last epoch.
     patience: int = declare(

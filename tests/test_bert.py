@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from base_bert import BertConfig
-from bert import FEED_FORWARDS, NORMS, BertModel, LayerNorm, cast_linears
+from bert import FEED_FORWARDS, NORMS, BertModel, LayerNorm
+from casting import cast_linears
 from course.faces import unlabelled
 from packing import WIDTHS, Packed, Tokens, pack
 

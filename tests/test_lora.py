@@ -17,7 +17,8 @@ import lora
 from adapters.layers import TARGETS
 from adapters.wrap import rebuilt
 from base_bert import BertConfig
-from bert import BertModel, cast_linears
+from bert import BertModel
+from casting import cast_linears
 from errors import UserError
 from lora import LINEARS, DoRALinear, LoRALinear, adapt, counts, merge
 from tests.multitask import close
@@ -226,7 +227,7 @@ def test_a_dropped_input_leaves_the_base_s_output():
 
 @pytest.mark.parametrize("kind", [LoRALinear, DoRALinear])
 def test_bf16_input(kind: type[LoRALinear]):
-    """The base's weights come cast (bert.cast_linears); the update's are cast here."""
+    """The base's weights come cast (casting.cast_linears); the update's are cast here."""
     layer, x = kind(nn.Linear(13, 7), 3, 4.0, 0.0), torch.randn(5, 13)
     nn.init.normal_(layer.lora_B)
     cast = cast_linears(layer, torch.bfloat16)

@@ -258,6 +258,7 @@ WRONG = [None, "x", True, -1, 2**31, 10**9, 0.5, float("nan"), [], {}]
 NUMBERS = [name for name, value in vars(SMALL).items() if isinstance(value, int | float)]
 LEGAL = {
     "pad_token_id": (),
+    "num_key_value_heads": (),
     "hidden_dropout_prob": (0.5,),
     "attention_probs_dropout_prob": (0.5,),
     "initializer_range": (0.5,),
@@ -279,7 +280,10 @@ def test_numbers_of_a_configuration(
         assert name in message or "not readable JSON" in message, value
 
 
-@pytest.mark.parametrize("name", ["norm", "feed_forward", "hidden_act", "model_type"])
+@pytest.mark.parametrize(
+    "name",
+    ["norm", "feed_forward", "hidden_act", "model_type", "position_embedding_type", "is_decoder"],
+)
 def test_names_of_a_configuration(folder: Path, name: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     for value in [None, 3, "x", "x" * 10**6, "\x1b[2J", [], {}]:

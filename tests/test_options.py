@@ -281,6 +281,7 @@ RANGES: dict[str, tuple[str, list]] = {
     "batch_size": ("1 to 65536", [0, 65_537, 2**31]),
     "accumulation": ("1 to 4096", [0, 4097, 2**31]),
     "patience": ("0 to 1000000000", [-1, 2**31]),
+    "kv_heads": ("0 to 1024", [-1, 1025, 2**31]),
     "lora_rank": ("1 to 4096", [0, 4097, 2**31]),
     "lora_alpha": ("above 0, at most 100000", [0, -1, 1e300]),
     "diff_pruning_target": ("above 0, at most 1", [0, 1.1]),
@@ -329,6 +330,10 @@ def test_a_number_that_is_not_finite_is_refused(name, value):
 # Options that need another, and those that can't go together
 
 NEEDS: dict[str, tuple[dict, str]] = {
+    "rmsnorm_start": (
+        {"rmsnorm": "heads", "rmsnorm_start": "calibrated"},
+        "--rmsnorm_start calibrated needs --rmsnorm encoder or all",
+    ),
     "swiglu_start": (
         {"swiglu": "heads", "swiglu_start": "random"},
         "--swiglu_start random needs --swiglu encoder or all",
@@ -703,8 +708,10 @@ def test_a_run_s_folder_is_a_name_too():
 @pytest.mark.parametrize(
     "given, hidden, expected",
     [
+        ({}, 1024, 2.8125e-5),  # BERT-large, whose paper tries 2e-5 to 5e-5
         ({}, 768, 5e-5),
         ({}, 384, 2e-4),
+        ({}, 128, 3e-4),  # BERT-tiny: the largest that its authors try
         ({"lora": True}, 384, 2e-3),
         ({"bitfit": "all"}, 384, 2e-3),
         ({"ia3": True, "bitfit": "all"}, 768, 1e-3),

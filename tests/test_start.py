@@ -114,6 +114,16 @@ def test_new_tasks_start_afresh_and_a_line_says_so(
             {},
             "encoder's feed_forward is swiglu there.*encoder",
         ),
+        (
+            {**ADAPTED, "kv_heads": 2},
+            ADAPTED,
+            "num_key_value_heads is 2 there, 4 here.*kv_heads 2$",
+        ),
+        (
+            {"rmsnorm": "encoder", "rmsnorm_start": "calibrated", "option": "pretrain"},
+            {"rmsnorm": "encoder", "option": "pretrain"},
+            "--rmsnorm_start is calibrated there, copied here; .*: --rmsnorm_start calibrated$",
+        ),
         (ADAPTED, {"lora": True}, "export.py run FOLDER, then --init FOLDER"),
         (ADAPTED, {"option": "pretrain"}, "keeps the encoder frozen; merge it first"),
         ({}, {"model": "all-MiniLM-L6-v2"}, "brings its own encoder; leave out --model all-MiniLM"),

@@ -85,11 +85,16 @@ def refusal(run: str, what: str, then: str, now: str, flag: str) -> UserError:
 
 def check_encoders(model: MultitaskBERT, old: MultitaskBERT, run: str) -> None:
     """UserError where the encoders are not made of the same layers."""
-    for part, flag in (("norm", "rmsnorm"), ("feed_forward", "swiglu")):
+    parts = {"norm": "rmsnorm", "feed_forward": "swiglu", "num_key_value_heads": "kv_heads"}
+    for part, flag in parts.items():
         then, now = getattr(old.bert.config, part), getattr(model.bert.config, part)
         if then != now:
             place = getattr(old.options, flag)
             raise refusal(run, f"the encoder's {part}", then, now, f"--{flag} {place}")
+    # Of a frozen encoder only what was fitted is saved, and only where the options say so.
+    then, now = old.options.rmsnorm_start, model.options.rmsnorm_start
+    if then != now and not old.whole:
+        raise refusal(run, "--rmsnorm_start", then, now, f"--rmsnorm_start {then}")
 
 
 def check_pipelines(task: Task, now: Options, then: Options, run: str) -> None:
@@ -118,13 +123,14 @@ def take_encoder(model: MultitaskBERT, old: MultitaskBERT, run: str) -> None:
 
     UserError where the new run could not compute or save what the other run's adapters learned.
     """
-    # Without an adapter nothing is left to do: the new model was built from the old one's encoder.
+    # Saved whole, nothing is left to do: the new model was built from the old one's encoder.
     adapters = adapters_of(old.options)
-    if not adapters:
+    if old.whole and not adapters:
         return
 
     # The same adapter in both is taken over as it is; another one is folded into the old encoder.
-    if not all(is_same(adapter, old.options, model.options) for adapter in ADAPTERS.values()):
+    same = all(is_same(adapter, old.options, model.options) for adapter in ADAPTERS.values())
+    if adapters and not same:
         flags = " ".join(adapter.flag for adapter in adapters)
         if any(adapter.merge is None for adapter in adapters):
             raise UserError(
