@@ -31,6 +31,7 @@ from packing import Batch, Tokens
 from storage.files import sha256_of
 from tasks import Task
 from text.leaks import shared
+from text.pair_order import swapped
 from text.token_ids import tokenize
 from tokenizer import BertTokenizer
 
@@ -66,7 +67,8 @@ class Split:
     """The examples of one task and split, tokenised, with an endless reader over them.
 
     `drawn` counts the examples given out so far. It is all the state there is: pass k over the data
-    is a permutation seeded by (seed, task, k).
+    is a permutation seeded by (seed, task, k). Of n examples n + i is example i, a pair, in the
+    other order; with `swap` half of what is drawn is that, another half in each pass.
     """
 
     # What is read; it stays as it is.
@@ -78,6 +80,7 @@ class Split:
     drawn: int = 0
     sha256: str = ""  # of the file that it was read from
     in_train: int = 0  # examples of another split that stand in train too
+    swap: bool = False
     _order: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -95,11 +98,13 @@ class Split:
 
     def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""
+        if index >= len(self):
+            return swapped(self.sequences(index - len(self)))
         return self.tokens[self.bounds[index] : self.bounds[index + 1]]
 
     def length(self, index: int) -> int:
         """The tokens of one example, all of its sequences together."""
-        return sum(len(tokens) for tokens in self.sequences(index))
+        return sum(len(tokens) for tokens in self.sequences(index % len(self)))
 
     def count_tokens(self) -> int:
         """The tokens of all examples together."""
@@ -118,7 +123,7 @@ class Split:
             owners += [place] * len(own)
             lengths.append(len(own[0]))
 
-        labels = [self.examples[index].label for index in indices]
+        labels = [self.examples[index % len(self)].label for index in indices]
         values = self.task.labels.tensor(labels, lengths)
         batch = Batch(self.task.name, tokens, torch.tensor(owners), values)
 
@@ -126,11 +131,19 @@ class Split:
         return self.task.change(batch) if self.task.change else batch
 
     def permutation(self, turn: int) -> np.ndarray:
-        """The order of one pass over the data; the last one asked for is kept."""
+        """What one pass over the data draws, in order; the last one asked for is kept."""
         if turn not in self._order:
             draws = np.random.default_rng([*seeds(self.task, self.seed), turn])
             self._order = {turn: draws.permutation(len(self))}
+            if self.swap:
+                self._order[turn] += len(self) * self.coins(turn)
         return self._order[turn]
+
+    def coins(self, turn: int) -> np.ndarray:
+        """For each place of a pass 1 where its pair is to be swapped, else 0."""
+        # The last seed keeps these draws apart from the shuffles and from share_of()'s.
+        draws = np.random.default_rng([*seeds(self.task, self.seed), turn, 2])
+        return draws.integers(0, 2, len(self))
 
     def draw(self, count: int) -> list[int]:
         """The indices of the next `count` examples; every pass over the data is shuffled anew."""

@@ -27,6 +27,7 @@ from errors import UserError
 from evaluation import predict, predict_logits
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
+from heads.shared import make_shared
 from models.encoder import pretrained_encoder, saved_encoder
 from models.folder import (
     ADAPTER,
@@ -48,12 +49,16 @@ from models.sentence_bert import chosen_task, pooling_mode, write_sentence_bert
 from options import Options
 from packing import Batch, Packed, pack
 from tasks import Task, tasks_of
+from text.pair_order import swapped_batch
 from text.texts import as_tuples
 from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
 from training.manifest import NAME as MANIFEST
 from training.manifest import check_manifest, write_manifest
 from weights import hub_name
+
+# How the names of parameters begin that follow the encoder.
+OF_HEADS = ("pipelines.", "shared.")
 
 
 class MultitaskBERT(CourseFaces, Adaptable):
@@ -81,6 +86,8 @@ class MultitaskBERT(CourseFaces, Adaptable):
         for name, task in self.tasks.items():
             make = task.pipeline or Pipeline
             self.pipelines[name] = make(task, bert, options)
+        # Layers of several tasks, which their pipelines know of.
+        self.shared = make_shared(self.tasks, self.pipelines, options)
 
     @property
     def device(self) -> torch.device:
@@ -136,8 +143,24 @@ class MultitaskBERT(CourseFaces, Adaptable):
         return Forward(packed, embeddings, states, pooled, logits)
 
     def forward_of(self, batches: Mapping[str, Batch]) -> Forward:
-        """All sentences of all tasks through the encoder at once."""
-        return self(self.pack(batches))
+        """All sentences of all tasks through the encoder at once, for predictions.
+
+        With --symmetric the logits of pairs are means over both orders.
+        """
+        forward = self(self.pack(batches))
+        return self.in_both_orders(forward, batches) if self.options.symmetric else forward
+
+    def in_both_orders(self, forward: Forward, batches: Mapping[str, Batch]) -> Forward:
+        """What was computed, with the logits of pairs averaged over (u, v) and (v, u)."""
+        turned = {}
+        for name, batch in batches.items():
+            if self.tasks[name].is_ordered(self.options):
+                turned[name] = swapped_batch(batch)
+        if not turned:
+            return forward
+        other = self(self.pack(turned)).logits
+        means = {name: (forward.logits[name] + x) / 2 for name, x in other.items()}
+        return replace(forward, logits={**forward.logits, **means})
 
     def logits(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """What forward_of() gives as logits: {task: [B, outputs]}, fp32."""
@@ -197,7 +220,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
         if self.whole or not self.bert.config.is_bert or len(wanted) != 1 or not wanted[0].in_peft:
             return None
         form = wanted[0].in_peft(self.bert, self.options)
-        saved = {name for name in self.own_state() if not name.startswith("pipelines.")}
+        saved = {name for name in self.own_state() if not name.startswith(OF_HEADS)}
         # A pooler that the base lacks is saved too; PEFT's base draws one of its own, unused.
         saved -= {"bert.pooler_dense.weight", "bert.pooler_dense.bias"}
         return form if saved == {f"bert.{name}" for name in form.names} else None
