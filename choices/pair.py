@@ -21,7 +21,7 @@ class PairOptions(Section):
     )
     pair_features: PerTask = declare(
         PerTask("u,v,absdiff,product"),
-        "what of two vectors the head gets; with commas between, for all tasks or as in "
+        "what of a pair the head gets; with commas between, for all tasks or as in "
         "u,v sts=sum; cosine alone: the similarity is the cosine itself, without a head",
         choices=FEATURES,
         several=True,
