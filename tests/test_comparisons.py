@@ -122,8 +122,9 @@ def test_ordinal_counts_steps() -> None:
     """
     task = task_of("sst", "ordinal")
     above = torch.tensor(
-        [[0.9, 0.8, 0.6, 0.2], [0.4, 0.3, 0.2, 0.1], [0.6, 0.3, 0.7, 0.1], [0.5, 0.9, 0.9, 0.9]]
-    ).double()
+        [[0.9, 0.8, 0.6, 0.2], [0.4, 0.3, 0.2, 0.1], [0.6, 0.3, 0.7, 0.1], [0.5, 0.9, 0.9, 0.9]],
+        dtype=torch.float64,
+    )
     logits = above.log() - (1 - above).log()
     logits[-1, 0] = 0.0  # exactly a half is not passed
     assert task.predict(logits).tolist() == [3, 0, 2, 3]
