@@ -6,7 +6,6 @@ course/datasets.py.
 """
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,14 +23,14 @@ from course.datasets import (  # noqa: F401  (the course's scripts import these 
     load_multitask_test_data,
     preprocess_string,
 )
-from errors import UserError, one_line
+from errors import UserError
 from examples import Example, read_examples
 from options import Options
 from packing import Batch, Tokens
 from storage.files import sha256_of
 from tasks import Task
-from text.leaks import shared
-from text.pair_order import swapped
+from text.leaks import say_same_files, shared
+from text.pair_order import coins, swapped
 from text.token_ids import tokenize
 from tokenizer import BertTokenizer
 
@@ -134,16 +133,11 @@ class Split:
         """What one pass over the data draws, in order; the last one asked for is kept."""
         if turn not in self._order:
             draws = np.random.default_rng([*seeds(self.task, self.seed), turn])
-            self._order = {turn: draws.permutation(len(self))}
+            order = draws.permutation(len(self))
             if self.swap:
-                self._order[turn] += len(self) * self.coins(turn)
+                order += len(self) * coins([*seeds(self.task, self.seed), turn], len(self))
+            self._order = {turn: order}
         return self._order[turn]
-
-    def coins(self, turn: int) -> np.ndarray:
-        """For each place of a pass 1 where its pair is to be swapped, else 0."""
-        # The last seed keeps these draws apart from the shuffles and from share_of()'s.
-        draws = np.random.default_rng([*seeds(self.task, self.seed), turn, 2])
-        return draws.integers(0, 2, len(self))
 
     def draw(self, count: int) -> list[int]:
         """The indices of the next `count` examples; every pass over the data is shuffled anew."""
@@ -264,7 +258,7 @@ def read_task(paths: Mapping[str, Path], task: Task, options: Options) -> dict[s
     With `drop_leaks` that is left out of train; of the rest `train_fraction` is kept.
     """
     files = {split: read_file(path, task, split, options.limit) for split, path in paths.items()}
-    say_same_files(task, files)
+    say_same_files(task.name, {s: (file.path, file.sha256) for s, file in files.items()})
     if "train" in files:
         files = checked_for_leaks(task, files, options.drop_leaks)
         if options.train_fraction < 1:
@@ -278,17 +272,6 @@ def load_task(
     """Read and tokenise a task's files; see read_task()."""
     files = read_task(paths, task, options)
     return {split: encode_file(file, task, options, tokenizer) for split, file in files.items()}
-
-
-def say_same_files(task: Task, files: Mapping[str, DataFile]) -> None:
-    """Say it loudly where a file stands for two splits."""
-    for (first, one), (second, other) in itertools.combinations(files.items(), 2):
-        if one.sha256 == other.sha256:
-            line, place = "=" * 80, one_line(str(other.path))
-            print(
-                f"{line}\n{task.name}: {first} and {second} are THE SAME FILE ({place}).\n"
-                f"Its scores on {second} say nothing.\n{line}"
-            )
 
 
 def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> dict[str, DataFile]:

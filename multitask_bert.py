@@ -28,6 +28,7 @@ from evaluation import predict, predict_logits
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
 from heads.shared import make_shared
+from heads.symmetric import in_both_orders
 from models.encoder import pretrained_encoder, saved_encoder
 from models.folder import (
     ADAPTER,
@@ -49,7 +50,6 @@ from models.sentence_bert import chosen_task, pooling_mode, write_sentence_bert
 from options import Options
 from packing import Batch, Packed, pack
 from tasks import Task, tasks_of
-from text.pair_order import swapped_batch
 from text.texts import as_tuples
 from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
@@ -147,20 +147,9 @@ class MultitaskBERT(CourseFaces, Adaptable):
 
         With --symmetric the logits of pairs are means over both orders.
         """
-        forward = self(self.pack(batches))
-        return self.in_both_orders(forward, batches) if self.options.symmetric else forward
-
-    def in_both_orders(self, forward: Forward, batches: Mapping[str, Batch]) -> Forward:
-        """What was computed, with the logits of pairs averaged over (u, v) and (v, u)."""
-        turned = {}
-        for name, batch in batches.items():
-            if self.tasks[name].is_ordered(self.options):
-                turned[name] = swapped_batch(batch)
-        if not turned:
-            return forward
-        other = self(self.pack(turned)).logits
-        means = {name: (forward.logits[name] + x) / 2 for name, x in other.items()}
-        return replace(forward, logits={**forward.logits, **means})
+        if self.options.symmetric:
+            return in_both_orders(self, batches)
+        return self(self.pack(batches))
 
     def logits(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
         """What forward_of() gives as logits: {task: [B, outputs]}, fp32."""

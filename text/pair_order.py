@@ -34,6 +34,12 @@ def swapped(sequences: Sequence[Tokens]) -> list[Tokens]:
     return [swapped_inside(both)]
 
 
+def coins(seeds: Sequence[int], count: int) -> np.ndarray:
+    """For each of `count` places of a pass 1 where its pair is to be swapped, else 0."""
+    # The last seed keeps these draws apart from the shuffle, which has the same ones before it.
+    return np.random.default_rng([*seeds, 2]).integers(0, 2, count)
+
+
 def swapped_batch(batch: Batch) -> Batch:
     """A batch of pairs, each in the other order."""
     each = 2 if len(batch.owners) > 1 and batch.owners[1] == 0 else 1
