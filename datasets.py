@@ -6,7 +6,6 @@ course/datasets.py.
 """
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,13 +23,14 @@ from course.datasets import (  # noqa: F401  (the course's scripts import these 
     load_multitask_test_data,
     preprocess_string,
 )
-from errors import UserError, one_line
+from errors import UserError
 from examples import Example, read_examples
 from options import Options
 from packing import Batch, Tokens
 from storage.files import sha256_of
 from tasks import Task
-from text.leaks import shared
+from text.leaks import say_same_files, shared
+from text.pair_order import coins, swapped
 from text.token_ids import tokenize
 from tokenizer import BertTokenizer
 
@@ -66,7 +66,8 @@ class Split:
     """The examples of one task and split, tokenised, with an endless reader over them.
 
     `drawn` counts the examples given out so far. It is all the state there is: pass k over the data
-    is a permutation seeded by (seed, task, k).
+    is a permutation seeded by (seed, task, k). Of n examples n + i is example i, a pair, in the
+    other order; with `swap` half of what is drawn is that, another half in each pass.
     """
 
     # What is read; it stays as it is.
@@ -78,6 +79,7 @@ class Split:
     drawn: int = 0
     sha256: str = ""  # of the file that it was read from
     in_train: int = 0  # examples of another split that stand in train too
+    swap: bool = False
     _order: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -95,11 +97,13 @@ class Split:
 
     def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""
+        if index >= len(self):
+            return swapped(self.sequences(index - len(self)))
         return self.tokens[self.bounds[index] : self.bounds[index + 1]]
 
     def length(self, index: int) -> int:
         """The tokens of one example, all of its sequences together."""
-        return sum(len(tokens) for tokens in self.sequences(index))
+        return sum(len(tokens) for tokens in self.sequences(index % len(self)))
 
     def count_tokens(self) -> int:
         """The tokens of all examples together."""
@@ -118,7 +122,7 @@ class Split:
             owners += [place] * len(own)
             lengths.append(len(own[0]))
 
-        labels = [self.examples[index].label for index in indices]
+        labels = [self.examples[index % len(self)].label for index in indices]
         values = self.task.labels.tensor(labels, lengths)
         batch = Batch(self.task.name, tokens, torch.tensor(owners), values)
 
@@ -126,10 +130,13 @@ class Split:
         return self.task.change(batch) if self.task.change else batch
 
     def permutation(self, turn: int) -> np.ndarray:
-        """The order of one pass over the data; the last one asked for is kept."""
+        """What one pass over the data draws, in order; the last one asked for is kept."""
         if turn not in self._order:
             draws = np.random.default_rng([*seeds(self.task, self.seed), turn])
-            self._order = {turn: draws.permutation(len(self))}
+            order = draws.permutation(len(self))
+            if self.swap:
+                order += len(self) * coins([*seeds(self.task, self.seed), turn], len(self))
+            self._order = {turn: order}
         return self._order[turn]
 
     def draw(self, count: int) -> list[int]:
@@ -251,7 +258,7 @@ def read_task(paths: Mapping[str, Path], task: Task, options: Options) -> dict[s
     With `drop_leaks` that is left out of train; of the rest `train_fraction` is kept.
     """
     files = {split: read_file(path, task, split, options.limit) for split, path in paths.items()}
-    say_same_files(task, files)
+    say_same_files(task.name, {s: (file.path, file.sha256) for s, file in files.items()})
     if "train" in files:
         files = checked_for_leaks(task, files, options.drop_leaks)
         if options.train_fraction < 1:
@@ -265,17 +272,6 @@ def load_task(
     """Read and tokenise a task's files; see read_task()."""
     files = read_task(paths, task, options)
     return {split: encode_file(file, task, options, tokenizer) for split, file in files.items()}
-
-
-def say_same_files(task: Task, files: Mapping[str, DataFile]) -> None:
-    """Say it loudly where a file stands for two splits."""
-    for (first, one), (second, other) in itertools.combinations(files.items(), 2):
-        if one.sha256 == other.sha256:
-            line, place = "=" * 80, one_line(str(other.path))
-            print(
-                f"{line}\n{task.name}: {first} and {second} are THE SAME FILE ({place}).\n"
-                f"Its scores on {second} say nothing.\n{line}"
-            )
 
 
 def checked_for_leaks(task: Task, files: Mapping[str, DataFile], drop: bool) -> dict[str, DataFile]:

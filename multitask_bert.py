@@ -27,6 +27,8 @@ from errors import UserError
 from evaluation import predict, predict_logits
 from forward import Encoded, Forward
 from heads.pipeline import Pipeline
+from heads.shared import make_shared
+from heads.symmetric import in_both_orders
 from models.encoder import pretrained_encoder, saved_encoder
 from models.folder import (
     ADAPTER,
@@ -55,6 +57,9 @@ from training.manifest import NAME as MANIFEST
 from training.manifest import check_manifest, write_manifest
 from weights import hub_name
 
+# How the names of parameters begin that follow the encoder.
+OF_HEADS = ("pipelines.", "shared.")
+
 
 class MultitaskBERT(CourseFaces, Adaptable):
     """The encoder, and a pipeline for each of options.tasks.
@@ -82,6 +87,8 @@ class MultitaskBERT(CourseFaces, Adaptable):
         for name, task in self.tasks.items():
             make = task.pipeline or Pipeline
             self.pipelines[name] = make(task, bert, options)
+        # Layers of several tasks, which their pipelines know of.
+        self.shared = make_shared(self.tasks, self.pipelines, options)
 
     @property
     def device(self) -> torch.device:
@@ -138,7 +145,12 @@ class MultitaskBERT(CourseFaces, Adaptable):
         return Forward(packed, embeddings, states, pooled, logits)
 
     def forward_of(self, batches: Mapping[str, Batch]) -> Forward:
-        """All sentences of all tasks through the encoder at once."""
+        """All sentences of all tasks through the encoder at once, for predictions.
+
+        With --symmetric the logits of pairs are means over both orders.
+        """
+        if self.options.symmetric:
+            return in_both_orders(self, batches)
         return self(self.pack(batches))
 
     def logits(self, batches: Mapping[str, Batch]) -> dict[str, Tensor]:
@@ -205,7 +217,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
         if self.whole or not self.bert.config.is_bert or len(wanted) != 1 or not wanted[0].in_peft:
             return None
         form = wanted[0].in_peft(self.bert, self.options)
-        saved = {name for name in self.own_state() if not name.startswith("pipelines.")}
+        saved = {name for name in self.own_state() if not name.startswith(OF_HEADS)}
         # A pooler that the base lacks is saved too; PEFT's base draws one of its own, unused.
         saved -= {"bert.pooler_dense.weight", "bert.pooler_dense.bias"}
         return form if saved == {f"bert.{name}" for name in form.names} else None

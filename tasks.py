@@ -4,16 +4,22 @@ The leaderboard's score is (SST accuracy + Quora accuracy + (STS Pearson + 1) / 
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from choices.pair import SYMMETRIC
+from errors import UserError
 from forward import Forward
 from losses import supervised
+from losses.comparison import Comparison
+from losses.one_vs_all import ONE_VS_ALL
+from losses.ordinal import ORDINAL
+from losses.squared_error import SQUARED_ERROR
 from options import Options, pick
 from packing import Batch
 
@@ -131,6 +137,8 @@ class Task:
     change: Callable[[Batch], Batch] | None = None  # a last change of a batch, such as masking
     pipeline: Callable[..., nn.Module] | None = None  # heads.pipeline.Pipeline's
     evaluate: Callable[..., dict[str, Any]] | None = None  # (model, split) -> {"score": ...}
+    loss_option: str = ""  # the option, a key of COMPARISONS, that can change how it learns
+    by_class: Callable[[Tensor], Tensor] | None = None  # see losses/comparison.py
 
     @property
     def pair(self) -> bool:
@@ -140,6 +148,18 @@ class Task:
     def is_bi(self, options: Options) -> bool:
         """Whether an example is two sequences."""
         return self.pair and options.pair_encoding == "bi"
+
+    def is_ordered(self, options: Options) -> bool:
+        """Whether it matters which sentence of an example comes first."""
+        features = set(options.pair_features.of(self.name).split(","))
+        return self.pair and not (self.is_bi(options) and features <= SYMMETRIC)
+
+    @property
+    def columns_of_probabilities(self) -> int:
+        """How many probabilities an example has; 0 where it has none."""
+        if self.probabilities is None:
+            return 0
+        return self.probabilities(torch.zeros(1, self.outputs)).numel()
 
 
 def sentiment(name: str, title: str, files: str, classes: int) -> Task:
@@ -159,6 +179,7 @@ def sentiment(name: str, title: str, files: str, classes: int) -> Task:
         counts=identity,
         header="Predicted_Sentiment",
         probabilities=of_classes,
+        loss_option="sst_loss",
     )
 
 
@@ -194,15 +215,93 @@ TASKS = {
         metric_name="Pearson",
         counts=from_correlation,
         header="Predicted_Similiary",
+        loss_option="sts_loss",
     ),
     "cfimdb": sentiment("cfimdb", "CFIMDB", "ids-cfimdb-{}.csv", classes=2),
 }
 LEADERBOARD = ("sst", "para", "sts")
 
 
+# How a task's outputs are compared with labels, by the option that chooses it and the option's
+# values; None: as the task's entry of TASKS says.
+SST_LOSSES: dict[str, Comparison | None] = {
+    "softmax": None,
+    "one_vs_all": ONE_VS_ALL,
+    "ordinal": ORDINAL,
+}
+STS_LOSSES: dict[str, Comparison | None] = {
+    "bce": None,
+    "mse": SQUARED_ERROR,
+}
+COMPARISONS: dict[str, Mapping[str, Comparison | None]] = {
+    "sst_loss": SST_LOSSES,
+    "sts_loss": STS_LOSSES,
+}
+
+
 def tasks_of(options: Options) -> dict[str, Task]:
-    """The tasks of a run, as its options make them; UserError for a name that is no task's."""
-    return {name: pick(TASKS, name, "--tasks") for name in options.tasks}
+    """The tasks of a run, as its options make them.
+
+    UserError for a name that is no task's, and for options that are nothing to these tasks.
+    """
+    tasks = {name: pick(TASKS, name, "--tasks") for name in options.tasks}
+    check_losses(tasks, options)
+    check_pairs(tasks, options)
+    return {name: compared(task, options) for name, task in tasks.items()}
+
+
+def compared(task: Task, options: Options) -> Task:
+    """A task with the loss that the options ask for, and the outputs and predictions of that."""
+    if not task.loss_option:
+        return task
+    table, name = COMPARISONS[task.loss_option], getattr(options, task.loss_option)
+    comparison = pick(table, name, f"--{task.loss_option}")
+    if comparison is None:
+        return task
+    return replace(
+        task,
+        outputs=task.outputs - comparison.fewer,
+        loss=comparison.loss,
+        predict=comparison.predict,
+        probabilities=comparison.probabilities,
+        by_class=comparison.by_class,
+    )
+
+
+def check_losses(tasks: Mapping[str, Task], options: Options) -> None:
+    """UserError where a loss was chosen that no task has."""
+    for option in COMPARISONS:
+        value = getattr(options, option)
+        theirs = [task.title for task in TASKS.values() if task.loss_option == option]
+        if value != getattr(Options, option) and not any(
+            task.loss_option == option for task in tasks.values()
+        ):
+            raise UserError(f"--{option} {value} is for {', '.join(theirs)} alone: drop it")
+
+
+def check_pairs(tasks: Mapping[str, Task], options: Options) -> None:
+    """UserError where an option of pairs is nothing to these tasks, or can't be theirs."""
+    # Values by task are for tasks of pairs; a cosine is a number, not a class.
+    for option in ("pair_features", "pair_projection"):
+        for name in getattr(options, option).named:
+            if name in tasks and not tasks[name].pair:
+                raise UserError(f"--{option} {name}=...: {tasks[name].title} has no pairs; drop it")
+    pairs = [task for task in tasks.values() if task.pair]
+    for task in pairs:
+        if task.labels.whole and options.pair_features.of(task.name) == "cosine":
+            raise UserError(
+                f"--pair_features {task.name}=cosine: {task.title} has classes, a cosine is a "
+                "similarity; use sts=cosine"
+            )
+
+    # Both orders, where there are two that differ.
+    for option in ("symmetric", "swap_pairs"):
+        if getattr(options, option) and not any(task.is_ordered(options) for task in pairs):
+            raise UserError(
+                f"--{option} is nothing here: no task has pairs whose order matters; drop it"
+            )
+    if options.shared_pair_layer and len(pairs) < 2:
+        raise UserError("--shared_pair_layer needs two tasks of pairs, as --tasks para sts")
 
 
 def overall(scores: dict[str, float]) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from choices.adapter import AdapterOptions
 from choices.data import DataOptions
 from choices.head import HeadOptions
+from choices.loss import LossOptions
 from choices.model import ModelOptions
 from choices.optimizer import OptimizerOptions
 from choices.pair import PairOptions
@@ -19,6 +20,7 @@ SECTIONS: dict[str, type[Section]] = {
     "adapter": AdapterOptions,
     "pair": PairOptions,
     "head": HeadOptions,
+    "loss": LossOptions,
     "task": TaskOptions,
     "sampling": SamplingOptions,
     "optimizer": OptimizerOptions,
@@ -33,6 +35,7 @@ class Chosen(
     AdapterOptions,
     PairOptions,
     HeadOptions,
+    LossOptions,
     TaskOptions,
     SamplingOptions,
     OptimizerOptions,

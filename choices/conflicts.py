@@ -44,9 +44,19 @@ WITHOUT_NORM = {"linear"}
 WITHOUT_ACTIVATION = {"linear"}
 
 
+def has_cosine(o: Chosen) -> bool:
+    """Whether the output of the task of --sts_loss is a cosine, so that it has no head."""
+    return "sts" in o.tasks and o.pair_features.of("sts") == "cosine"
+
+
 def heads_in(o: Chosen) -> set[str]:
     """The heads that the tasks have."""
-    return {o.head.of(task) for task in o.tasks}
+    return {o.head.of(task) for task in o.tasks if not (task == "sts" and has_cosine(o))}
+
+
+def in_heads(o: Chosen) -> bool:
+    """Whether something is asked for in the heads."""
+    return "heads" in (o.rmsnorm, o.swiglu) or "all" in (o.rmsnorm, o.swiglu)
 
 
 CONFLICTS = (
@@ -82,6 +92,38 @@ CONFLICTS = (
     Conflict(
         lambda o: not o.test and any("_test" in name for name, _ in o.files),
         "--no-test leaves the test files out, but one was named: drop either",
+    ),
+    # A cosine is the similarity itself.
+    Conflict(
+        lambda o: any(
+            "cosine" in words and words != "cosine" for words in o.pair_features.values()
+        ),
+        "--pair_features {pair_features}: cosine stands alone, without other features",
+    ),
+    Conflict(
+        lambda o: has_cosine(o) and o.sts_loss != "mse",
+        "--pair_features {pair_features}: a cosine is the similarity itself; add --sts_loss mse",
+    ),
+    Conflict(
+        lambda o: has_cosine(o) and "sts" in o.head.named,
+        "--pair_features {pair_features}: a cosine has no head, but --head {head} names one "
+        "for it: drop one",
+    ),
+    Conflict(
+        lambda o: has_cosine(o) and o.shared_pair_layer,
+        "--pair_features {pair_features}: a cosine has no layer to add to; "
+        "drop --shared_pair_layer",
+    ),
+    Conflict(
+        lambda o: (
+            has_cosine(o) and o.option == "pretrain" and o.pair_projection.of("sts") == "none"
+        ),
+        "--option pretrain trains heads alone, and --pair_features {pair_features} has none for "
+        "a cosine: drop one",
+    ),
+    Conflict(
+        lambda o: bool(o.tasks) and not heads_in(o) and in_heads(o),
+        "--pair_features {pair_features} leaves no head: use --rmsnorm encoder, --swiglu encoder",
     ),
     # Layers asked for in heads that have none.
     Conflict(

@@ -20,7 +20,7 @@ from commandline.values import (
 )
 from declare import Names, PerTask, kind_of, rules_of
 from heads.pipeline import HEADS, POOLINGS
-from tasks import TASKS
+from tasks import SST_LOSSES, STS_LOSSES, TASKS
 from training.optimizers import OPTIMIZERS
 from training.samplers import SAMPLERS
 from training.schedules import SCHEDULES
@@ -33,6 +33,8 @@ COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 20
 TABLES: dict[str, Mapping[str, Any]] = {
     "pooling": POOLINGS,
     "head": HEADS,
+    "sst_loss": SST_LOSSES,
+    "sts_loss": STS_LOSSES,
     "tasks": TASKS,
     "sampler": SAMPLERS,
     "optimizer": OPTIMIZERS,

@@ -66,14 +66,18 @@ class CourseFaces:
     task_named: Callable[[str], Task]  # one of the model's tasks, or UserError
 
     def encode_batch(self, batch: Batch) -> Forward:
-        """One encoder call for one task's batch."""
-        return self(self.pack({batch.task: batch}))  # type: ignore[operator, attr-defined]
+        """One encoder call for one task's batch; with --symmetric one for each order."""
+        return self.forward_of({batch.task: batch})  # type: ignore[attr-defined]
 
     def predict_sentiment(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits of the five grades: [B, 5]."""
-        self.task_named(SENTIMENT)
+        """Logits of the five grades: [B, 5].
+
+        With --sst_loss ordinal 1 at the predicted grade and 0 elsewhere.
+        """
+        task = self.task_named(SENTIMENT)
         tokens = unpad(input_ids, attention_mask, self.options.max_length)
-        return self.encode_batch(unlabelled(SENTIMENT, tokens, each=1)).logits[SENTIMENT]
+        logits = self.encode_batch(unlabelled(SENTIMENT, tokens, each=1)).logits[SENTIMENT]
+        return task.by_class(logits) if task.by_class else logits
 
     def predict_pair(
         self, task: str, ids_1: Tensor, mask_1: Tensor, ids_2: Tensor, mask_2: Tensor

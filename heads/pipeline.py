@@ -9,7 +9,7 @@ from bert import BertModel
 from forward import Encoded
 from heads.base import HeadConfig, Pooling
 from heads.mlp import LinearHead, MLPHead
-from heads.pairs import OneSequence, PairFeatures
+from heads.pairs import make_join
 from heads.poolings import ClsPooling, MeanPooling
 from options import Options, pick
 from tasks import Task
@@ -41,9 +41,11 @@ class Pipeline(nn.Module):
         self.token_layers = nn.ModuleDict(chosen)
         pooling = pick(POOLINGS, options.pooling.of(task.name), "--pooling")
         self.pooling = pooling(config, options, task.name)
-        join = PairFeatures if task.is_bi(options) else OneSequence
-        self.join = join(self.pooling.size)
-        self.head = pick(HEADS, options.head.of(task.name), "--head")(
+        self.join = make_join(task, self.pooling.size, options)
+        make_head = pick(HEADS, options.head.of(task.name), "--head")
+        if self.join.is_output:
+            make_head = nn.Identity
+        self.head = make_head(
             HeadConfig(
                 features=self.join.features,
                 hidden=config.hidden_size,
@@ -55,6 +57,9 @@ class Pipeline(nn.Module):
                 options=options,
             )
         )
+        # Layers of several tasks. The model has them (heads/shared.py): in a tuple they are no
+        # parts of this one.
+        self.beside: tuple[nn.Module, ...] = ()
 
     @property
     def needs(self) -> str:
@@ -69,4 +74,8 @@ class Pipeline(nn.Module):
             states, mask = encoded.tokens()
             encoded = encoded.with_tokens(layer(states, mask, owners))
         pooled = self.pooling(encoded)
-        return pooled, self.head(self.join(pooled, owners))
+        features = self.join(pooled, owners)
+        logits = self.head(features)
+        for layer in self.beside:
+            logits = logits + layer(features)
+        return pooled, logits

@@ -105,7 +105,7 @@ def read_found(row: ShownRun, name: str, dev: Dev) -> None:
             f"no {path.name} beside its best model, so it is not known how sure its mistakes were"
         )
         return
-    found = read_numbers(path, ids, dev.task.outputs, PROBABILITY)
+    found = read_numbers(path, ids, dev.task.columns_of_probabilities, PROBABILITY)
     dev.probabilities = found if found.shape[1] > 1 else np.hstack([1 - found, found])
 
 

@@ -73,7 +73,7 @@ def another(name: str) -> tuple[str, Any]:
     if kind == Names:
         return "sts sst", ("sts", "sst")
     if kind is PerTask:
-        word = list(TABLES[name])[1] if name in TABLES else "7"
+        word = "7" if rules.number else list(TABLES.get(name, rules.choices))[1]
         return f"sts={word}", f"{FIELDS[name].default} sts={word}"
     choices = rules.choices or tuple(TABLES.get(name, ()))
     value = choices[-1] if choices else "some/where"

@@ -13,7 +13,6 @@ from bert import LayerNorm
 from dropout import Dropout
 from forward import Encoded
 from heads.base import HeadConfig, Pooling
-from heads.pairs import OneSequence, PairFeatures
 from heads.pipeline import HEADS, POOLINGS
 from options import Options
 from rmsnorm import RMSNorm
@@ -78,16 +77,6 @@ def test_what_poolings_need_and_give():
             with pytest.raises(RuntimeError, match="only"):
                 pool(only_first)
     assert {name: pooling(name).needs for name in POOLINGS} == {"cls": "cls", "mean": "tokens"}
-
-
-def test_joins():
-    u, v = torch.randn(2, 3, 6).unbind(0)
-    join = PairFeatures(6)
-    owners = torch.arange(3).repeat_interleave(2)
-    features = join(torch.stack([u, v], 1).flatten(0, 1), owners)  # u0 v0 u1 v1 ...
-    assert torch.equal(features, torch.cat([u, v, (u - v).abs(), u * v], 1))
-    assert features.shape == (3, 24) and join.features == 24
-    assert torch.equal(OneSequence(6)(u, torch.arange(3)), u) and OneSequence(6).features == 6
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -374,6 +374,12 @@ NEEDS: dict[str, tuple[dict, str]] = {
         "--prefix_tuning_width 7 needs --prefix_tuning",
     ),
     "p_tuning_length": ({"p_tuning_length": 7}, "--p_tuning_length 7 needs --p_tuning"),
+    "pair_features": ({"pair_features": "sum"}, "--pair_features sum needs --pair_encoding bi"),
+    "pair_projection": (
+        {"pair_projection": "linear"},
+        "--pair_projection linear needs --pair_encoding bi",
+    ),
+    "cosine_map": ({"cosine_map": "times5"}, "--cosine_map times5 needs --pair_features cosine"),
     "sampling_exponent": (
         {"sampler": "round_robin", "sampling_exponent": 1.0},
         "--sampling_exponent 1.0 needs --sampler mixed",
@@ -394,6 +400,8 @@ def test_every_need_is_tried():
 FROZEN = "--swiglu_start random starts layers afresh, which {} keeps frozen: drop one"
 AFRESH = {"swiglu": "all", "swiglu_start": "random"}
 LINEAR = "mlp sst=linear para=linear sts=linear"
+COSINE = {"pair_encoding": "bi", "pair_features": "u,v sts=cosine", "sts_loss": "mse"}
+FEATURES = "--pair_features u,v"
 TAGS = (
     "--tags: expected words with blanks between, each of at most 40 letters, digits, dots, dashes "
     "and underscores, no dash first"
@@ -425,6 +433,32 @@ PAIRS: list[tuple[dict, str]] = [
     (
         {"test": False, "files": {"sst_dev": "a", "sst_test_out": "b"}},
         "--no-test leaves the test files out, but one was named: drop either",
+    ),
+    (
+        {"pair_encoding": "bi", "pair_features": "u,v sts=u,cosine"},
+        f"{FEATURES} sts=u,cosine: cosine stands alone, without other features",
+    ),
+    (
+        {"pair_encoding": "bi", "pair_features": "u,v sts=cosine"},
+        f"{FEATURES} sts=cosine: a cosine is the similarity itself; add --sts_loss mse",
+    ),
+    (
+        {**COSINE, "head": "mlp sts=linear"},
+        f"{FEATURES} sts=cosine: a cosine has no head, but --head mlp sts=linear names one for it: "
+        "drop one",
+    ),
+    (
+        {**COSINE, "shared_pair_layer": True},
+        f"{FEATURES} sts=cosine: a cosine has no layer to add to; drop --shared_pair_layer",
+    ),
+    (
+        {**COSINE, "option": "pretrain"},
+        f"--option pretrain trains heads alone, and {FEATURES} sts=cosine has none for a cosine: "
+        "drop one",
+    ),
+    (
+        {**COSINE, "tasks": ("sts",), "rmsnorm": "all"},
+        f"{FEATURES} sts=cosine leaves no head: use --rmsnorm encoder, --swiglu encoder",
     ),
     (
         {"head": "linear", "rmsnorm": "heads"},
@@ -488,6 +522,8 @@ def test_every_conflict_is_tried():
         {"lora": True, "rmsnorm": "all", "swiglu": "all"},
         {"lora": True, "bitfit": "all"},
         {"tasks": ("sst", "sts"), "head": "mlp sts=linear"},
+        {**COSINE, "head": "linear sst=mlp", "rmsnorm": "all"},
+        {**COSINE, "option": "pretrain", "pair_projection": "sts=linear"},
         {"batch_size": 1024, "accumulation": 1024},
         {"name": "a" * 200},
         {"predictions": "out/{{x}}-{task}{split}{task}.csv"},

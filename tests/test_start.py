@@ -54,6 +54,7 @@ def all_logits(model: MultitaskBERT) -> dict[str, Tensor]:
     return {task: logits(model, task, texts(task)) for task in model.tasks}
 
 
+SUM = {"pair_encoding": "bi", "pair_features": "sum", "pair_projection": "linear"}
 ADAPTED = {"lora": True, "lora_rank": 3, "lora_targets": "qv"}
 
 
@@ -70,6 +71,8 @@ ADAPTED = {"lora": True, "lora_rank": 3, "lora_targets": "qv"}
         ({"rmsnorm": "all", "swiglu": "all"}, {"rmsnorm": "heads", "swiglu": "heads"}),
         ({"swiglu": "encoder", "swiglu_start": "random", "rmsnorm": "encoder"}, {}),
         ({"pair_encoding": "bi", "pooling": "mean"}, {"pair_encoding": "bi", "pooling": "mean"}),
+        ({**SUM, "shared_pair_layer": True}, {**SUM, "shared_pair_layer": True}),
+        ({"sst_loss": "ordinal", "sts_loss": "mse"}, {"sst_loss": "ordinal", "sts_loss": "mse"}),
     ],
 )
 def test_it_computes_what_the_other_run_did(tiny: Path, here: Path, was: dict, now: dict) -> None:
@@ -106,6 +109,12 @@ def test_new_tasks_start_afresh_and_a_line_says_so(
         ),
         ({"pooling": "mean"}, {}, "pooling of sst is mean there, cls here.*: --pooling sst=mean"),
         ({"pair_encoding": "bi"}, {}, "encoding of para is bi .* fit: --pair_encoding bi"),
+        (SUM, {**SUM, "pair_features": "u,v"}, "features of para is sum .* --pair_features para=s"),
+        (SUM, {**SUM, "pair_projection": "none"}, "is linear .* fit: --pair_projection para=line"),
+        ({"sst_loss": "ordinal"}, {}, "the loss of sst is ordinal .* fit: --sst_loss ordinal"),
+        ({}, {"sts_loss": "mse"}, "the loss of sts is bce there, mse .* fit: --sts_loss bce"),
+        ({"shared_pair_layer": True}, {}, "of pairs is on there, .* fit: --shared_pair_layer$"),
+        ({}, {"shared_pair_layer": True}, "off there, on here; .* --no-shared_pair_layer"),
         ({"rmsnorm": "heads"}, {}, "--rmsnorm is heads there, off here; .* fit: --rmsnorm heads"),
         ({}, {"swiglu": "heads"}, "--swiglu is off there, heads here; .* fit: --swiglu off"),
         ({}, {"rmsnorm": "encoder"}, "encoder's norm is layernorm there.* fit: --rmsnorm off"),

@@ -207,6 +207,7 @@ def test_lora_is_saved_small_and_merges(options: Options) -> None:
     )
 
 
+BY_COSINE = {"pair_encoding": "bi", "pair_features": "u,v sts=cosine", "sts_loss": "mse"}
 # Every option's other values, and what must be on for them to matter. A new option must be named
 # here or in DEAD.
 ALIVE: dict[str, list[dict]] = {
@@ -218,6 +219,14 @@ ALIVE: dict[str, list[dict]] = {
     "kv_heads": [{"kv_heads": heads} for heads in (1, 2)],
     "attention": [{"attention": "sdpa"}],
     "swiglu": [{"swiglu": place} for place in ("heads", "encoder", "all")],
+    "pair_features": [
+        {"pair_encoding": "bi", "pair_features": "u,v sts=sum"},
+        BY_COSINE,
+    ],
+    "cosine_map": [{"cosine_map": "times5", **BY_COSINE}],
+    "pair_projection": [{"pair_encoding": "bi", "pair_projection": "para=linear"}],
+    "shared_pair_layer": [{"shared_pair_layer": True}],
+    "swap_pairs": [{"swap_pairs": True}],
     "swiglu_start": [{"swiglu": "encoder", "swiglu_start": "random"}],
     "lora": [{"lora": True}],
     "lora_rank": [{"lora": True, "lora_rank": 3}],
@@ -280,6 +289,7 @@ for option, table in TABLES.items():
 # Nothing about training: files, names, when to look; each has a test of its own or is a path.
 DEAD = {
     "patience",
+    "symmetric",
     "lora_merge",
     "ia3_merge",
     "diff_pruning_merge",

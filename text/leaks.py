@@ -3,8 +3,11 @@
 The same is what has the same sentences but for upper and lower case, in a pair in either order.
 """
 
+import itertools
 from collections.abc import Mapping
+from pathlib import Path
 
+from errors import one_line
 from examples import Example
 
 Key = tuple[str, ...]
@@ -33,3 +36,14 @@ def shared(
         for split, examples in others.items()
     }
     return counts, places
+
+
+def say_same_files(task: str, files: Mapping[str, tuple[Path, str]]) -> None:
+    """Say it loudly where a file, {split: (path, SHA-256)}, stands for two splits."""
+    for (first, (_, one)), (second, (path, other)) in itertools.combinations(files.items(), 2):
+        if one == other:
+            line, place = "=" * 80, one_line(str(path))
+            print(
+                f"{line}\n{task}: {first} and {second} are THE SAME FILE ({place}).\n"
+                f"Its scores on {second} say nothing.\n{line}"
+            )

@@ -82,6 +82,8 @@ def load_data(options: Options, model: MultitaskBERT) -> tuple[Data, dict[str, A
     for name, own in files.items():
         for split, file in own.items():
             data[split][name] = encode_file(file, model.tasks[name], options, model.tokenizer)
+        if options.swap_pairs and model.tasks[name].is_ordered(options):
+            data["train"][name].swap = True
     if options.train_scores:
         data["of_train"] = {
             name: split.first(len(data["dev"][name])) for name, split in data["train"].items()

@@ -11,7 +11,7 @@ from adapters.wrap import Adapter, fits
 from choices.conflicts import WITHOUT_ACTIVATION, WITHOUT_NORM
 from errors import UserError
 from models.folder import BASE, find_saved, read_options
-from multitask_bert import MultitaskBERT
+from multitask_bert import OF_HEADS, MultitaskBERT
 from options import Options
 from pretrained import default_pretrained
 from storage.files import sha256_of
@@ -64,6 +64,8 @@ def started(model: MultitaskBERT) -> MultitaskBERT:
         state = old.pipelines[name].state_dict()
         fits(state, model.pipelines[name].state_dict(), f"--init {run}: {name}")
         model.pipelines[name].load_state_dict(state)
+    if any(model.tasks[name].pair for name in shared):
+        model.shared.load_state_dict(old.shared.state_dict())
     print_taken(model, run, shared)
     return model
 
@@ -99,14 +101,35 @@ def check_encoders(model: MultitaskBERT, old: MultitaskBERT, run: str) -> None:
 
 def check_pipelines(task: Task, now: Options, then: Options, run: str) -> None:
     """UserError where a task's way from states to logits is another."""
+    # How pairs are read comes first: the rest depends on it.
     name = task.name
-    for flag in ("pooling", "head"):
-        was, value = getattr(then, flag).of(name), getattr(now, flag).of(name)
-        if was != value:
-            raise refusal(run, f"the {flag} of {name}", was, value, f"--{flag} {name}={was}")
     if task.pair and then.pair_encoding != now.pair_encoding:
         flag = f"--pair_encoding {then.pair_encoding}"
         raise refusal(run, f"the encoding of {name}", then.pair_encoding, now.pair_encoding, flag)
+
+    # What has a value for each task.
+    by_task = ["pooling", "head"]
+    if task.is_bi(now):
+        by_task += ["pair_features", "pair_projection"]
+    for flag in by_task:
+        was, value = getattr(then, flag).of(name), getattr(now, flag).of(name)
+        if was != value:
+            raise refusal(run, f"the {flag} of {name}", was, value, f"--{flag} {name}={was}")
+
+    # What has one for all; outputs that were learned by another loss mean something else.
+    if task.loss_option:
+        was, value = getattr(then, task.loss_option), getattr(now, task.loss_option)
+        if was != value:
+            raise refusal(run, f"the loss of {name}", was, value, f"--{task.loss_option} {was}")
+    if "cosine" in now.pair_features.of(name) and then.cosine_map != now.cosine_map:
+        flag = f"--cosine_map {then.cosine_map}"
+        raise refusal(run, "--cosine_map", then.cosine_map, now.cosine_map, flag)
+    if task.pair and then.shared_pair_layer != now.shared_pair_layer:
+        was, value = ("on" if o.shared_pair_layer else "off" for o in (then, now))
+        flag = "--shared_pair_layer" if then.shared_pair_layer else "--no-shared_pair_layer"
+        raise refusal(run, "the shared layer of pairs", was, value, flag)
+
+    # Norms and activations of heads that have some.
     for flag, untouched in (("rmsnorm", WITHOUT_NORM), ("swiglu", WITHOUT_ACTIVATION)):
         was, value = getattr(then, flag), getattr(now, flag)
         if now.head.of(name) in untouched:
@@ -149,7 +172,7 @@ def take_encoder(model: MultitaskBERT, old: MultitaskBERT, run: str) -> None:
     own = model.state_dict()
     taken = {}
     for name, x in old.state_dict().items():
-        if name in own and not name.startswith("pipelines."):
+        if name in own and not name.startswith(OF_HEADS):
             taken[name] = x
     model.load_state_dict(taken, strict=False)
 
