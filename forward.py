@@ -4,7 +4,7 @@ Dimensions: N tokens of all packed rows, S sequences and B examples of one task,
 longest of them, H hidden size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class Encoded:
     longest: int  # T
     last_first: Tensor | None = None  # [S, H], where of the last layer only [CLS] was computed
     changed: tuple[Tensor, Tensor] | None = None  # what with_tokens() put in the last layer's place
+    sides: Tensor | None = None  # [S], 0 or 1: which of its example's texts a sequence is of
 
     def first(self, layer: int = -1) -> Tensor:
         """The states of [CLS] in a layer: [S, H], fp32."""
@@ -54,7 +55,7 @@ class Encoded:
         """The same with other states [S, T, any width] in the last layer's place, 0 at padding."""
         _, mask = self.tokens()
         changed = (states * mask[:, :, None], mask)
-        return Encoded(self.layers, self.starts, self.lengths, self.longest, None, changed)
+        return replace(self, last_first=None, changed=changed)
 
 
 @dataclass(frozen=True)
@@ -65,5 +66,5 @@ class Forward:
     embeddings: Tensor  # [N, H], fp32, what the first layer got
     # (layers + 1) of [N, H]; of the last one only [CLS], [all S, H], may exist.
     states: list[Tensor]
-    pooled: dict[str, Tensor]  # task -> [S, features], fp32
+    pooled: dict[str, Tensor]  # task -> [S, features], one vector a text, fp32
     logits: dict[str, Tensor]  # task -> [B, outputs], or as the task's head gives them, fp32

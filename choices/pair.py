@@ -14,3 +14,9 @@ class PairOptions(Section):
         "how a pair is read; cross: both sentences in one sequence, bi: each on its own",
         choices=("cross", "bi"),
     )
+    cross_attention: bool = declare(
+        False,
+        "the two sentences attend to one another; in a layer on top of BERT",
+        needs="pair_encoding",
+        needs_value=("bi",),
+    )
