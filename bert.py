@@ -5,8 +5,7 @@ in. The encoder knows nothing of adapters, heads or tasks. Two faces share all t
 batches, `forward(input_ids, attention_mask)`, and packed rows (packing.py), which training uses.
 
 Extensions plug into slots that are empty by default: `BertSelfAttention.prefix` (further keys and
-values), `BertLayer.inner` (a layer inside the heads), `BertLayer.side` (a branch beside the
-feed-forward) and `BertModel.embed`'s `summand`.
+values) and `inner` (after the heads), `BertLayer.side` (a branch beside the feed-forward) and `BertModel.embed`'s `summand`.
 
 Dimensions in the comments: B sequences, T tokens of a padded sequence, N tokens of a whole batch
 laid flat, H hidden size, K tokens that are wanted of the last layer. [..., H] is [N, H] or
@@ -66,9 +65,6 @@ class BertLayer(nn.Module):
 
     `side`, an empty slot: a module `side(hidden [N, H], rows) -> [N, H]` whose output is added
     before the last norm, as projected attention layers (PALs) need it.
-
-    `inner`, another: a module `inner(attended [..., H]) -> [..., H]` between the attention heads,
-    whose outputs stand side by side in H, and their projection.
     """
 
     def __init__(self, config: BertConfig):
@@ -91,7 +87,6 @@ class BertLayer(nn.Module):
         self.out_dropout = Dropout(config.hidden_dropout_prob)
 
         self.side: nn.Module | None = None
-        self.inner: nn.Module | None = None
 
     def translate_pretrained(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
         """Turn pretrained weights of another feed-forward into this layer's, in place.
@@ -145,8 +140,6 @@ class BertLayer(nn.Module):
             beside = None if beside is None else beside.index_select(0, wanted)
 
         # The first residual: attention's output is projected and added to its input.
-        if self.inner is not None:
-            attended = self.inner(attended)
         hidden = self.add_norm(
             hidden,
             attended,

@@ -180,10 +180,7 @@ def make_split(
     options: Options,
     counts: np.ndarray | None = None,
 ) -> Split:
-    """A reader of examples whose sequences are `encoded`.
-
-    `counts` says how many sequences each text has; None: one.
-    """
+    """A reader of examples whose sequences are `encoded`, of each text `counts`; None: one."""
     bounds, sides = layout(task, len(examples), options, counts)
     return Split(task, examples, encoded, bounds, options.seed, sides=sides)
 

@@ -49,7 +49,8 @@ def add_inner_layers(model: Adaptable, options: ModelOptions) -> None:
     config = model.bert.config
     for layer in model.bert.bert_layers:
         heads = config.num_attention_heads
-        layer.inner = InnerLayers(heads, config.hidden_size // heads, options.attention_inner_width)
+        size = config.hidden_size // heads
+        layer.self_attention.inner = InnerLayers(heads, size, options.attention_inner_width)
 
 
 def counts(model: Adaptable) -> str:

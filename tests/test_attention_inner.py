@@ -9,7 +9,7 @@ from torch import nn
 import export
 from adapters.attention_inner import InnerLayers, counts
 from multitask_bert import MultitaskBERT
-from tests.multitask import BASE, close, logits, make, texts
+from tests.multitask import BASE, batch, close, logits, make, texts
 
 
 def shaken(model: MultitaskBERT) -> MultitaskBERT:
@@ -67,18 +67,10 @@ def test_all_of_it_trains_and_nothing_sees_its_neighbours(tiny: Path):
     together = logits(model, "sts", some)
     close(logits(model, "sts", some[4:5]), together[4:5])
     model.train()
-    logits_with_gradient = model.logits({"sts": batch_of(model)})["sts"]
-    logits_with_gradient.sum().backward()
+    model.logits({"sts": batch(model, "sts", some)})["sts"].sum().backward()
     own = [m for m in model.modules() if isinstance(m, InnerLayers)]
     assert len(own) == 2
     assert all(p.grad is not None and p.grad.any() for m in own for p in m.parameters())
-
-
-def batch_of(model: MultitaskBERT):
-    """A batch of pairs."""
-    from tests.multitask import batch
-
-    return batch(model, "sts", texts("sts"))
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -15,7 +15,7 @@ from heads.cross_attention import CrossAttention
 from heads.self_attention import SelfAttentionLayers
 from multitask_bert import MultitaskBERT, build
 from options import Options
-from tests.multitask import close, logits, make, texts
+from tests.multitask import batch, close, logits, make, texts
 from tests.test_seams import survives
 
 LENGTHS = [5, 1, 13, 7, 2, 13]
@@ -112,12 +112,9 @@ def test_the_partner_counts(tiny: Path):
     spread(model.pipelines["sts"].token_layers)
 
     def pooled(first: str, second: str) -> Tensor:
-        split = [(first, second)]
-        from datasets import split_of_texts
-
-        batch = split_of_texts(model.tasks["sts"], split, model.options, model.tokenizer).batch([0])
+        some = [(first, second)]
         with torch.no_grad():
-            return model.forward_of({"sts": batch}).pooled["sts"]
+            return model.forward_of({"sts": batch(model, "sts", some)}).pooled["sts"]
 
     ab, ba, ac = pooled("a film", "is fine"), pooled("is fine", "a film"), pooled("a film", "dull")
     close(ab, ba.flip(0))
