@@ -30,8 +30,8 @@ from packing import Batch, Tokens
 from storage.files import sha256_of
 from tasks import Task
 from text.leaks import say_same_files, shared
-from text.pair_order import coins, swapped
-from text.token_ids import tokenize
+from text.pair_order import coins, swapped, swapped_sides
+from text.sequences import encode_texts, layout
 from tokenizer import BertTokenizer
 
 CACHE = Path(".cache")  # of token ids
@@ -80,6 +80,8 @@ class Split:
     sha256: str = ""  # of the file that it was read from
     in_train: int = 0  # examples of another split that stand in train too
     swap: bool = False
+    # Of each sequence, whether it is of its example's first or second text; see packing.Batch.
+    sides: Sequence[int] | None = None
     _order: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -93,13 +95,23 @@ class Split:
     def first(self, count: int) -> "Split":
         """A reader of its own over the first `count` examples, or all where there are fewer."""
         bounds = self.bounds[: min(count, len(self)) + 1]
-        return Split(self.task, self.examples[:count], self.tokens, bounds, self.seed)
+        examples = self.examples[:count]
+        return Split(self.task, examples, self.tokens, bounds, self.seed, sides=self.sides)
 
     def sequences(self, index: int) -> Sequence[Tokens]:
         """The sequences of one example."""
         if index >= len(self):
-            return swapped(self.sequences(index - len(self)))
+            other = index - len(self)
+            return swapped(self.sequences(other), self.sides_of(other))
         return self.tokens[self.bounds[index] : self.bounds[index + 1]]
+
+    def sides_of(self, index: int) -> list[int] | None:
+        """For each sequence of an example, of which of its texts it is; None: as in Batch."""
+        if self.sides is None:
+            return None
+        if index >= len(self):
+            return swapped_sides(self.sides_of(index - len(self)) or [])
+        return list(self.sides[self.bounds[index] : self.bounds[index + 1]])
 
     def length(self, index: int) -> int:
         """The tokens of one example, all of its sequences together."""
@@ -115,16 +127,20 @@ class Split:
         # Labels of tokens are as long as the example's first sequence, so its length goes along.
         tokens: list[Tokens] = []
         owners: list[int] = []
+        sides: list[int] = []
         lengths: list[int] = []
         for place, index in enumerate(indices):
             own = self.sequences(index)
             tokens += own
             owners += [place] * len(own)
+            sides += self.sides_of(index) or []
             lengths.append(len(own[0]))
 
         labels = [self.examples[index % len(self)].label for index in indices]
         values = self.task.labels.tensor(labels, lengths)
         batch = Batch(self.task.name, tokens, torch.tensor(owners), values)
+        if self.sides is not None:
+            batch = replace(batch, sides=torch.tensor(sides))
 
         # A task may rework its batches.
         return self.task.change(batch) if self.task.change else batch
@@ -173,22 +189,15 @@ def count_tokens(splits: Iterable[Split]) -> int:
 
 
 def make_split(
-    task: Task, examples: list[Example], encoded: Sequence[Tokens], options: Options
+    task: Task,
+    examples: list[Example],
+    encoded: Sequence[Tokens],
+    options: Options,
+    counts: np.ndarray | None = None,
 ) -> Split:
-    """A reader of examples whose sequences are `encoded`, one or two an example."""
-    # Bi-encoded pairs have two sequences an example, all others one.
-    each = 2 if task.is_bi(options) else 1
-    bounds = range(0, each * len(examples) + 1, each)
-    return Split(task, examples, encoded, bounds, options.seed)
-
-
-def texts_to_encode(
-    task: Task, texts: list[tuple[str, ...]], options: Options
-) -> list[tuple[str, ...]]:
-    """What the tokenizer gets: a text an example, or each sentence of a pair on its own."""
-    if not task.is_bi(options):
-        return texts
-    return [(sentence,) for text in texts for sentence in text]
+    """A reader of examples whose sequences are `encoded`, of each text `counts`; None: one."""
+    bounds, sides = layout(task, len(examples), options, counts)
+    return Split(task, examples, encoded, bounds, options.seed, sides=sides)
 
 
 def split_of_texts(
@@ -196,9 +205,8 @@ def split_of_texts(
 ) -> Split:
     """A reader of texts that come from no file, and have no labels."""
     examples = [Example("", text, None) for text in texts]
-    to_encode = texts_to_encode(task, texts, options)
-    encoded = tokenizer.encode_batch(to_encode, options.max_length)
-    return make_split(task, examples, [Tokens(ids, types) for ids, types in encoded], options)
+    encoded, counts = encode_texts(task, texts, options, tokenizer)
+    return make_split(task, examples, encoded, options, counts)
 
 
 @dataclass(frozen=True)
@@ -239,9 +247,9 @@ def read_file(path: Path, task: Task, split: str, limit: int = 0) -> DataFile:
 def encode_file(file: DataFile, task: Task, options: Options, tokenizer: BertTokenizer) -> Split:
     """Tokenise what was read."""
     # Token ids depend on how pairs are encoded, so the cache is asked for the texts as encoded.
-    texts = texts_to_encode(task, [example.texts for example in file.examples], options)
-    encoded = tokenize(texts, tokenizer, options.max_length, CACHE)
-    split = make_split(task, file.examples, encoded, options)
+    texts = [example.texts for example in file.examples]
+    encoded, counts = encode_texts(task, texts, options, tokenizer, CACHE)
+    split = make_split(task, file.examples, encoded, options, counts)
     return replace(split, sha256=file.sha256, in_train=file.in_train)
 
 

@@ -23,6 +23,7 @@ class Encoded:
     last_first: Tensor | None = None  # [S, H], where of the last layer only [CLS] was computed
     changed: tuple[Tensor, Tensor] | None = None  # what with_tokens() put in the last layer's place
     virtual: int = 0  # tokens behind each [CLS] that are of no text: tokens() leaves them out
+    sides: Tensor | None = None  # [S], 0 or 1: which of its example's texts a sequence is of
 
     def first(self, layer: int = -1) -> Tensor:
         """The states of [CLS] in a layer: [S, H], fp32."""
@@ -68,5 +69,5 @@ class Forward:
     embeddings: Tensor  # [N, H], fp32, what the first layer got
     # (layers + 1) of [N, H]; of the last one only [CLS], [all S, H], may exist.
     states: list[Tensor]
-    pooled: dict[str, Tensor]  # task -> [S, features], fp32
+    pooled: dict[str, Tensor]  # task -> [S, features], one vector a text, fp32
     logits: dict[str, Tensor]  # task -> [B, outputs], or as the task's head gives them, fp32

@@ -140,6 +140,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
                 longest=packed.longest[name],
                 last_first=states[-1][part] if only_first else None,
                 virtual=packed.virtual,
+                sides=packed.sides[part],
             )
             pooled[name], logits[name] = self.pipelines[name](encoded, packed.owners[part])
         return Forward(packed, embeddings, states, pooled, logits)

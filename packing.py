@@ -66,6 +66,9 @@ class Batch:
     tokens: list[Tokens]  # S sequences
     owners: Tensor  # [S], the example that a sequence belongs to, 0 to B - 1, ascending
     labels: Tensor  # [B] or [B, ...], float; NaN without labels
+    # [S], whether a sequence is of its example's first text, 0, or its second, 1; None: an example
+    # is one sequence, or two in this order.
+    sides: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same with its labels on another device; tokens go there packed."""
@@ -100,6 +103,7 @@ class Packed:
     starts: Tensor  # [all S] where a sequence's [CLS] stands among the N
     lengths: Tensor  # [all S], virtual tokens counted
     owners: Tensor  # [all S] the example of its task that a sequence belongs to
+    sides: Tensor  # [all S] 0 or 1, which of the example's texts it is of
     tasks: dict[str, slice]  # the sequences of each task
     longest: dict[str, int]  # tokens of each task's longest sequence, virtual ones counted
     virtual: int = 0  # of each sequence's tokens those behind [CLS] that are of no text
@@ -120,6 +124,7 @@ class Packed:
             starts=move(self.starts),
             lengths=move(self.lengths),
             owners=move(self.owners),
+            sides=move(self.sides),
         )
 
 
@@ -187,12 +192,21 @@ def spread(values: list[np.ndarray], starts: np.ndarray, size: int) -> Tensor:
     return torch.from_numpy(flat)
 
 
+def sides_of(batch: Batch) -> Tensor:
+    """Which of its example's texts each sequence is of: [S], 0 or 1."""
+    if batch.sides is not None:
+        return batch.sides
+    sides = torch.zeros_like(batch.owners)
+    sides[1:] = batch.owners[1:] == batch.owners[:-1]
+    return sides
+
+
 def pack(batches: Mapping[str, Batch], row_multiple: int = 1, virtual: int = 0) -> Packed:
     """Lay the sequences of {task: batch} into rows.
 
-    Sequences are numbered task after task in the order given; `starts`, `lengths` and `owners`
-    follow that order. The rows of each width are filled up with empty ones to a multiple of
-    `row_multiple`, so that few shapes occur. Each sequence gets `virtual` tokens more, as
+    Sequences are numbered task after task in the order given; `starts`, `lengths`, `owners` and
+    `sides` follow that order. The rows of each width are filled up with empty ones to a multiple
+    of `row_multiple`, so that few shapes occur. Each sequence gets `virtual` tokens more, as
     with_virtual() has them. Raises ValueError where a sequence is longer than the widest row.
     """
     # Number the sequences, task after task.
@@ -231,6 +245,7 @@ def pack(batches: Mapping[str, Batch], row_multiple: int = 1, virtual: int = 0) 
         starts=torch.from_numpy(starts),
         lengths=torch.tensor(lengths),
         owners=torch.cat([batch.owners for batch in batches.values()]),
+        sides=torch.cat([sides_of(batch) for batch in batches.values()]),
         tasks=tasks,
         longest={task: max(map(len, batch.tokens)) + virtual for task, batch in batches.items()},
         virtual=virtual,

@@ -166,12 +166,12 @@ class BertTokenizer:
         return self.truncating[max_length]
 
     def encode_batch(
-        self, texts: Sequence[tuple[str, ...]], max_length: int
+        self, texts: Sequence[tuple[str, ...]], max_length: int | None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """[(text,) or (first, second), ...] -> [(token ids, token types), ...], int32, unpadded.
 
         `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, the longer text cut first to at most max_length
-        tokens in all. All cores work at once. UserError for what is no text.
+        tokens in all; None: not cut. All cores work at once. UserError for what is no text.
         """
         # What is no text would be an error without a position.
         for position, text in enumerate(texts):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 import lora
-from adapters import bitfit, diff_pruning, ia3
+from adapters import attention_inner, bitfit, diff_pruning, ia3
 from adapters.bottleneck import ADAPTER as BOTTLENECK
 from adapters.p_tuning import ADAPTER as P_TUNING
 from adapters.prefix_tuning import ADAPTER as PREFIX_TUNING
@@ -22,6 +22,7 @@ ADAPTERS: dict[str, Adapter] = {
     "bottleneck": BOTTLENECK,
     "prefix_tuning": PREFIX_TUNING,
     "p_tuning": P_TUNING,
+    "attention_inner": attention_inner.ADAPTER,
 }
 
 

@@ -88,6 +88,22 @@ CONFLICTS = (
         "--max_length {max_length} and --p_tuning_length {p_tuning_length}: expected at most 512 "
         "together, the positions that BERT has",
     ),
+    Conflict(
+        lambda o: o.attention_inner_width > 0 and o.option == "pretrain",
+        "--attention_inner_width trains layers in the encoder, --option pretrain freezes it: "
+        "drop one",
+    ),
+    # How texts are cut.
+    Conflict(
+        lambda o: any(o.segment_of(task) > o.max_length for task in o.tasks),
+        "--segment_length {segment_length} is above --max_length {max_length}, the most that a "
+        "sequence may have",
+    ),
+    Conflict(
+        lambda o: o.truncation != "head" and not o.max_segments and all(map(o.segment_of, o.tasks)),
+        "--truncation {truncation} cuts nothing where --segment_length {segment_length} reads all: "
+        "add --max_segments, or drop one",
+    ),
     # Files of a split that is not read.
     Conflict(
         lambda o: not o.test and any("_test" in name for name, _ in o.files),

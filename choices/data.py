@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from choices.limits import NEVER
-from declare import Files, Section, declare, shown
+from declare import Files, PerTask, Section, declare, shown
 from errors import UserError
 
 FILE_KINDS = ("train", "dev", "test", "dev_out", "test_out")  # what a task has a file for
@@ -48,6 +48,29 @@ class DataOptions(Section):
         least=3,
         most=512,
     )
+    truncation: PerTask = declare(
+        PerTask("head"),
+        "what is kept of a text that is too long; its beginning, its end, or a quarter from the "
+        "first and the rest from the last; for all tasks, or as in head cfimdb=head_tail",
+        choices=("head", "tail", "head_tail"),
+    )
+    segment_length: PerTask = declare(
+        PerTask("whole"),
+        "word-pieces of a segment; a longer text is read as several sequences, whatever its "
+        "length, and attention joins them; whole: as one sequence; or as in whole cfimdb=128",
+        choices=("whole",),
+        number=int,
+        least=3,
+        most=512,
+    )
+    max_segments: int = declare(
+        0,
+        "at most so many segments of a text; what is kept says --truncation, 0: all",
+        least=0,
+        most=NEVER,
+        needs="segment_length",
+        usual="all",
+    )
 
     # Written.
     predictions: str = declare(
@@ -58,6 +81,11 @@ class DataOptions(Section):
     def file(self, name: str) -> str | None:
         """The path that was given for "sst_train", "sts_dev_out" and so on, if any was."""
         return dict(self.files).get(name)
+
+    def segment_of(self, task: str) -> int:
+        """The word-pieces of a segment of a task's texts, 0 where a text is one sequence."""
+        length = self.segment_length.of(task)
+        return 0 if length == "whole" else int(length)
 
     def check_files(self, tasks: Collection[str]) -> None:
         """UserError where a path was given for what is no file of these tasks."""

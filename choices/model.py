@@ -68,6 +68,15 @@ class ModelOptions(Section):
         choices=("auto", "softmax", "sdpa"),
     )
 
+    # Layers added to its own.
+    attention_inner_width: int = declare(
+        0,
+        "units of a hidden layer in each attention head; the encoder trains too, 0: no such layer",
+        least=0,
+        most=8192,
+        usual="none",
+    )
+
     # Dropout.
     hidden_dropout_prob: float = declare(
         0.1, "dropout in the encoder and the heads", least=0, below=1

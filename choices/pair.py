@@ -52,3 +52,9 @@ class PairOptions(Section):
     swap_pairs: bool = declare(
         False, "train on half of the pairs in other order; which half is drawn anew in each pass"
     )
+    cross_attention: bool = declare(
+        False,
+        "the two sentences attend to one another; in a layer on top of BERT",
+        needs="pair_encoding",
+        needs_value=("bi",),
+    )

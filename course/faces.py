@@ -10,35 +10,21 @@ from forward import Forward
 from options import Options
 from packing import Batch, Tokens
 from tasks import LEADERBOARD, Task
+from text.cutting import Cutting, cut_all, cutting_of
 
 SENTIMENT, PARAPHRASE, SIMILARITY = LEADERBOARD
 
 
-def join_pair(first: np.ndarray, second: np.ndarray, limit: int) -> Tokens:
-    """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]` of at most `limit` tokens.
-
-    The longer one is cut first. The tokenizer's own pairs are cut in the same way: of an odd number
-    of places the longer text, or else b, gets the one that is left over.
-    """
-    # The texts alone, and the room that [CLS] and two [SEP] leave them.
-    a = first[1:-1]
-    b = second[1:-1]
-    room = limit - 3
-    if len(a) + len(b) > room:
-        short = min(len(a), len(b), room // 2)
-        if len(a) > len(b):
-            a, b = a[: room - short], b[:short]
-        else:
-            a, b = a[:short], b[: room - short]
-
+def join_pair(first: np.ndarray, second: np.ndarray) -> Tokens:
+    """`[CLS] a [SEP]` and `[CLS] b [SEP]` as `[CLS] a [SEP] b [SEP]`."""
     # Token type 1 begins behind the first [SEP].
-    ids = np.concatenate([first[:1], a, first[-1:], b, second[-1:]])
-    types = (np.arange(len(ids)) > len(a) + 1).astype(np.int64)
-    return Tokens(ids, types)
+    a = first[1:-1]
+    ids = np.concatenate([first[:1], a, first[-1:], second[1:-1], second[-1:]])
+    return Tokens(ids, (np.arange(len(ids)) > len(a) + 1).astype(np.int64))
 
 
-def unpad(input_ids: Tensor, attention_mask: Tensor, limit: int) -> list[Tokens]:
-    """The sentences of a padded batch, unpadded, cut before [SEP] to at most `limit` tokens.
+def unpad(input_ids: Tensor, attention_mask: Tensor) -> list[Tokens]:
+    """The sentences of a padded batch, unpadded.
 
     A row that is all padding keeps its first token, so that it has an output like any other.
     """
@@ -46,17 +32,15 @@ def unpad(input_ids: Tensor, attention_mask: Tensor, limit: int) -> list[Tokens]
     masks = attention_mask.cpu().numpy().astype(bool)
     for row, keep in zip(input_ids.cpu().numpy(), masks, strict=True):
         ids = row[keep] if keep.any() else row[:1]
-        # The last token is [SEP]; it stays.
-        if len(ids) > limit:
-            ids = np.concatenate([ids[: limit - 1], ids[-1:]])
         sentences.append(Tokens(ids, np.zeros(len(ids), dtype=np.int64)))
     return sentences
 
 
-def unlabelled(task: str, tokens: list[Tokens], each: int) -> Batch:
-    """A batch of examples of `each` sequences, one behind the other."""
-    owners = torch.arange(len(tokens)) // each
-    return Batch(task, tokens, owners, torch.empty(0))
+def cut_batch(task: str, texts: list[Tokens], each: int, cutting: Cutting) -> Batch:
+    """A batch of examples of `each` uncut texts, one behind the other."""
+    tokens, counts = cut_all(texts, cutting)
+    numbers = torch.arange(len(texts)).repeat_interleave(torch.from_numpy(counts))
+    return Batch(task, list(tokens), numbers // each, torch.empty(0), numbers % each)
 
 
 class CourseFaces:
@@ -75,29 +59,27 @@ class CourseFaces:
         With --sst_loss ordinal 1 at the predicted grade and 0 elsewhere.
         """
         task = self.task_named(SENTIMENT)
-        tokens = unpad(input_ids, attention_mask, self.options.max_length)
-        logits = self.encode_batch(unlabelled(SENTIMENT, tokens, each=1)).logits[SENTIMENT]
+        texts = unpad(input_ids, attention_mask)
+        batch = cut_batch(SENTIMENT, texts, 1, cutting_of(task, self.options))
+        logits = self.encode_batch(batch).logits[SENTIMENT]
         return task.by_class(logits) if task.by_class else logits
 
     def predict_pair(
-        self, task: str, ids_1: Tensor, mask_1: Tensor, ids_2: Tensor, mask_2: Tensor
+        self, name: str, ids_1: Tensor, mask_1: Tensor, ids_2: Tensor, mask_2: Tensor
     ) -> Tensor:
         """Logits of pairs that come as two padded batches: [B, outputs]."""
-        tokens: list[Tokens] = []
-        limit = self.options.max_length
-        bi = self.task_named(task).is_bi(self.options)
-        # A cross-encoded pair is cut once it is joined.
-        single = limit if bi else ids_1.shape[1] + ids_2.shape[1]
-        firsts = unpad(ids_1, mask_1, single)
-        seconds = unpad(ids_2, mask_2, single)
+        task = self.task_named(name)
+        bi = task.is_bi(self.options)
 
-        # Sequences lie example after example: two each, or one that joins both.
-        for first, second in zip(firsts, seconds, strict=True):
+        # Texts lie example after example: two each, or one that joins both.
+        texts: list[Tokens] = []
+        for first, second in zip(unpad(ids_1, mask_1), unpad(ids_2, mask_2), strict=True):
             if bi:
-                tokens += [first, second]
+                texts += [first, second]
             else:
-                tokens.append(join_pair(first.ids, second.ids, limit))
-        return self.encode_batch(unlabelled(task, tokens, each=2 if bi else 1)).logits[task]
+                texts.append(join_pair(first.ids, second.ids))
+        batch = cut_batch(name, texts, 2 if bi else 1, cutting_of(task, self.options))
+        return self.encode_batch(batch).logits[name]
 
     def predict_paraphrase(
         self,

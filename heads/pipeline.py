@@ -1,4 +1,7 @@
-"""A task's way from the encoder's states to its logits: token layers, pooling, join, head."""
+"""A task's way from the encoder's states to its logits: token layers, pooling, join, head.
+
+Where a text is several sequences, its segments are joined between pooling and join.
+"""
 
 from collections.abc import Callable
 
@@ -8,9 +11,12 @@ from base_bert import BertConfig
 from bert import BertModel
 from forward import Encoded
 from heads.base import HeadConfig, Pooling
+from heads.cross_attention import cross_attention
 from heads.mlp import LinearHead, MLPHead
 from heads.pairs import make_join
 from heads.poolings import ClsPooling, MeanPooling
+from heads.segments import segment_attention
+from heads.self_attention import self_attention_layers
 from options import Options, pick
 from tasks import Task
 
@@ -24,9 +30,10 @@ HEADS: dict[str, Callable[[HeadConfig], nn.Module]] = {
 }
 # Layers on top of BERT, one module or None each, made from (task, bert, options); a module gets
 # states [S, T, H], their mask [S, T] and which example each sequence belongs to [S], and gives
-# states [S, T, any width].
+# states [S, T, any width]. They follow one another in this order.
 TOKEN_LAYERS: dict[str, Callable[[Task, BertModel, Options], nn.Module | None]] = {
-    # name: maker
+    "attention_layers": self_attention_layers,
+    "cross_attention": cross_attention,
 }
 
 
@@ -41,6 +48,7 @@ class Pipeline(nn.Module):
         self.token_layers = nn.ModuleDict(chosen)
         pooling = pick(POOLINGS, options.pooling.of(task.name), "--pooling")
         self.pooling = pooling(config, options, task.name)
+        self.segments = segment_attention(task, self.pooling.size, options)
         self.join = make_join(task, self.pooling.size, options)
         make_head = pick(HEADS, options.head.of(task.name), "--head")
         if self.join.is_output:
@@ -69,11 +77,14 @@ class Pipeline(nn.Module):
         return self.pooling.needs
 
     def forward(self, encoded: Encoded, owners: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled vectors [S, size] and the logits [B, outputs]."""
+        """The pooled vectors of the texts [S, size], or [texts, size], and logits [B, outputs]."""
         for layer in self.token_layers.values():
             states, mask = encoded.tokens()
             encoded = encoded.with_tokens(layer(states, mask, owners))
         pooled = self.pooling(encoded)
+        if self.segments is not None:
+            # Of several sequences a text: [S, size] -> [texts, size].
+            pooled, owners = self.segments(pooled, owners, encoded.sides)
         features = self.join(pooled, owners)
         logits = self.head(features)
         for layer in self.beside:

@@ -33,7 +33,9 @@ def chosen_task(tasks: Mapping[str, Task]) -> str:
 
 def pooling_mode(pipeline: nn.Module) -> str | None:
     """What sentence-transformers calls a pipeline's pooling; None where it has no such one."""
-    if not isinstance(pipeline, Pipeline) or len(pipeline.token_layers) > 0:
+    if not isinstance(pipeline, Pipeline):
+        return None
+    if len(pipeline.token_layers) > 0 or pipeline.segments is not None:
         return None
     return MODES.get(type(pipeline.pooling))
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import texts_to_encode
 from multitask_bert import MultitaskBERT, build
 from options import Options
 from packing import Batch, Tokens
 from tasks import TASKS
+from text.sequences import texts_to_encode
 from tokenizer import BertTokenizer
 
 WORDS = [

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from course.faces import join_pair, unpad
+from course.faces import cut_batch, join_pair, unpad
 from heads.pipeline import HEADS, POOLINGS
 from tasks import TASKS
 from tests.multitask import BASE, ENCODINGS, WORDS, close, logits, make, padded, texts
+from text.cutting import Cutting, cut_all
 from tokenizer import BertTokenizer
 
 
@@ -83,15 +84,14 @@ def test_join_pair_is_the_tokenizers_own_pair(tokenizer):
     pairs += [
         tuple(" ".join(rng.choice(WORDS, rng.integers(1, 60))) for _ in "ab") for _ in range(100)
     ]
-    first, second = (tokenizer.encode_batch([(pair[i],) for pair in pairs], 512) for i in (0, 1))
+    first, second = (tokenizer.encode_batch([(pair[i],) for pair in pairs], None) for i in (0, 1))
+    joined = [join_pair(a, b) for (a, _), (b, _) in zip(first, second, strict=True)]
     for limit in (3, 4, 5, 8, 13, 64):
-        for (a, _), (b, _), (ids, types) in zip(
-            first, second, tokenizer.encode_batch(pairs, limit), strict=True
-        ):
-            joined = join_pair(a, b, limit)
-            where = (limit, len(a), len(b))
-            assert joined.ids.tolist() == ids.tolist(), where
-            assert joined.types.tolist() == types.tolist(), where
+        table, counts = cut_all(joined, Cutting(limit))
+        assert (counts == 1).all()
+        for place, (ids, types) in enumerate(tokenizer.encode_batch(pairs, limit)):
+            assert table[place].ids.tolist() == ids.tolist(), (limit, pairs[place])
+            assert table[place].types.tolist() == types.tolist(), (limit, pairs[place])
 
 
 def test_unpad():
@@ -100,10 +100,12 @@ def test_unpad():
         [[101, 5, 6, 102], [101, 102], [101, 5, 6, 7, 102]],
         [[101, 5, 102], [101, 102], [101, 5, 102]],
     )
+    rows = unpad(ids, (ids > 0).long())
+    assert [row.ids.tolist() for row in rows] == whole
+    assert [row.types.tolist() for row in rows] == [[0] * len(x) for x in whole]
     for limit, expected in ((9, whole), (5, whole), (3, cut)):
-        rows = unpad(ids, (ids > 0).long(), limit)
-        assert [row.ids.tolist() for row in rows] == expected
-        assert [row.types.tolist() for row in rows] == [[0] * len(x) for x in expected]
+        batch = cut_batch("sst", rows, 1, Cutting(limit))
+        assert [row.ids.tolist() for row in batch.tokens] == expected
 
 
 @pytest.mark.parametrize("pooling,encoding", list(product(POOLINGS, ENCODINGS)))

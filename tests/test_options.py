@@ -295,6 +295,8 @@ RANGES: dict[str, tuple[str, list]] = {
     "weight_decay": ("0 to 1000", [-0.1, 1e300]),
     "clip": ("0 to 1000000000", [-0.1, 1e300]),
     "max_length": ("3 to 512", [2, 513]),
+    "max_segments": ("0 to 1000000000", [-1, 2**31]),
+    "attention_inner_width": ("0 to 8192", [-1, 8193]),
     "sampling_exponent": ("-10 to 10", [-10.1, 11]),
     "limit": ("0 to 1000000000", [-1, 2**31]),
     "train_fraction": ("above 0, at most 1", [0, -0.1, 1.01]),
@@ -338,6 +340,12 @@ NEEDS: dict[str, tuple[dict, str]] = {
         {"swiglu": "heads", "swiglu_start": "random"},
         "--swiglu_start random needs --swiglu encoder or all",
     ),
+    "attention_heads": ({"attention_heads": "2"}, "--attention_heads 2 needs --attention_layers"),
+    "cross_attention": (
+        {"cross_attention": True},
+        "--cross_attention needs --pair_encoding bi",
+    ),
+    "max_segments": ({"max_segments": 2}, "--max_segments 2 needs --segment_length"),
     "lora_rank": ({"lora_rank": 4}, "--lora_rank 4 needs --lora"),
     "lora_alpha": ({"lora_alpha": 4.0}, "--lora_alpha 4.0 needs --lora"),
     "lora_type": ({"lora_type": "dora"}, "--lora_type dora needs --lora"),
@@ -410,6 +418,21 @@ PAIRS: list[tuple[dict, str]] = [
     (
         {"lora": True, "option": "pretrain"},
         "--lora trains the encoder, --option pretrain freezes it: drop one",
+    ),
+    (
+        {"attention_inner_width": 728, "option": "pretrain"},
+        "--attention_inner_width trains layers in the encoder, --option pretrain freezes it: "
+        "drop one",
+    ),
+    (
+        {"segment_length": "whole sst=300"},
+        "--segment_length whole sst=300 is above --max_length 256, the most that a sequence may "
+        "have",
+    ),
+    (
+        {"segment_length": "34", "truncation": "tail"},
+        "--truncation tail cuts nothing where --segment_length 34 reads all: add --max_segments, "
+        "or drop one",
     ),
     ({**AFRESH, "lora": True}, FROZEN.format("--lora")),
     ({**AFRESH, "option": "pretrain"}, FROZEN.format("--option pretrain")),
@@ -516,6 +539,8 @@ def test_every_conflict_is_tried():
         {"batch_size": 3},
         {"tasks": ("sst",), "batch_size": 1},
         {"lora": True, "lora_merge": True},
+        {"segment_length": "34 sst=whole", "truncation": "tail"},
+        {"segment_length": 34, "truncation": "tail", "max_segments": 2},
         AFRESH,
         {"head": "linear", "rmsnorm": "encoder", "swiglu": "encoder"},
         {"head": "mlp sts=linear", "rmsnorm": "heads", "swiglu": "heads"},

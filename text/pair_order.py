@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from packing import Batch, Tokens
 
@@ -26,12 +27,25 @@ def swapped_inside(tokens: Tokens) -> Tokens:
     return Tokens(tokens.ids[order], types, features)
 
 
-def swapped(sequences: Sequence[Tokens]) -> list[Tokens]:
-    """The sequences of a pair, one or two, in the other order."""
-    if len(sequences) == 2:
-        return [sequences[1], sequences[0]]
-    (both,) = sequences
-    return [swapped_inside(both)]
+def swapped(sequences: Sequence[Tokens], sides: Sequence[int] | None = None) -> list[Tokens]:
+    """The sequences of a pair in the other order.
+
+    That is one sequence, or one of each sentence; or several, and then `sides` say which of the two
+    sentences each is of, 0 or 1.
+    """
+    if len(sequences) == 1:
+        return [swapped_inside(sequences[0])]
+    sides = range(2) if sides is None else sides
+    first = [tokens for tokens, side in zip(sequences, sides, strict=True) if side == 0]
+    second = [tokens for tokens, side in zip(sequences, sides, strict=True) if side == 1]
+    return [*second, *first]
+
+
+def swapped_sides(sides: Sequence[int]) -> list[int]:
+    """Which sentence each of swapped()'s sequences is of; what was the second is the first."""
+    if len(sides) == 1:
+        return [0]
+    return sorted(1 - side for side in sides)
 
 
 def coins(seeds: Sequence[int], count: int) -> np.ndarray:
@@ -42,8 +56,15 @@ def coins(seeds: Sequence[int], count: int) -> np.ndarray:
 
 def swapped_batch(batch: Batch) -> Batch:
     """A batch of pairs, each in the other order."""
-    each = 2 if len(batch.owners) > 1 and batch.owners[1] == 0 else 1
+    _, counts = torch.unique_consecutive(batch.owners, return_counts=True)
     tokens: list[Tokens] = []
-    for begin in range(0, len(batch.tokens), each):
-        tokens += swapped(batch.tokens[begin : begin + each])
-    return replace(batch, tokens=tokens)
+    sides: list[int] = []
+    begin = 0
+    for count in counts.tolist():
+        own = None
+        if batch.sides is not None:
+            own = batch.sides[begin : begin + count].tolist()
+            sides += swapped_sides(own)
+        tokens += swapped(batch.tokens[begin : begin + count], own)
+        begin += count
+    return replace(batch, tokens=tokens, sides=torch.tensor(sides) if sides else None)

@@ -58,10 +58,25 @@ class TokenTable(Sequence[Tokens]):
         return Tokens(self.ids[begin:end], self.types[begin:end])
 
 
+def end_to_end(sequences: Sequence[Tokens]) -> TokenTable:
+    """Sequences, at least one, as a table."""
+    return TokenTable(
+        np.concatenate([tokens.ids for tokens in sequences]),
+        np.concatenate([tokens.types for tokens in sequences]),
+        np.cumsum([len(tokens) for tokens in sequences]),
+    )
+
+
 def tokenize(
-    texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int, cache: Path
+    texts: Sequence[tuple[str, ...]],
+    tokenizer: BertTokenizer,
+    max_length: int | None,
+    cache: Path,
 ) -> TokenTable:
-    """Token ids and types of sentences or pairs, from the cache where they stand there already."""
+    """Token ids and types of sentences or pairs, from the cache where they stand there already.
+
+    `max_length` as BertTokenizer.encode_batch has it.
+    """
     path = cache / f"{cache_key(texts, tokenizer, max_length)}.safetensors"
     table = read_cache(path, len(texts), tokenizer.backend.get_vocab_size())
     if table is None:
@@ -70,7 +85,9 @@ def tokenize(
     return table
 
 
-def cache_key(texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int) -> str:
+def cache_key(
+    texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int | None
+) -> str:
     """A name that other texts, another tokenizer or another length do not share."""
     digest = hashlib.sha256(json.dumps([tokenizer.backend.to_str(), max_length]).encode())
     for start in range(0, len(texts), CHUNK):
@@ -80,7 +97,7 @@ def cache_key(texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_le
 
 
 def encode(
-    texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int
+    texts: Sequence[tuple[str, ...]], tokenizer: BertTokenizer, max_length: int | None
 ) -> TokenTable:
     """Token ids and types of sentences or pairs."""
     ids: list[np.ndarray] = []
