@@ -50,7 +50,7 @@ def add_inner_layers(model: Adaptable, options: ModelOptions) -> None:
     for layer in model.bert.bert_layers:
         heads = config.num_attention_heads
         size = config.hidden_size // heads
-        layer.self_attention.inner = InnerLayers(heads, size, options.attention_inner_width)
+        layer.self_attention.in_heads = InnerLayers(heads, size, options.attention_inner_width)
 
 
 def counts(model: Adaptable) -> str:
