@@ -96,8 +96,8 @@ class BertSelfAttention(nn.Module):
     `group.tasks` says which rows are whose, and is {} on a padded batch, whose task nobody knows: a
     prefix of each task gives None there, since keys of zeros would take attention too.
 
-    `inner`, another: a module `inner(attended [..., H]) -> [..., H]` on the outputs of the heads,
-    which stand side by side in H.
+    `in_heads`, another: a module `in_heads(attended [..., H]) -> [..., H]` on the outputs of the
+    heads, which stand side by side in H.
     """
 
     def __init__(self, config: BertConfig):
@@ -112,7 +112,7 @@ class BertSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, shared_size)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
         self.prefix: nn.Module | None = None
-        self.inner: nn.Module | None = None
+        self.in_heads: nn.Module | None = None
 
     def translate_pretrained(self, state: dict[str, Tensor], prefix: str, afresh: bool) -> set[str]:
         """Turn pretrained keys and values of more heads into this layer's, in place.
@@ -179,6 +179,6 @@ class BertSelfAttention(nn.Module):
             )
         ]
         joined = out[0] if len(out) == 1 else torch.cat(out)
-        if self.inner is not None:
-            joined = self.inner(joined)
+        if self.in_heads is not None:
+            joined = self.in_heads(joined)
         return joined.view(hidden_states.shape)

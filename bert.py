@@ -4,9 +4,10 @@ Names and signatures follow the Stanford CS224N default project, so its code and
 in. The encoder knows nothing of adapters, heads or tasks. Two faces share all the code: padded
 batches, `forward(input_ids, attention_mask)`, and packed rows (packing.py), which training uses.
 
-Extensions plug into slots that are empty by default: `BertSelfAttention.prefix` (further keys and
 values) and `inner` (after the heads), `BertLayer.side` (a branch beside the feed-forward) and
 `BertModel.embed`'s `summand`.
+Extensions plug into slots that are empty by default: `BertSelfAttention`'s `prefix` and `in_heads`,
+`BertLayer.side` (a branch beside the feed-forward) and `BertModel.embed`'s `summand`.
 
 Dimensions in the comments: B sequences, T tokens of a padded sequence, N tokens of a whole batch
 laid flat, H hidden size, K tokens that are wanted of the last layer. [..., H] is [N, H] or

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters.wrap import Adaptable, Adapter
+from attention import BertSelfAttention
 from choices.model import ModelOptions
 
 
@@ -45,12 +46,11 @@ class InnerLayers(nn.Module):
 
 
 def add_inner_layers(model: Adaptable, options: ModelOptions) -> None:
-    """Fill the slot of every layer of the encoder."""
-    config = model.bert.config
-    for layer in model.bert.bert_layers:
-        heads = config.num_attention_heads
-        size = config.hidden_size // heads
-        layer.self_attention.inner = InnerLayers(heads, size, options.attention_inner_width)
+    """Fill the slot of every layer of the encoder, which trains on."""
+    for module in model.bert.modules():
+        if isinstance(module, BertSelfAttention):
+            heads, size = module.num_attention_heads, module.attention_head_size
+            module.in_heads = InnerLayers(heads, size, options.attention_inner_width)
 
 
 def counts(model: Adaptable) -> str:

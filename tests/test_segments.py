@@ -114,4 +114,4 @@ def test_a_run(options: Options, monkeypatch: pytest.MonkeyPatch):
     state = survives(options, monkeypatch)
     assert "model:pipelines.sts.segments.context.weight" in state
     assert "model:pipelines.sst.token_layers.attention_layers.layers.1.dense.weight" in state
-    assert state["model:bert.bert_layers.1.self_attention.inner.down"].any()
+    assert state["model:bert.bert_layers.1.self_attention.in_heads.down"].any()
