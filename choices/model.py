@@ -54,9 +54,8 @@ class ModelOptions(Section):
     # Its attention.
     kv_heads: int = declare(
         0,
-        "key and value heads; fewer than the encoder has are means of its heads, which groups of "
-        "queries share (grouped-query attention), 1: all of them (multi-query), 0: as many as it "
-        "has",
+        "key and value heads; fewer than the encoder has are means of its own, each for a group of "
+        "queries, 1: for all of them, 0: as many as it has",
         least=0,
         most=2**10,
         usual="as the encoder has",
@@ -66,6 +65,7 @@ class ModelOptions(Section):
         "the kernel; softmax: written out, sdpa: torch's fused one, auto: the faster one; there is "
         "no flash, since that kernel takes no mask, and packed rows need one",
         choices=("auto", "softmax", "sdpa"),
+        usual="auto: the faster one",
     )
 
     # Layers added to its own.
