@@ -7,6 +7,7 @@ from torch import Tensor, nn
 import lora
 from adapters.bottleneck import ADAPTER as BOTTLENECK
 from adapters.p_tuning import ADAPTER as P_TUNING
+from adapters.p_tuning_v2 import ADAPTER as P_TUNING_V2
 from adapters.prefix_tuning import ADAPTER as PREFIX_TUNING
 from adapters.wrap import Adaptable, Adapter, rebuilt
 from errors import UserError
@@ -18,6 +19,7 @@ ADAPTERS: dict[str, Adapter] = {
     "bottleneck": BOTTLENECK,
     "prefix_tuning": PREFIX_TUNING,
     "p_tuning": P_TUNING,
+    "p_tuning_v2": P_TUNING_V2,
 }
 
 
