@@ -8,6 +8,7 @@ import lora
 from adapters import attention_inner, bitfit, diff_pruning, ia3
 from adapters.bottleneck import ADAPTER as BOTTLENECK
 from adapters.p_tuning import ADAPTER as P_TUNING
+from adapters.p_tuning_v2 import ADAPTER as P_TUNING_V2
 from adapters.prefix_tuning import ADAPTER as PREFIX_TUNING
 from adapters.wrap import Adaptable, Adapter, rebuilt
 from errors import UserError
@@ -23,6 +24,7 @@ ADAPTERS: dict[str, Adapter] = {
     "prefix_tuning": PREFIX_TUNING,
     "p_tuning": P_TUNING,
     "attention_inner": attention_inner.ADAPTER,
+    "p_tuning_v2": P_TUNING_V2,
 }
 
 

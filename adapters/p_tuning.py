@@ -1,33 +1,25 @@
-"""P-tuning: trained prompts for a frozen encoder, in the input (v1) or in every layer (v2).
+"""P-tuning (Liu et al. 2021, GPT Understands, Too, https://arxiv.org/abs/2103.10385).
 
-`--p_tuning v1`: Liu et al. 2021, GPT Understands, Too, https://arxiv.org/abs/2103.10385. Virtual
-tokens stand behind [CLS], which stays first; each has a position like any token, so texts and they
-share the encoder's 512. Section 3.2: their embeddings are h_i = MLP([LSTM(h_0:i), LSTM(h_i:m)]), a
-bidirectional LSTM of two layers over a trained [P, H], and two linears with a ReLU between. An
-embedding stands in the place of a word's: position, token type and norm follow. Poolings and token
-heads do not see the virtual tokens (forward.Encoded); BertModel.forward, the padded face, which
-has no embedding terms, has no prompts.
+With `--p_tuning v1`. Virtual tokens stand behind [CLS], which stays first, in every sequence of a
+frozen encoder; each has a position like any token, so texts and they share the encoder's 512.
+Section 3.2: their embeddings are h_i = MLP([LSTM(h_0:i), LSTM(h_i:m)]), a bidirectional LSTM of two
+layers over a trained [P, H], and two linears with a ReLU between. An embedding stands in the place
+of a word's: position, token type and norm follow.
 
-`--p_tuning v2`: Liu et al. 2021, P-Tuning v2, https://arxiv.org/abs/2110.07602. Keys and values of
-every layer, trained themselves without an MLP.
-
-Left out: prompts elsewhere than behind [CLS], anchor words, training the encoder with them (v1);
-the MLP that some tasks prefer, and a classifier on the vocabulary (v2); prompts for each task.
+Poolings and token heads do not see the virtual tokens (forward.Encoded). BertModel.forward, the
+padded face, has no embedding terms and so no prompts; the model's own faces have them. Left out:
+prompts elsewhere than behind [CLS], anchor words, training the encoder too, prompts for each task.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapters.prefix import add_prefixes
-from adapters.prefix import counts as count_prefixes
 from adapters.wrap import Adaptable, Adapter
 from bert import BertModel
 from errors import UserError
 from options import Options
 from packing import Packed
-
-# ---- v1: in the input
 
 
 class PromptEncoder(nn.Module):
@@ -61,11 +53,12 @@ class Prompts(nn.Module):
         return F.embedding(packed.features["virtual"], table, padding_idx=0)
 
 
-def add_prompts(model: Adaptable, length: int, max_length: int) -> None:
-    """Freeze the encoder and put `length` virtual tokens into every sequence.
+def adapt(model: Adaptable, options: Options) -> None:
+    """Freeze the encoder and put virtual tokens into every sequence; heads train on.
 
     UserError where that makes sequences longer than the encoder takes.
     """
+    max_length, length = options.max_length, options.p_tuning_length
     positions = model.bert.config.max_position_embeddings
     if max_length + length > positions:
         raise UserError(
@@ -77,39 +70,10 @@ def add_prompts(model: Adaptable, length: int, max_length: int) -> None:
     model.embedding_terms["p_tuning"] = Prompts(model.bert, length)
 
 
-# ---- v2: in every layer
-
-
-class Table(nn.Module):
-    """One layer's keys beside values, trained themselves: [P, 2H]."""
-
-    def __init__(self, length: int, size: int):
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(length, 2 * size))
-
-    def forward(self) -> Tensor:
-        """[P, 2H]."""
-        return self.table
-
-
-# ---- both
-
-
-def adapt(model: Adaptable, options: Options) -> None:
-    """Freeze the encoder and add prompts; heads train on."""
-    length = options.p_tuning_length
-    if options.p_tuning == "v1":
-        add_prompts(model, length, options.max_length)
-    else:
-        size = model.bert.config.hidden_size
-        add_prefixes(model.bert, [Table(length, size) for _ in model.bert.bert_layers])
-
-
 def counts(model: Adaptable) -> str:
-    """Where the prompts are."""
-    if model.virtual_tokens:
-        return f"P-tuning: {model.virtual_tokens} virtual tokens behind [CLS]"
-    return f"P-tuning v2: {count_prefixes(model.bert)}"
+    """How many virtual tokens there are."""
+    return f"P-tuning: {model.virtual_tokens} virtual tokens behind [CLS]"
 
 
-ADAPTER = Adapter("p_tuning", adapt, rate_factor=10.0, counts=counts)
+# The network that makes the prompts learns at rates nearer to fine-tuning's than prompts alone.
+ADAPTER = Adapter("p_tuning", adapt, value="v1", rate_factor=3.0, counts=counts)

@@ -50,6 +50,7 @@ class Adapter:
         options begin with this name and "_". If it has an option PREFIX_merge, that asks for
         merge() at the end of a run; PREFIX_dropout and PREFIX_merge are not compared when another
         run starts from it (--init).
+    value: where that option names several adapters, the value that asks for this one; "": any.
     adapt: changes the model in place, once its pretrained weights are loaded, and is called again
         whenever a saved model is loaded. What it leaves trainable trains. A pretrained weight that
         it freezes as it was read is not saved; all else is (see rebuilt()). In bf16 and fp16 the
@@ -77,6 +78,7 @@ class Adapter:
     rate_factor: float = 1.0
     counts: Callable[[Adaptable], str] | None = None
     in_peft: Callable[[BertModel, Options], PeftForm] | None = None
+    value: str = ""
 
     @property
     def flag(self) -> str:
@@ -85,7 +87,8 @@ class Adapter:
 
     def wanted(self, options: Options) -> bool:
         """Whether the options ask for it."""
-        return getattr(options, self.prefix) != self.own_options()[self.prefix]
+        given = getattr(options, self.prefix)
+        return given == self.value if self.value else given != self.own_options()[self.prefix]
 
     def merge_wanted(self, options: Options) -> bool:
         """Whether the options ask for its merging at the end of a run."""

@@ -123,8 +123,8 @@ class AdapterOptions(Section):
     )
     p_tuning: str = declare(
         "off",
-        "train prompts for a frozen encoder; v1: tokens behind [CLS], made by an LSTM, v2: keys "
-        "and values before each layer's; at 10 times the learning rate",
+        "train prompts for a frozen encoder; v1: tokens behind [CLS], made by an LSTM, at 3 times "
+        "the learning rate, v2: keys and values before each layer's, at 10 times the learning rate",
         choices=("off", "v1", "v2"),
     )
     p_tuning_length: int = declare(

@@ -77,6 +77,9 @@ def test_an_adapters_options():
     options = Options(lora=True, lora_rank=3, lora_alpha=2.0, swiglu="heads")
     assert ADAPTER.wanted(options) and not ADAPTER.wanted(Options())
     assert ADAPTER.without(options) == Options(swiglu="heads")
+    # One option may name several adapters.
+    wants = {name: adapter.wanted(Options(p_tuning="v2")) for name, adapter in ADAPTERS.items()}
+    assert [name for name, wanted in wants.items() if wanted] == ["p_tuning_v2"]
 
 
 # ---- saving
