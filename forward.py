@@ -4,7 +4,8 @@ Dimensions: N tokens of all packed rows, S sequences and B examples of one task,
 longest of them, H hidden size.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Encoded:
     longest: int  # T
     last_first: Tensor | None = None  # [S, H], where of the last layer only [CLS] was computed
     changed: tuple[Tensor, Tensor] | None = None  # what with_tokens() put in the last layer's place
+    pooler: Callable[[Tensor], Tensor] | None = None  # the encoder's, [S, H] -> [S, H]
 
     def first(self, layer: int = -1) -> Tensor:
         """The states of [CLS] in a layer: [S, H], fp32."""
@@ -54,7 +56,13 @@ class Encoded:
         """The same with other states [S, T, any width] in the last layer's place, 0 at padding."""
         _, mask = self.tokens()
         changed = (states * mask[:, :, None], mask)
-        return Encoded(self.layers, self.starts, self.lengths, self.longest, None, changed)
+        return replace(self, last_first=None, changed=changed)
+
+    def pooler_output(self) -> Tensor:
+        """What the encoder's own pooler makes of [CLS]: [S, H], fp32."""
+        if self.pooler is None:
+            raise RuntimeError("these states came without the encoder's pooler")
+        return self.pooler(self.first())
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
                 lengths=packed.lengths[part],
                 longest=packed.longest[name],
                 last_first=states[-1][part] if only_first else None,
+                pooler=self.bert.pool,
             )
             pooled[name], logits[name] = self.pipelines[name](encoded, packed.owners[part])
         return Forward(packed, embeddings, states, pooled, logits)

@@ -19,6 +19,7 @@ from commandline.values import (
     word_by_task,
 )
 from declare import Names, PerTask, kind_of, rules_of
+from heads.activations import ACTIVATIONS
 from heads.pipeline import HEADS, POOLINGS
 from tasks import TASKS
 from training.optimizers import OPTIMIZERS
@@ -33,6 +34,7 @@ COURSE_MODES = {"last-linear-layer": "pretrain", "full-model": "finetune"}  # 20
 TABLES: dict[str, Mapping[str, Any]] = {
     "pooling": POOLINGS,
     "head": HEADS,
+    "activation": ACTIVATIONS,
     "tasks": TASKS,
     "sampler": SAMPLERS,
     "optimizer": OPTIMIZERS,

@@ -1,22 +1,32 @@
 """A task's way from the encoder's states to its logits: token layers, pooling, join, head."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from base_bert import BertConfig
 from bert import BertModel
 from forward import Encoded
-from heads.base import HeadConfig, Pooling
+from heads.attention_pooling import AttentionPooling
+from heads.base import HeadConfig, Pooling, head_dropout
+from heads.bilstm import make_bilstm
+from heads.cnn import make_cnn
+from heads.layer_poolings import ClsLayers, LayerMix
 from heads.mlp import LinearHead, MLPHead
 from heads.pairs import OneSequence, PairFeatures
-from heads.poolings import ClsPooling, MeanPooling
+from heads.poolings import ClsPooling, MaxPooling, MeanPooling, PoolerPooling
 from options import Options, pick
 from tasks import Task
 
 POOLINGS: dict[str, Callable[[BertConfig, Options, str], Pooling]] = {
     "cls": ClsPooling,
     "mean": MeanPooling,
+    "max": MaxPooling,
+    "pooler": PoolerPooling,
+    "attention": AttentionPooling,
+    "cls_layers": ClsLayers,
+    "layer_mix": LayerMix,
 }
 HEADS: dict[str, Callable[[HeadConfig], nn.Module]] = {
     "mlp": MLPHead,
@@ -24,10 +34,23 @@ HEADS: dict[str, Callable[[HeadConfig], nn.Module]] = {
 }
 # Layers on top of BERT, one module or None each, made from (task, bert, options); a module gets
 # states [S, T, H], their mask [S, T] and which example each sequence belongs to [S], and gives
-# states [S, T, any width].
+# states of as many tokens, [S, T, H]. One that gives another width has it as `size`, and is the
+# last of its task: what follows it is a pooling.
 TOKEN_LAYERS: dict[str, Callable[[Task, BertModel, Options], nn.Module | None]] = {
-    # name: maker
+    "lstm": make_bilstm,
+    "cnn": make_cnn,
 }
+
+
+def as_pooled(config: BertConfig, token_layers: nn.ModuleDict) -> BertConfig:
+    """The configuration that a pooling is made from: its width is that of the last layer."""
+    width = config.hidden_size
+    for layer in token_layers.values():
+        width = getattr(layer, "size", width)
+    if width == config.hidden_size:
+        return config
+    # A pooling has no attention heads, whose number would have to divide the width.
+    return replace(config, hidden_size=width, num_attention_heads=1)
 
 
 class Pipeline(nn.Module):
@@ -40,7 +63,7 @@ class Pipeline(nn.Module):
         chosen = {name: module for name, module in made.items() if module is not None}
         self.token_layers = nn.ModuleDict(chosen)
         pooling = pick(POOLINGS, options.pooling.of(task.name), "--pooling")
-        self.pooling = pooling(config, options, task.name)
+        self.pooling = pooling(as_pooled(config, self.token_layers), options, task.name)
         join = PairFeatures if task.is_bi(options) else OneSequence
         self.join = join(self.pooling.size)
         self.head = pick(HEADS, options.head.of(task.name), "--head")(
@@ -48,7 +71,7 @@ class Pipeline(nn.Module):
                 features=self.join.features,
                 hidden=config.hidden_size,
                 outputs=task.outputs,
-                dropout=options.hidden_dropout_prob,
+                dropout=head_dropout(options, task.name),
                 norm="rmsnorm" if options.rmsnorm in ("heads", "all") else "layernorm",
                 feed_forward="swiglu" if options.swiglu in ("heads", "all") else "gelu",
                 task=task.name,
