@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from base_bert import BertConfig
 from bert import BertModel
@@ -167,6 +168,29 @@ def test_refusals(tiny):
     ):
         with pytest.raises(UserError, match=message):
             make(tiny, **change)
+
+
+def test_frozen_heads(tiny):
+    """All that follows the encoder; the pooler is the encoder's, and trains."""
+    model = make(tiny, freeze_heads=True, pooling="pooler sst=attention", lstm_layers="0 sst=1")
+    assert not any(p.requires_grad for p in model.pipelines.parameters())
+    assert all(p.requires_grad for p in model.bert.parameters())
+
+
+def test_a_pooler_that_would_stay_at_random(tiny, tmp_path):
+    """Weights without a pooler: it may train, but not where the encoder is frozen."""
+    folder = tmp_path / "headless"
+    shutil.copytree(tiny, folder)
+    state = load_file(folder / "model.safetensors")
+    held = {name: x for name, x in state.items() if "pooler" not in name}
+    assert len(held) == len(state) - 2
+    save_file(held, folder / "model.safetensors")
+    assert make(folder, pooling="pooler").bert.pooler_dense.weight.requires_grad
+    make(folder, pooling="mean", lora=True)
+    for change, flag in (({"lora": True}, "--lora"), ({"option": "pretrain"}, "--option pretrain")):
+        message = f"has no pooler, and {flag} would keep one at random: use another --pooling than"
+        with pytest.raises(UserError, match=message):
+            make(folder, pooling="cls sts=pooler", **change)
 
 
 def test_bf16_is_close_and_heads_stay_fp32(tiny):

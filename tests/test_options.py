@@ -328,7 +328,7 @@ NEEDS: dict[str, tuple[dict, str]] = {
     ),
     "lstm_hidden": ({"lstm_hidden": 7}, "--lstm_hidden 7 needs --lstm_layers"),
     "cnn_width": ({"cnn_width": 7}, "--cnn_width 7 needs --cnn_layers"),
-    "cnn_kernel": ({"cnn_kernel": 3}, "--cnn_kernel 3 needs --cnn_layers"),
+    "cnn_kernel": ({"cnn_kernel": "3"}, "--cnn_kernel 3 needs --cnn_layers"),
     "pooling_layers": (
         {"pooling": "mean", "pooling_layers": "0"},
         "--pooling_layers 0 needs --pooling cls_layers",

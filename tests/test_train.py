@@ -217,7 +217,7 @@ ALIVE: dict[str, list[dict]] = {
     "lstm_hidden": [{"lstm_layers": 1, "lstm_hidden": 7}],
     "cnn_layers": [{"cnn_layers": "0 sts=1"}, {"cnn_layers": 2}],
     "cnn_width": [{"cnn_layers": 1, "cnn_width": 13}],
-    "cnn_kernel": [{"cnn_layers": 1, "cnn_kernel": 3}],
+    "cnn_kernel": [{"cnn_layers": 1, "cnn_kernel": "3"}],
     "pooling_layers": [{"pooling": "cls_layers", "pooling_layers": "0"}],
     "head_layers": [{"head_layers": 2}],
     "head_width": [{"head_width": "7"}],
