@@ -4,8 +4,6 @@ Names and signatures follow the Stanford CS224N default project, so its code and
 in. The encoder knows nothing of adapters, heads or tasks. Two faces share all the code: padded
 batches, `forward(input_ids, attention_mask)`, and packed rows (packing.py), which training uses.
 
-values) and `inner` (after the heads), `BertLayer.side` (a branch beside the feed-forward) and
-`BertModel.embed`'s `summand`.
 Extensions plug into slots that are empty by default: `BertSelfAttention`'s `prefix` and `in_heads`,
 `BertLayer.side` (a branch beside the feed-forward) and `BertModel.embed`'s `summand`.
 

@@ -142,7 +142,8 @@ class Section:
             if not rules.needs or value == f.default:
                 continue
             if not self.meets(rules):
-                typed = f"--{f.name}" if value is True else f"--{f.name} {shown(value)}"
+                switch = {True: f"--{f.name}", False: f"--no-{f.name}"}
+                typed = switch[value] if f.type is bool else f"--{f.name} {shown(value)}"
                 raise UserError(f"{typed} needs {rules.requirement()}")
 
 

@@ -4,6 +4,7 @@ Dimensions: N tokens of all packed rows, S sequences and B examples of one task,
 longest of them, H hidden size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +25,7 @@ class Encoded:
     changed: tuple[Tensor, Tensor] | None = None  # what with_tokens() put in the last layer's place
     virtual: int = 0  # tokens behind each [CLS] that are of no text: tokens() leaves them out
     sides: Tensor | None = None  # [S], 0 or 1: which of its example's texts a sequence is of
+    pooler: Callable[[Tensor], Tensor] | None = None  # the encoder's, [S, H] -> [S, H]
 
     def first(self, layer: int = -1) -> Tensor:
         """The states of [CLS] in a layer: [S, H], fp32."""
@@ -59,6 +61,12 @@ class Encoded:
         _, mask = self.tokens()
         changed = (states * mask[:, :, None], mask)
         return replace(self, last_first=None, changed=changed)
+
+    def pooler_output(self) -> Tensor:
+        """What the encoder's own pooler makes of [CLS]: [S, H], fp32."""
+        if self.pooler is None:
+            raise RuntimeError("these states came without the encoder's pooler")
+        return self.pooler(self.first())
 
 
 @dataclass(frozen=True)

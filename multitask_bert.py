@@ -141,6 +141,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
                 last_first=states[-1][part] if only_first else None,
                 virtual=packed.virtual,
                 sides=packed.sides[part],
+                pooler=self.bert.pool,
             )
             pooled[name], logits[name] = self.pipelines[name](encoded, packed.owners[part])
         return Forward(packed, embeddings, states, pooled, logits)

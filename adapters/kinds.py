@@ -64,4 +64,8 @@ def adapt(model: Adaptable, options: Options) -> frozenset[str]:
         model.bert.requires_grad_(False)
     for adapter in adapters:
         adapter.adapt(model, options)
+
+    # Frozen heads are as they were drawn, or as --init will have them.
+    if options.freeze_heads:
+        model.pipelines.requires_grad_(False)
     return rebuilt(model, read)

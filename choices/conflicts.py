@@ -11,6 +11,7 @@ from typing import NamedTuple
 from choices.adapter import adapters_in
 from choices.chosen import Chosen
 from choices.limits import LONGEST_NAME, LONGEST_TAG, MOST_EXAMPLES
+from declare import PerTask
 
 
 class Conflict(NamedTuple):
@@ -59,6 +60,20 @@ def in_heads(o: Chosen) -> bool:
     return "heads" in (o.rmsnorm, o.swiglu) or "all" in (o.rmsnorm, o.swiglu)
 
 
+# Poolings of BERT's own layers, which do not see those on top of it.
+OF_BERT = {"pooler", "cls_layers", "layer_mix"}
+
+
+def tasks_with(layers: PerTask, o: Chosen) -> set[str]:
+    """The tasks that have some of such layers."""
+    return {task for task in o.tasks if int(layers.of(task)) > 0}
+
+
+def tasks_of_bert_alone(o: Chosen) -> set[str]:
+    """The tasks whose pooling reads BERT's own layers."""
+    return {task for task in o.tasks if o.pooling.of(task) in OF_BERT}
+
+
 CONFLICTS = (
     # What trains against what is frozen.
     Conflict(
@@ -73,6 +88,10 @@ CONFLICTS = (
         lambda o: o.option == "pretrain" and o.swiglu_start == "random",
         "--swiglu_start random starts layers afresh, which --option pretrain keeps "
         "frozen: drop one",
+    ),
+    Conflict(
+        lambda o: o.freeze_heads and o.option == "pretrain",
+        "--freeze_heads freezes the heads, --option pretrain all else: drop one",
     ),
     Conflict(
         lambda o: o.option == "test",
@@ -149,6 +168,38 @@ CONFLICTS = (
     Conflict(
         lambda o: heads_in(o) <= WITHOUT_ACTIVATION and o.swiglu in ("heads", "all"),
         "--head {head} has no activation: use --swiglu encoder, not {swiglu}",
+    ),
+    Conflict(
+        lambda o: not o.head_norm and o.rmsnorm in ("heads", "all"),
+        "--no-head_norm leaves the heads no norm: use --rmsnorm encoder, not {rmsnorm}",
+    ),
+    Conflict(
+        lambda o: o.activation != "gelu" and o.swiglu in ("heads", "all"),
+        "--swiglu {swiglu} is the heads' activation, --activation {activation} another: drop one",
+    ),
+    # Layers on top of BERT.
+    Conflict(
+        lambda o: bool(tasks_with(o.attention_layers, o) & tasks_of_bert_alone(o)),
+        "--pooling {pooling} is of BERT's own layers, --attention_layers {attention_layers} adds "
+        "others: drop one",
+    ),
+    Conflict(
+        lambda o: o.cross_attention and bool(tasks_of_bert_alone(o)),
+        "--pooling {pooling} is of BERT's own layers, --cross_attention adds another: drop one",
+    ),
+    Conflict(
+        lambda o: bool(tasks_with(o.lstm_layers, o) & tasks_with(o.cnn_layers, o)),
+        "--lstm_layers {lstm_layers} and --cnn_layers {cnn_layers} meet in a task: drop one",
+    ),
+    Conflict(
+        lambda o: bool(tasks_with(o.lstm_layers, o) & tasks_of_bert_alone(o)),
+        "--pooling {pooling} is of BERT's own layers, --lstm_layers {lstm_layers} adds others: "
+        "drop one",
+    ),
+    Conflict(
+        lambda o: bool(tasks_with(o.cnn_layers, o) & tasks_of_bert_alone(o)),
+        "--pooling {pooling} is of BERT's own layers, --cnn_layers {cnn_layers} adds others: "
+        "drop one",
     ),
     # Values that are wrong on their own, but depend on more than a range.
     Conflict(lambda o: not o.tasks, "--tasks: expected at least one task"),

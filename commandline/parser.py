@@ -19,6 +19,7 @@ from commandline.values import (
     word_by_task,
 )
 from declare import Names, PerTask, kind_of, rules_of
+from heads.activations import ACTIVATIONS
 from heads.pipeline import HEADS, POOLINGS
 from tasks import SST_LOSSES, STS_LOSSES, TASKS
 from training.optimizers import OPTIMIZERS
@@ -35,6 +36,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "head": HEADS,
     "sst_loss": SST_LOSSES,
     "sts_loss": STS_LOSSES,
+    "activation": ACTIVATIONS,
     "tasks": TASKS,
     "sampler": SAMPLERS,
     "optimizer": OPTIMIZERS,

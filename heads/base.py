@@ -22,6 +22,8 @@ class Pooling(nn.Module):
     """What the others begin from: `needs`, and `size`, the width of what comes out.
 
     Their forward(encoded) gives [S, size]. An option with values by task is options.NAME.of(task).
+    `config.hidden_size` is the width of the states that reach it: BERT's, or that of the last layer
+    on top of BERT.
     """
 
     needs: Needs = "tokens"
@@ -44,3 +46,9 @@ class HeadConfig:
     # For options of the head's own; one with values by task is read as options.NAME.of(task).
     task: str
     options: Options
+
+
+def head_dropout(options: Options, task: str) -> float:
+    """The dropout of a task's head: --head_dropout, or the one of the whole model."""
+    value = options.head_dropout.of(task)
+    return options.hidden_dropout_prob if value == "same" else float(value)

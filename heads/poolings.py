@@ -3,6 +3,8 @@
 What a pooling is, says heads/base.py; heads/pipeline.py lists them.
 """
 
+import math
+
 from torch import Tensor
 
 from forward import Encoded
@@ -19,6 +21,20 @@ class ClsPooling(Pooling):
         return encoded.first()
 
 
+class PoolerPooling(Pooling):
+    """BERT's own pooler, tanh(dense(h_CLS)), which was pretrained on whether sentences follow.
+
+    Devlin et al. 2019, https://arxiv.org/abs/1810.04805. The weights are the encoder's: all tasks
+    share them, and they stay frozen where the encoder does.
+    """
+
+    needs = "cls"
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Encoded -> [S, H]."""
+        return encoded.pooler_output()
+
+
 class MeanPooling(Pooling):
     """The mean over the tokens.
 
@@ -29,3 +45,16 @@ class MeanPooling(Pooling):
         """Encoded -> [S, H]."""
         states, mask = encoded.tokens()
         return states.sum(1) / mask.sum(1, keepdim=True)
+
+
+class MaxPooling(Pooling):
+    """The largest value over the tokens, in each dimension.
+
+    Sentence-BERT, Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084.
+    """
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        """Encoded -> [S, H]."""
+        states, mask = encoded.tokens()
+        # Padding is zero, which may be more than any token's value.
+        return states.masked_fill(~mask[:, :, None], -math.inf).amax(1)

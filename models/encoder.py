@@ -6,6 +6,7 @@ from pathlib import Path
 
 from base_bert import BertConfig
 from bert import FEED_FORWARDS, BertModel
+from choices.adapter import adapters_in
 from errors import UserError
 from models.calibration import calibrated_start, norms_in
 from models.folder import BASE
@@ -62,6 +63,21 @@ def check_inputs(options: Options, config: BertConfig, source: str) -> None:
         )
 
 
+def check_pooler(options: Options, bert: BertModel) -> None:
+    """UserError where a pooling takes a pooler that stays at random: none was read, none trains."""
+    # What freezes the encoder, and the pooler with it.
+    freezing = adapters_in(options)
+    if options.option == "pretrain":
+        freezing = ["--option pretrain"]
+
+    taken = any(options.pooling.of(task) == "pooler" for task in options.tasks)
+    if taken and freezing and "pooler_dense.weight" not in bert.from_base:
+        raise UserError(
+            f"{options.model}: has no pooler, and {' and '.join(freezing)} would keep one at "
+            f"random: use another --pooling than {options.pooling}"
+        )
+
+
 def pretrained_encoder(options: Options, fresh: bool = True) -> BertModel:
     """The encoder with its pretrained weights; UserError where the options do not fit it.
 
@@ -69,9 +85,9 @@ def pretrained_encoder(options: Options, fresh: bool = True) -> BertModel:
     """
     config = encoder_config(options)
     check_inputs(options, config, options.model)
-    bert: BertModel = BertModel.from_pretrained(
-        options.model, config, options.swiglu_start == "random"
-    )
+    afresh = options.swiglu_start == "random"
+    bert: BertModel = BertModel.from_pretrained(options.model, config, afresh)
+    check_pooler(options, bert)
     if options.rmsnorm_start == "calibrated":
         # What is fitted is the base's no more: it is saved, also where the encoder is frozen.
         parts = ("weight", "bias")

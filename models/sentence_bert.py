@@ -11,13 +11,14 @@ from torch import nn
 
 from heads.base import Pooling
 from heads.pipeline import Pipeline
-from heads.poolings import ClsPooling, MeanPooling
+from heads.poolings import ClsPooling, MaxPooling, MeanPooling
 from storage.json_files import write_json
 from tasks import Task
 
 MODES: dict[type[Pooling], str] = {
     ClsPooling: "pooling_mode_cls_token",
     MeanPooling: "pooling_mode_mean_tokens",
+    MaxPooling: "pooling_mode_max_tokens",
 }
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},

@@ -9,6 +9,7 @@ from torch import Tensor
 from forward import Encoded
 
 LENGTHS = [5, 1, 13, 7]
+POOLER = torch.randn(6, 6, generator=torch.Generator().manual_seed(9))
 
 
 def encoded(
@@ -36,6 +37,7 @@ def encoded(
         torch.tensor(starts),
         torch.tensor(lengths),
         longest or max(lengths),
+        pooler=lambda first: (first @ POOLER).tanh(),
     )
 
 
@@ -101,6 +103,15 @@ def test_with_tokens_takes_the_last_layers_place():
     again = changed.with_tokens(states + 1)
     assert torch.equal(again.first(), states[:, 0] + 1)
     assert torch.equal(given.first(), torch.stack([x[0] for x in sequences()]))  # left as it was
+
+
+def test_the_pooler_s_output():
+    """Of [CLS] in the last layer; states that came without a pooler have none."""
+    given = encoded(order=[2, 0, 3, 1], gap=3, fill=7.0)
+    torch.testing.assert_close(given.pooler_output(), (given.first() @ POOLER).tanh())
+    assert given.with_tokens(torch.randn(4, 13, 6)).pooler is given.pooler
+    with pytest.raises(RuntimeError, match="without the encoder's pooler"):
+        replace(given, pooler=None).pooler_output()
 
 
 def test_gradients_of_with_tokens_stay_at_tokens():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from base_bert import BertConfig
 from bert import BertModel
@@ -81,9 +82,21 @@ def test_pooled_vectors(tiny, tokenizer, pooling):
     some = texts("sst")
     ids, mask = padded(tokenizer, [x for (x,) in some], 5)
     with torch.no_grad():
-        states = model.bert(ids, mask)["last_hidden_state"]
+        encoded = model.bert(ids, mask, output_hidden_states=True)
+        states = encoded["last_hidden_state"]
         own = mask[:, :, None]
-        expected = states[:, 0] if pooling == "cls" else (states * own).sum(1) / own.sum(1)
+        # Attention starts as the mean over tokens, the mix as that over layers: here there are two.
+        mean = (states * own).sum(1) / own.sum(1)
+        layers = torch.stack(encoded["hidden_states"][1:])[:, :, 0].mean(0)
+        expected = {
+            "cls": states[:, 0],
+            "mean": mean,
+            "max": states.masked_fill(own == 0, -1e9).amax(1),
+            "pooler": encoded["pooler_output"],
+            "attention": mean,
+            "cls_layers": layers,
+            "layer_mix": layers,
+        }[pooling]
         close(model(model.pack({"sst": batch(model, "sst", some)})).pooled["sst"], expected)
         alone = model(model.pack({"sst": batch(model, "sst", some[3:4])}))
         close(alone.pooled["sst"], expected[3:4])
@@ -150,11 +163,34 @@ def test_a_task_without_a_head(tiny):
 def test_refusals(tiny):
     for change, message in (
         ({"tasks": ("sst", "mnli")}, "^--tasks mnli: expected one of sst, para, sts, cfimdb$"),
-        ({"pooling": "max"}, "^--pooling max: expected one of cls, mean$"),
+        ({"pooling": "median"}, "^--pooling median: expected one of cls, mean, max, pooler, atten"),
         ({"head": "deep"}, "^--head deep: expected one of mlp, linear$"),
     ):
         with pytest.raises(UserError, match=message):
             make(tiny, **change)
+
+
+def test_frozen_heads(tiny):
+    """All that follows the encoder; the pooler is the encoder's, and trains."""
+    model = make(tiny, freeze_heads=True, pooling="pooler sst=attention", lstm_layers="0 sst=1")
+    assert not any(p.requires_grad for p in model.pipelines.parameters())
+    assert all(p.requires_grad for p in model.bert.parameters())
+
+
+def test_a_pooler_that_would_stay_at_random(tiny, tmp_path):
+    """Weights without a pooler: it may train, but not where the encoder is frozen."""
+    folder = tmp_path / "headless"
+    shutil.copytree(tiny, folder)
+    state = load_file(folder / "model.safetensors")
+    held = {name: x for name, x in state.items() if "pooler" not in name}
+    assert len(held) == len(state) - 2
+    save_file(held, folder / "model.safetensors")
+    assert make(folder, pooling="pooler").bert.pooler_dense.weight.requires_grad
+    make(folder, pooling="mean", lora=True)
+    for change, flag in (({"lora": True}, "--lora"), ({"option": "pretrain"}, "--option pretrain")):
+        message = f"has no pooler, and {flag} would keep one at random: use another --pooling than"
+        with pytest.raises(UserError, match=message):
+            make(folder, pooling="cls sts=pooler", **change)
 
 
 def test_bf16_is_close_and_heads_stay_fp32(tiny):
@@ -174,6 +210,9 @@ SAVED = [
     {"rmsnorm": "all", "swiglu": "all"},
     {"swiglu": "encoder", "swiglu_start": "random"},
     {"option": "pretrain"},
+    {"pooling": "pooler sst=max sts=attention", "head_layers": "1 sst=3", "freeze_heads": True},
+    {"pooling": "cls_layers sts=layer_mix", "activation": "tanh", "lora": True},
+    {"pooling": "mean", "lstm_layers": "2 sst=0", "cnn_layers": "sst=2", "head_norm": False},
     {"lora": True},
     {"ia3": True},
     {"bitfit": "query_mlp"},

@@ -346,6 +346,17 @@ NEEDS: dict[str, tuple[dict, str]] = {
         "--cross_attention needs --pair_encoding bi",
     ),
     "max_segments": ({"max_segments": 2}, "--max_segments 2 needs --segment_length"),
+    "lstm_hidden": ({"lstm_hidden": 7}, "--lstm_hidden 7 needs --lstm_layers"),
+    "cnn_width": ({"cnn_width": 7}, "--cnn_width 7 needs --cnn_layers"),
+    "cnn_kernel": ({"cnn_kernel": "3"}, "--cnn_kernel 3 needs --cnn_layers"),
+    "pooling_layers": (
+        {"pooling": "mean", "pooling_layers": "0"},
+        "--pooling_layers 0 needs --pooling cls_layers",
+    ),
+    "head_layers": ({"head": "linear", "head_layers": 2}, "--head_layers 2 needs --head mlp"),
+    "head_width": ({"head": "linear", "head_width": 7}, "--head_width 7 needs --head mlp"),
+    "activation": ({"head": "linear", "activation": "elu"}, "--activation elu needs --head mlp"),
+    "head_norm": ({"head": "linear", "head_norm": False}, "--no-head_norm needs --head mlp"),
     "lora_rank": ({"lora_rank": 4}, "--lora_rank 4 needs --lora"),
     "lora_alpha": ({"lora_alpha": 4.0}, "--lora_alpha 4.0 needs --lora"),
     "lora_type": ({"lora_type": "dora"}, "--lora_type dora needs --lora"),
@@ -415,6 +426,14 @@ TAGS = (
     "and underscores, no dash first"
 )
 PAIRS: list[tuple[dict, str]] = [
+    (
+        {"attention_layers": 1, "pooling": "layer_mix"},
+        "--pooling layer_mix is of BERT's own layers, --attention_layers 1 adds others: drop one",
+    ),
+    (
+        {"pair_encoding": "bi", "cross_attention": True, "pooling": "pooler"},
+        "--pooling pooler is of BERT's own layers, --cross_attention adds another: drop one",
+    ),
     (
         {"lora": True, "option": "pretrain"},
         "--lora trains the encoder, --option pretrain freezes it: drop one",
@@ -499,6 +518,30 @@ PAIRS: list[tuple[dict, str]] = [
         {"head": LINEAR, "swiglu": "all"},
         f"--head {LINEAR} has no activation: use --swiglu encoder, not all",
     ),
+    (
+        {"freeze_heads": True, "option": "pretrain"},
+        "--freeze_heads freezes the heads, --option pretrain all else: drop one",
+    ),
+    (
+        {"head_norm": False, "rmsnorm": "all"},
+        "--no-head_norm leaves the heads no norm: use --rmsnorm encoder, not all",
+    ),
+    (
+        {"activation": "gelu sst=selu", "swiglu": "heads"},
+        "--swiglu heads is the heads' activation, --activation gelu sst=selu another: drop one",
+    ),
+    (
+        {"lstm_layers": "0 sst=1", "cnn_layers": 3},
+        "--lstm_layers 0 sst=1 and --cnn_layers 3 meet in a task: drop one",
+    ),
+    (
+        {"lstm_layers": 1, "pooling": "mean sts=pooler"},
+        "--pooling mean sts=pooler is of BERT's own layers, --lstm_layers 1 adds others: drop one",
+    ),
+    (
+        {"cnn_layers": "0 sst=2", "pooling": "layer_mix"},
+        "--pooling layer_mix is of BERT's own layers, --cnn_layers 0 sst=2 adds others: drop one",
+    ),
     ({"tasks": ()}, "--tasks: expected at least one task"),
     ({"tasks": ("sst", "sts", "sst")}, "--tasks names a task twice"),
     ({"batch_size": 2}, "--batch_size 2 is below the number of tasks"),
@@ -544,6 +587,8 @@ def test_every_conflict_is_tried():
         AFRESH,
         {"head": "linear", "rmsnorm": "encoder", "swiglu": "encoder"},
         {"head": "mlp sts=linear", "rmsnorm": "heads", "swiglu": "heads"},
+        {"lstm_layers": "0 sst=1", "cnn_layers": "0 sts=1", "pooling": "max para=pooler"},
+        {"activation": "relu", "head_norm": False, "swiglu": "encoder", "rmsnorm": "encoder"},
         {"lora": True, "rmsnorm": "all", "swiglu": "all"},
         {"lora": True, "bitfit": "all"},
         {"tasks": ("sst", "sts"), "head": "mlp sts=linear"},

@@ -24,6 +24,7 @@ TEXTS = ["A lovely film .", "It is not good , sadly , and far too long .", "How 
 WHOLE: dict[str, dict[str, Any]] = {
     "cls": {},
     "mean": {"pooling": "cls sts=mean"},
+    "max": {"pooling": "cls sts=max"},
     "pairs": {"pooling": "mean sst=cls", "tasks": ("sst", "para")},
     "sentences": {"pooling": "mean", "tasks": ("sst",)},
 }
@@ -170,7 +171,8 @@ def test_sentence_transformers_gives_our_vectors(place: Path) -> None:
 
 def test_a_pooling_that_sentence_transformers_has_not(place: Path) -> None:
     """Or an encoder that it can't load."""
-    for name, kind in {"cls": "cls_token", "mean": "mean_tokens", "pairs": "mean_tokens"}.items():
+    kinds = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "pairs": "mean_tokens"}
+    for name, kind in kinds.items():
         pooling = json.loads((place / name / "1_Pooling" / "config.json").read_text())
         assert [key for key, value in pooling.items() if value is True] == [f"pooling_mode_{kind}"]
     for name in (*PEFT, *OURS):

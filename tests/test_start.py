@@ -73,6 +73,7 @@ ADAPTED = {"lora": True, "lora_rank": 3, "lora_targets": "qv"}
         ({"pair_encoding": "bi", "pooling": "mean"}, {"pair_encoding": "bi", "pooling": "mean"}),
         ({**SUM, "shared_pair_layer": True}, {**SUM, "shared_pair_layer": True}),
         ({"sst_loss": "ordinal", "sts_loss": "mse"}, {"sst_loss": "ordinal", "sts_loss": "mse"}),
+        ({"head_layers": "1 sst=3"}, {"head_layers": "1 sst=3", "freeze_heads": True}),
     ],
 )
 def test_it_computes_what_the_other_run_did(tiny: Path, here: Path, was: dict, now: dict) -> None:
@@ -107,6 +108,9 @@ def test_new_tasks_start_afresh_and_a_line_says_so(
             {"head": "mlp sts=linear"},
             "the head of sts is mlp .* to make it fit: --head sts=mlp",
         ),
+        ({"activation": "gelu sst=elu"}, {}, "activation of sst is elu there, gelu here"),
+        ({"lstm_layers": 2}, {"pooling": "mean"}, "the lstm_layers of sst is 2 there, 0 here"),
+        ({"head_norm": False}, {}, "sst: does not fit the model"),
         ({"pooling": "mean"}, {}, "pooling of sst is mean there, cls here.*: --pooling sst=mean"),
         ({"pair_encoding": "bi"}, {}, "encoding of para is bi .* fit: --pair_encoding bi"),
         (SUM, {**SUM, "pair_features": "u,v"}, "features of para is sum .* --pair_features para=s"),

@@ -5,10 +5,13 @@ folder; or, where only an adapter or heads were saved there, the model that thes
 """
 
 import os
+from dataclasses import fields
 
 from adapters.kinds import ADAPTERS, adapters_of
 from adapters.wrap import Adapter, fits
 from choices.conflicts import WITHOUT_ACTIVATION, WITHOUT_NORM
+from choices.head import HeadOptions
+from declare import PerTask
 from errors import UserError
 from models.folder import BASE, find_saved, read_options
 from multitask_bert import OF_HEADS, MultitaskBERT
@@ -17,6 +20,10 @@ from pretrained import default_pretrained
 from storage.files import sha256_of
 from tasks import Task
 from training.manifest import NAME as MANIFEST
+
+# The options with values by task that say how a task's way from states to logits is made. Where one
+# that is not among them makes a difference, names or shapes do not fit.
+SHAPING = [f.name for f in fields(HeadOptions) if f.type is PerTask and f.name != "head_dropout"]
 
 
 def model_for(options: Options) -> str:
@@ -108,7 +115,7 @@ def check_pipelines(task: Task, now: Options, then: Options, run: str) -> None:
         raise refusal(run, f"the encoding of {name}", then.pair_encoding, now.pair_encoding, flag)
 
     # What has a value for each task.
-    by_task = ["pooling", "head"]
+    by_task = [*SHAPING]
     if task.is_bi(now):
         by_task += ["pair_features", "pair_projection"]
     for flag in by_task:
