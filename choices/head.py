@@ -9,6 +9,7 @@ from declare import PerTask, Section, declare
 class HeadOptions(Section):
     """From token states to a task's logits"""
 
+    # Layers on top of BERT.
     attention_layers: PerTask = declare(
         PerTask("0"),
         "self-attention layers on top of BERT; for all tasks, or as in 0 sst=2",

@@ -164,6 +164,8 @@ def test_half_of_each_pass_is_swapped(tiny: Path, encoding: str) -> None:
     assert [index % 13 for index in drawn] == before  # the same examples in the same order
     sides = Counter(index // 13 for index in drawn)
     assert set(sides) == {0, 1} and 200 < sides[1] < 320
+    first, second = ([index // 13 for index in drawn[k : k + 13]] for k in (0, 13))
+    assert first != second  # every pass has coins of its own
     for i in range(13):  # each in both orders, by and by
         assert {index // 13 for index in drawn if index % 13 == i} == {0, 1}
 
