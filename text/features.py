@@ -1,0 +1,54 @@
+"""Numbers that tokens have beside their ids, such as tags: which there are, and who makes them.
+
+Each rides with its token into the packed rows (packing.Packed.features), for an adapter's module
+that embeds it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from options import Options
+from text import tags
+from text.token_ids import TokenTable
+from tokenizer import BertTokenizer
+
+
+class Feature(Protocol):
+    """What makes numbers of texts."""
+
+    def __call__(
+        self,
+        texts: Sequence[tuple[str, ...]],
+        tokenizer: BertTokenizer,
+        max_length: int,
+        cache: Path | None,
+    ) -> Mapping[str, np.ndarray]:
+        """{name: [tokens of all texts]}, in the order of the tokenizer's; 0 where there is none.
+
+        `cache`: a folder for what takes long to make; None: these texts are not to be kept.
+        """
+
+
+# Each is None where the options leave it out.
+FEATURES: dict[str, Callable[[Options], Feature | None]] = {
+    "word_tags": tags.feature,
+}
+
+
+def with_features(
+    table: TokenTable,
+    texts: Sequence[tuple[str, ...]],
+    tokenizer: BertTokenizer,
+    options: Options,
+    cache: Path | None = None,
+) -> TokenTable:
+    """Encoded texts with all numbers that the options ask for; see Feature."""
+    found: dict[str, np.ndarray] = {}
+    for make in FEATURES.values():
+        if feature := make(options):
+            found |= feature(texts, tokenizer, options.max_length, cache)
+    return replace(table, features=found) if found else table
