@@ -30,9 +30,8 @@ from options import Options
 from packing import Batch, Tokens
 from storage.files import sha256_of
 from tasks import Task
-from text.features import with_features
+from text.features import encoded_texts
 from text.leaks import shared
-from text.token_ids import encode, tokenize
 from tokenizer import BertTokenizer
 
 CACHE = Path(".cache")  # of token ids
@@ -191,10 +190,7 @@ def split_of_texts(
     """A reader of texts that come from no file, and have no labels."""
     examples = [Example("", text, None) for text in texts]
     to_encode = texts_to_encode(task, texts, options)
-    encoded = encode(to_encode, tokenizer, options.max_length)
-    return make_split(
-        task, examples, with_features(encoded, to_encode, tokenizer, options), options
-    )
+    return make_split(task, examples, encoded_texts(to_encode, tokenizer, options), options)
 
 
 @dataclass(frozen=True)
@@ -236,8 +232,7 @@ def encode_file(file: DataFile, task: Task, options: Options, tokenizer: BertTok
     """Tokenise what was read."""
     # Token ids depend on how pairs are encoded, so the cache is asked for the texts as encoded.
     texts = texts_to_encode(task, [example.texts for example in file.examples], options)
-    encoded = tokenize(texts, tokenizer, options.max_length, CACHE)
-    encoded = with_features(encoded, texts, tokenizer, options, CACHE)
+    encoded = encoded_texts(texts, tokenizer, options, CACHE)
     split = make_split(task, file.examples, encoded, options)
     return replace(split, sha256=file.sha256, in_train=file.in_train)
 

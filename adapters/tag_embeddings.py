@@ -1,11 +1,13 @@
 """Embeddings of words' tags, added to the word embeddings before the first norm.
 
-Syntax-Infused Transformer and BERT models (Sundararaman et al. 2019,
-https://arxiv.org/abs/1911.06156), which adds embeddings of parts of speech to BERT's input. Here
-e = word + position + token type + pos[tag] + ner[tag], with tables that start at zero: at first the
-model computes what it would without them. Row 0, no tag, stays zero. The encoder trains on, or is
-frozen by what stands beside this. Left out: the paper's learned mix of sums, case and the place of
-a piece in its word.
+The idea is that of Syntax-Infused Transformer and BERT models (Sundararaman et al. 2019,
+https://arxiv.org/abs/1911.06156): BERT is told the parts of speech at its input. Here
+
+    e = LN(word + position + token type + pos[tag] + ner[tag])
+
+with tables that start at zero, so that at first the model computes what it would without them. Row
+0, no tag, stays zero. The encoder trains on, or is frozen by what stands beside this. Left out:
+other features of words, such as their case.
 
 text/tagger.py makes the tags. A model knows the pipeline that made them by its checksum, which is a
 tensor of its state, and refuses to be loaded beside another one.

@@ -352,6 +352,8 @@ def check_resumed(options: Options, folder: Path, rng: random.Random) -> None:
     """Finding where a run that is stopped and resumed ends with other weights than a whole one."""
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     total = max(json.loads(line)["step"] for line in lines)
+    if total < 2:  # nowhere to stop it
+        return
     steps = rng.randint(1, min(2, total - 1))
     other = stopped(options, steps)
     with quiet():

@@ -42,7 +42,7 @@ def test_a_combination(
 @pytest.mark.parametrize("name", NAMES)
 def test_each_option_is_drawn_or_left_out(name: str) -> None:
     """One that is neither needs a row of SAMPLES."""
-    assert combinations.is_drawable(FIELDS[name]) != (name in LEFT_OUT)
+    assert name in LEFT_OUT or combinations.is_drawable(FIELDS[name])
 
 
 def test_no_name_is_out_of_date() -> None:
@@ -87,7 +87,7 @@ def test_a_state_that_is_not_saved_is_found(
         return begin(self)
 
     monkeypatch.setattr(Run, "steps", disturbed)
-    with pytest.raises(Finding, match=r"^resumed after step 1 of 2, model.safetensors differs"):
+    with pytest.raises(Finding, match=r"^resumed after step 1 of 2, .*safetensors differs: \["):
         run_case(case, place, random.Random(0))
 
 
@@ -96,8 +96,8 @@ def test_a_model_that_is_loaded_otherwise_is_found(
 ) -> None:
     load = MultitaskBERT.load
 
-    def changed(folder: Path) -> MultitaskBERT:
-        model = load(folder)
+    def changed(folder: Path, *rest: bool) -> MultitaskBERT:
+        model = load(folder, *rest)
         model.pipelines["sst"].head.out.bias.data[0] += 1e-4  # type: ignore[union-attr, index]
         return model
 

@@ -16,7 +16,7 @@ from declare import rules_of
 from errors import UserError
 from options import Options
 from text import features, tagger, tags
-from text.features import with_features
+from text.features import encoded_texts
 from text.tagger import NER, POS, TAGS, Tagger, cached_words, load_tagger, tag_words
 from text.tags import WordTags, feature
 from text.token_ids import checksum, encode
@@ -139,12 +139,12 @@ def test_features_ride_with_their_tokens(
     """Only what is asked for; nothing where it is off."""
     table = encode(PAIRS, tokenizer, 12)
     options = Options(word_tags=("ner",), word_tags_model=str(pipeline), max_length=12)
-    tagged = with_features(table, PAIRS, tokenizer, options)
+    tagged = encoded_texts(PAIRS, tokenizer, options)
     flat = WordTags(made, ["ner"])(PAIRS, tokenizer, 12, None)["ner"]
     assert [x.ids.tolist() for x in tagged] == [x.ids.tolist() for x in table]
     assert np.concatenate([x.features["ner"] for x in tagged]).tolist() == flat.tolist()
     assert all(len(x.features["ner"]) == len(x) and set(x.features) == {"ner"} for x in tagged)
-    assert with_features(table, PAIRS, tokenizer, Options()) is table
+    assert not encoded_texts(PAIRS, tokenizer, Options()).features
     assert set(features.FEATURES) == {"word_tags"} and feature(Options()) is None
 
 
@@ -257,7 +257,7 @@ def test_what_the_sets_lack_is_told(made: Tagger, capsys: pytest.CaptureFixture)
 def test_a_pipeline_that_tags_nothing_is_told(
     made: Tagger, tokenizer: BertTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    WordTags(made, ["pos", "ner"])([("a film",), ("x",)], tokenizer, 9, tmp_path)
+    WordTags(made, ["pos", "ner"])([("a question",), ("x",)], tokenizer, 9, tmp_path)
     said = capsys.readouterr().out.splitlines()[-1]
     assert said == "en_pipeline 0.0.0: gives none of 3 words a tag of ner"
 

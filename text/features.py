@@ -13,7 +13,7 @@ import numpy as np
 
 from options import Options
 from text import tags
-from text.token_ids import TokenTable
+from text.token_ids import TokenTable, encode, tokenize
 from tokenizer import BertTokenizer
 
 
@@ -39,14 +39,17 @@ FEATURES: dict[str, Callable[[Options], Feature | None]] = {
 }
 
 
-def with_features(
-    table: TokenTable,
+def encoded_texts(
     texts: Sequence[tuple[str, ...]],
     tokenizer: BertTokenizer,
     options: Options,
     cache: Path | None = None,
 ) -> TokenTable:
-    """Encoded texts with all numbers that the options ask for; see Feature."""
+    """Sentences or pairs as token ids, with all numbers that the options ask for; see Feature."""
+    if cache is None:
+        table = encode(texts, tokenizer, options.max_length)
+    else:
+        table = tokenize(texts, tokenizer, options.max_length, cache)
     found: dict[str, np.ndarray] = {}
     for make in FEATURES.values():
         if feature := make(options):
