@@ -74,6 +74,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "init": ("saved",),
     "option": ("pretrain",),
     "tasks": (("sst",), ("sts",), ("sst", "para"), ("sts", "sst"), ("sst", "para", "sts")),
+    "lora_rank": (3, 16, 17),  # the encoder is 16 wide
     "lora_layers": ("0", "1,0", "first4", "last4", "7"),
     "lr": (1e-4, 2e-3),
     "epochs": (2,),
@@ -262,13 +263,15 @@ def words_typed(options: Options) -> list[str]:
 def concerned(message: str, given: Mapping[str, Any]) -> list[str]:
     """The options of a combination that a refusal names.
 
-    Finding where it does not say what meets: two flags, or one that the combination changed.
+    Finding where it does not say what meets: two flags, or one and what was expected of it.
     """
     named = {word.replace("-", "_") for word in re.findall(r"--(?:no-)?([a-z][\w-]*)", message)}
     known = named & set(FIELDS)
     changed = sorted(known & set(given))
     if not changed or "\n" in message:
         raise Finding(f"the refusal names no flag that was given: {message}")
+    if len(known) < 2 and "expected" not in message:
+        raise Finding(f"the refusal names one flag, and not what it needs: {message}")
     return changed
 
 
