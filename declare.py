@@ -79,6 +79,7 @@ class Rules(NamedTuple):
     # reads them checks them.
     number: type | None = None
     several: bool = False
+    folder: bool = False  # a text that may name a folder, without which a saved model is not whole
     usual: str = ""  # what help shows of a default that does not speak for itself
 
     def range(self) -> str:
@@ -203,6 +204,8 @@ def check_value(f: "Field[Any]", value: Any) -> None:
     if kind is PerTask and isinstance(value, PerTask):
         for word in value.values():
             check_word(f.name, word, rules)
+    elif kind == Names and rules.choices and has_kind(value, Names):
+        check_names(f.name, value, rules)
     elif kind is not PerTask and rules.choices and value not in rules.choices:
         raise UserError(f"--{f.name} {shown(value)}: expected one of {', '.join(rules.choices)}")
     if not has_kind(value, kind):
@@ -231,6 +234,13 @@ def check_word(name: str, text: str, rules: Rules) -> None:
         expected = "some of {}, with commas between" if rules.several else "one of {}"
         choices = ", ".join(rules.choices)
         raise UserError(f"--{name} {shown(text)}: expected {expected.format(choices)}")
+
+
+def check_names(name: str, words: Names, rules: Rules) -> None:
+    """UserError where one of several names is none of the choices, or stands twice."""
+    if not set(words) <= set(rules.choices) or len(set(words)) < len(words):
+        choices = ", ".join(rules.choices)
+        raise UserError(f"--{name} {shown(' '.join(words))}: expected some of {choices}, each once")
 
 
 def as_number(text: str, kind: type) -> float | None:

@@ -158,7 +158,7 @@ def adapt(
     # A larger rank says no more than the whole matrix would.
     width = bert.config.hidden_size
     if not 1 <= rank <= width:
-        raise UserError(f"LoRA rank {rank}: expected 1 to {width}, the width of the encoder")
+        raise UserError(f"--lora_rank {rank}: expected 1 to {width}, the width of the encoder")
     chosen = choose_layers(layers, len(bert.bert_layers), "--lora_layers")
 
     # Freeze the encoder and wrap the chosen linears.

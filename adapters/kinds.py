@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 import lora
-from adapters import attention_inner, bitfit, diff_pruning, ia3
+from adapters import attention_inner, bitfit, diff_pruning, ia3, tag_embeddings
 from adapters.bottleneck import ADAPTER as BOTTLENECK
 from adapters.p_tuning import ADAPTER as P_TUNING
 from adapters.p_tuning_v2 import ADAPTER as P_TUNING_V2
@@ -25,6 +25,7 @@ ADAPTERS: dict[str, Adapter] = {
     "p_tuning": P_TUNING,
     "attention_inner": attention_inner.ADAPTER,
     "p_tuning_v2": P_TUNING_V2,
+    "word_tags": tag_embeddings.ADAPTER,
 }
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from declare import Section, declare
+from declare import Names, Section, declare
 
 # Where a kind of layer is used instead of the usual one.
 PLACES = ("off", "heads", "encoder", "all")
@@ -18,6 +18,7 @@ class ModelOptions(Section):
         "hub id, folder or run; auto: bert-base-uncased if it is on this machine, else "
         "all-MiniLM-L6-v2",
         usual="auto: bert-base, else MiniLM",
+        folder=True,
     )
     init: str | None = declare(
         None, "a run to start from; its encoder, and the heads of tasks that it had"
@@ -75,6 +76,20 @@ class ModelOptions(Section):
         least=0,
         most=8192,
         usual="none",
+    )
+
+    # What its embeddings get beside the words'.
+    word_tags: Names = declare(
+        (),
+        "embeddings of words' tags, added to theirs; pos: parts of speech, ner: kinds of entities; "
+        "spaCy makes the tags (setup.sh --extras tags)",
+        choices=("pos", "ner"),
+    )
+    word_tags_model: str = declare(
+        "en_core_web_sm",
+        "the spaCy pipeline that tags; its name or its folder",
+        needs="word_tags",
+        folder=True,
     )
 
     # Dropout.

@@ -147,6 +147,8 @@ def settings(f: "Field[Any]") -> dict[str, Any]:
     if kind is PerTask:
         metavar = "AMOUNT" if rules.number else "NAME"
         return {"nargs": "+", "metavar": metavar, "type": word_by_task(f.name, rules)}
+    if kind == Names and rules.choices:  # none, as a replayed run may have
+        return {"nargs": "*", "metavar": "NAME", "type": choice(f.name, rules.choices)}
     if kind == Names and f.name not in TABLES:  # words of the user's own
         return {"nargs": "*", "metavar": "WORD"}
     if kind == Names:  # of tasks

@@ -21,13 +21,14 @@ A frozen encoder with adapters that PEFT does not know has neither of the two in
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from adapters.wrap import fits
+from declare import rules_of
 from errors import UserError
 from options import Options
 from pretrained import find_best, has_one_of, hub_id, hub_snapshot, is_hub_id
@@ -42,6 +43,7 @@ ENCODER = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
 BASE = "base.json"
 BEFORE = ("model.safetensors", "adapter.safetensors")  # held the heads too, up to November 2026
+NEEDED = [f.name for f in fields(Options) if rules_of(f).folder]  # options that name folders
 HUB_SUFFIXES = (".json", ".safetensors", ".txt", ".csv")  # what is fetched, no pickles and no code
 
 # For each file of tensors: a tensor's name in the model -> its name in the file.
@@ -125,21 +127,26 @@ def write_adapter_config(folder: Path, config: Mapping[str, Any], model: str) ->
 
 
 def write_options(folder: Path, options: Options) -> None:
-    """Write options.json; a model's folder is named as it is seen from there."""
-    if os.path.isdir(options.model) and not os.path.isabs(options.model):
-        # For an adapter, which is loaded from anywhere.
-        path = os.path.relpath(os.path.realpath(options.model), os.path.realpath(folder))
-        options = replace(options, model=path)
-    write_text(folder / "options.json", options.to_json() + "\n")
+    """Write options.json; folders that the model needs are named as they are seen from there."""
+    # For an adapter, which is loaded from anywhere.
+    moved: dict[str, Any] = {}
+    for name in NEEDED:
+        place = getattr(options, name)
+        if os.path.isdir(place) and not os.path.isabs(place):
+            moved[name] = os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
+    write_text(folder / "options.json", replace(options, **moved).to_json() + "\n")
 
 
 def read_options(folder: Path) -> Options:
     """The options of a saved model, checked."""
     path = folder / "options.json"
     options = Options.from_json(read_text(path), str(path))
-    if os.path.isdir(folder / options.model):
-        options = replace(options, model=str((folder / options.model).resolve()))
-    return options
+    moved: dict[str, Any] = {}
+    for name in NEEDED:
+        place = folder / getattr(options, name)
+        if os.path.isdir(place):
+            moved[name] = str(place.resolve())
+    return replace(options, **moved)
 
 
 def write_base(folder: Path, base: Base) -> None:

@@ -102,3 +102,34 @@ def options(
         lr=1e-3,
         keep_last=True,
     )
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a spaCy pipeline that tags a few words; without spaCy the test is skipped.
+
+    Of its labels SPACE is no universal part of speech, and SONG no entity of OntoNotes.
+    """
+    spacy = pytest.importorskip("spacy")
+    english = spacy.blank("en")
+    words = {
+        "NOUN": ["film", "question", "embroideries"],
+        "DET": ["a", "the"],
+        "VERB": ["do", "is"],
+        "PUNCT": [".", "?"],
+        "SPACE": ["zyzzyva"],
+    }
+    rules = english.add_pipe("attribute_ruler")
+    for pos, some in words.items():
+        rules.add(patterns=[[{"LOWER": {"IN": some}}]], attrs={"POS": pos})
+    entities = [
+        ("GPE", "New Haven"),
+        ("PERSON", "Ada"),
+        ("SONG", "Yesterday"),
+        ("WORK_OF_ART", "film"),
+    ]
+    ruler = english.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": label, "pattern": text} for label, text in entities])
+    folder = tmp_path_factory.mktemp("spacy") / "pipeline"
+    english.to_disk(folder)
+    return folder

@@ -348,8 +348,8 @@ def test_refusals_leave_the_model_alone():
     model = WithHead()
     for change, message in [
         ({"targets": "kv"}, 'targets "kv": expected one of qk, qv, qkv, all'),
-        ({"rank": 0}, "LoRA rank 0: expected 1 to 26, the width of the encoder"),
-        ({"rank": 27}, "LoRA rank 27: expected 1 to 26, the width of the encoder"),
+        ({"rank": 0}, "--lora_rank 0: expected 1 to 26, the width of the encoder"),
+        ({"rank": 27}, "--lora_rank 27: expected 1 to 26, the width of the encoder"),
         ({"layers": "3"}, "from 0 to 2"),
         ({"layers": "9" * 5000}, "expected all, first4, middle4, last4 or numbers"),
     ]:

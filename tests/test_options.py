@@ -14,7 +14,7 @@ from choices.adapter import AdapterOptions
 from choices.chosen import SECTIONS, Chosen
 from choices.conflicts import CONFLICTS
 from choices.head import HeadOptions
-from declare import EXPECTED, PerTask, Section, declare, kind_of, rules_of, shown
+from declare import EXPECTED, Names, PerTask, Section, declare, kind_of, rules_of, shown
 from errors import UserError
 from lora import TARGETS
 from multitask_bert import build
@@ -262,11 +262,18 @@ def test_a_whole_number_is_a_number():
 
 @pytest.mark.parametrize(
     "name",
-    [f.name for f in fields(Options) if rules_of(f).choices and f.type is not PerTask],
+    [f.name for f in fields(Options) if rules_of(f).choices and f.type not in (PerTask, Names)],
 )
 def test_a_wrong_choice_is_refused(name):
     choices = ", ".join(rules_of(FIELDS[name]).choices)
     assert refusal(**{name: "other"}) == f"--{name} other: expected one of {choices}"
+
+
+@pytest.mark.parametrize("words", [("pos", "other"), ("pos", "pos"), ("",)])
+def test_words_that_are_no_choices_are_refused(words):
+    expected = f"--word_tags {' '.join(words)}: expected some of pos, ner, each once"
+    assert refusal(word_tags=words) == expected
+    assert Options(word_tags=["ner", "pos"]).check().word_tags == ("ner", "pos")
 
 
 NAN, INF = float("nan"), float("inf")
@@ -357,6 +364,10 @@ NEEDS: dict[str, tuple[dict, str]] = {
     "head_width": ({"head": "linear", "head_width": 7}, "--head_width 7 needs --head mlp"),
     "activation": ({"head": "linear", "activation": "elu"}, "--activation elu needs --head mlp"),
     "head_norm": ({"head": "linear", "head_norm": False}, "--no-head_norm needs --head mlp"),
+    "word_tags_model": (
+        {"word_tags_model": "pipe"},
+        "--word_tags_model pipe needs --word_tags",
+    ),
     "lora_rank": ({"lora_rank": 4}, "--lora_rank 4 needs --lora"),
     "lora_alpha": ({"lora_alpha": 4.0}, "--lora_alpha 4.0 needs --lora"),
     "lora_type": ({"lora_type": "dora"}, "--lora_type dora needs --lora"),
@@ -606,7 +617,16 @@ def test_allowed(given):
 
 # Texts
 
-TEXTS = ["model", "lora_layers", "data_dir", "predictions", "name", "runs_dir", "resume"]
+TEXTS = [
+    "model",
+    "word_tags_model",
+    "lora_layers",
+    "data_dir",
+    "predictions",
+    "name",
+    "runs_dir",
+    "resume",
+]
 BAD_TEXTS = {
     "": "'': expected a text; is a variable of the shell unset?",
     "a\0b": "a\\x00b: a NUL character, which no name can have",
@@ -618,8 +638,8 @@ BAD_TEXTS = {
 @pytest.mark.parametrize("text", BAD_TEXTS, ids=ascii)
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_that_is_no_name_is_refused(name, text):
-    given = {"lora": True} if name == "lora_layers" else {}
-    assert refusal(**given, **{name: text}) == f"--{name} {BAD_TEXTS[text]}"
+    needed = {"lora_layers": {"lora": True}, "word_tags_model": {"word_tags": ("pos",)}}
+    assert refusal(**needed.get(name, {}), **{name: text}) == f"--{name} {BAD_TEXTS[text]}"
 
 
 @pytest.mark.parametrize("text", BAD_TEXTS, ids=ascii)

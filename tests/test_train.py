@@ -328,8 +328,13 @@ DEAD = {
 }
 
 
+# Alive too, where a package is that not all have: test_tag_embeddings.py.
+ELSEWHERE = {"word_tags", "word_tags_model"}
+
+
 def test_every_option_is_accounted_for() -> None:
-    assert set(ALIVE) | DEAD == {f.name for f in fields(Options)} and not set(ALIVE) & DEAD
+    named = [*ALIVE, *DEAD, *ELSEWHERE]
+    assert sorted(named) == sorted(f.name for f in fields(Options))
 
 
 @pytest.fixture(scope="module")

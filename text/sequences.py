@@ -8,7 +8,8 @@ import numpy as np
 from options import Options
 from tasks import Task
 from text.cutting import cut_all, cutting_of
-from text.token_ids import TokenTable, encode, tokenize
+from text.features import encoded_texts
+from text.token_ids import TokenTable
 from tokenizer import BertTokenizer
 
 
@@ -32,10 +33,7 @@ def encode_texts(
     to_encode = texts_to_encode(task, texts, options)
     cutting = cutting_of(task, options)
     limit = options.max_length if cutting.by_tokenizer else None
-    if cache is None:
-        table = encode(to_encode, tokenizer, limit)
-    else:
-        table = tokenize(to_encode, tokenizer, limit, cache)
+    table = encoded_texts(to_encode, tokenizer, options, limit, cache)
     return (table, None) if cutting.by_tokenizer else cut_all(table, cutting)
 
 

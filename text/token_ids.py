@@ -6,8 +6,8 @@ that can't be written costs a line.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class TokenTable(Sequence[Tokens]):
     ids: np.ndarray  # [tokens of all], uint16, or int32 where a vocabulary is too large for that
     types: np.ndarray  # [tokens of all], uint8
     ends: np.ndarray  # [sequences], int64: where each ends
+    # name -> [tokens of all]: text/features.py
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -55,15 +57,19 @@ class TokenTable(Sequence[Tokens]):
         """The sequence at a place, 0 to len - 1; the numbers are not copied."""
         begin = self.ends.item(place - 1) if place else 0
         end = self.ends.item(place)
-        return Tokens(self.ids[begin:end], self.types[begin:end])
+        features = {name: numbers[begin:end] for name, numbers in self.features.items()}
+        return Tokens(self.ids[begin:end], self.types[begin:end], features)
 
 
 def end_to_end(sequences: Sequence[Tokens]) -> TokenTable:
     """Sequences, at least one, as a table."""
+    names = sequences[0].features
+    features = {name: np.concatenate([x.features[name] for x in sequences]) for name in names}
     return TokenTable(
         np.concatenate([tokens.ids for tokens in sequences]),
         np.concatenate([tokens.types for tokens in sequences]),
         np.cumsum([len(tokens) for tokens in sequences]),
+        features,
     )
 
 

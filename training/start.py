@@ -6,6 +6,7 @@ folder; or, where only an adapter or heads were saved there, the model that thes
 
 import os
 from dataclasses import fields
+from typing import Any
 
 from adapters.kinds import ADAPTERS, adapters_of
 from adapters.wrap import Adapter, fits
@@ -192,4 +193,11 @@ def is_same(adapter: Adapter, then: Options, now: Options) -> bool:
     if adapter.wanted(then) != adapter.wanted(now):
         return False
     names = [name for name in adapter.own_options() if not name.endswith(("_dropout", "_merge"))]
-    return all(getattr(then, name) == getattr(now, name) for name in names)
+    return all(is_same_value(getattr(then, name), getattr(now, name)) for name in names)
+
+
+def is_same_value(then: Any, now: Any) -> bool:
+    """Whether two values are equal, or name the same folder."""
+    if then == now or not isinstance(now, str) or not os.path.isdir(now):
+        return bool(then == now)
+    return os.path.realpath(then) == os.path.realpath(now)
