@@ -13,14 +13,12 @@ laid flat, H hidden size, K tokens that are wanted of the last layer. [..., H] i
 """
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from attention import (
     BertSelfAttention,
@@ -31,6 +29,8 @@ from attention import (
     padded_rows,
 )
 from base_bert import BertConfig, BertPreTrainedModel, FeedForward
+from casting import cast_linears as cast_linears  # importable from here too
+from casting import through_layers
 from dropout import Dropout
 from packing import Packed
 from rmsnorm import RMSNorm
@@ -154,31 +154,6 @@ class BertLayer(nn.Module):
         return self.add_norm(residual, inner, self.out_dense, self.out_dropout, self.out_layer_norm)
 
 
-# functional_call puts the cast weights into the module while it runs: one thread at a time.
-CASTING = threading.RLock()
-
-
-def cast_linears(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors of a module's linears in another dtype, by name, for functional_call.
-
-    The linears themselves stay nn.Linear with fp32 master weights; gradients reach those. What
-    parametrisations of their weights hold (torch.nn.utils.parametrize, as minLoRA) is cast too.
-    Nothing is to be replaced in fp32.
-    """
-    cast: dict[str, Tensor] = {}
-
-    if dtype == torch.float32:
-        return cast
-
-    # Norms stay in fp32: they are cheap, and lose the most by rounding.
-    for name, linear in module.named_modules():
-        if isinstance(linear, nn.Linear):
-            for key, tensor in [*linear.named_parameters(), *linear.named_buffers()]:
-                if tensor.is_floating_point():
-                    cast[f"{name}.{key}"] = tensor.to(dtype)
-    return cast
-
-
 class BertModel(BertPreTrainedModel):
     """The encoder with its embeddings and pooler.
 
@@ -260,17 +235,7 @@ class BertModel(BertPreTrainedModel):
         `wanted` [K]: of the last layer only these tokens, [K, H], so that all after its attention
         costs next to nothing. The rows' masks must be of this dtype.
         """
-        # The layers compute in `dtype`, whatever the embeddings are in.
-        states = [hidden.to(dtype)]
-        last = len(self.bert_layers) - 1
-
-        # The lock spans all layers: threads that share a model take turns.
-        with CASTING:
-            for i, layer in enumerate(self.bert_layers):
-                inputs = (states[-1], rows, wanted if i == last else None)
-                # [..., H] -> [..., H]; of the last layer [N, H] -> [K, H] where `wanted` is given.
-                states.append(functional_call(layer, cast_linears(layer, dtype), inputs))
-        return states
+        return through_layers(self.bert_layers, hidden, rows, dtype, wanted)
 
     def encode_packed(
         self,

@@ -168,7 +168,7 @@ def test_dropout_is_on_the_low_rank_path_only():
 
 
 def test_bf16_input():
-    """The base's weights come cast (bert.cast_linears); the update's are cast here."""
+    """The base's weights come cast (casting.cast_linears); the update's are cast here."""
     layer, x = LoRALinear(nn.Linear(13, 7), 3, 16.0, 0.0), torch.randn(5, 13)
     nn.init.normal_(layer.lora_B)
     cast = cast_linears(layer, torch.bfloat16)
