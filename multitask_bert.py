@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.kinds import adapt, adapters_of
-from adapters.wrap import Adaptable, PeftForm
+from adapters.wrap import Adaptable, PeftForm, plain_names
 from bert import BertModel
 from course.faces import CourseFaces
 from datasets import split_of_texts
@@ -206,10 +206,9 @@ class MultitaskBERT(CourseFaces, Adaptable):
         """In which file of a saved model each of own_state()'s tensors stands, under which name."""
         files: Places = {HEADS: {}}
         if self.whole:
-            # A linear that an adapter still wraps is the encoder's all the same.
             own = self.bert.own_names()
-            plain = {name: name.replace(".base.", ".") for name in self.bert.state_dict()}
-            files[ENCODER] = {f"bert.{n}": hub_name(p) for n, p in plain.items() if p in own}
+            plain = plain_names(self.bert.state_dict())
+            files[ENCODER] = {f"bert.{n}": hub_name(p) for p, n in plain.items() if p in own}
         elif form := self.peft_form():
             files[ADAPTER] = {f"bert.{name}": theirs for name, theirs in form.names.items()}
         placed = {name for names in files.values() for name in names}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 import lora
+from adapters import pals, task_layers
 from adapters.wrap import Adaptable, Adapter, rebuilt
 from errors import UserError
 from options import Options
@@ -12,6 +13,8 @@ from options import Options
 # What may change the loaded encoder, from inside, each with the options that ask for it.
 ADAPTERS: dict[str, Adapter] = {
     "lora": lora.ADAPTER,
+    "pals": pals.ADAPTER,
+    "task_layers": task_layers.ADAPTER,
 }
 
 

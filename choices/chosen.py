@@ -8,6 +8,7 @@ from choices.head import HeadOptions
 from choices.model import ModelOptions
 from choices.optimizer import OptimizerOptions
 from choices.pair import PairOptions
+from choices.parts import PartsOptions
 from choices.run import RunOptions
 from choices.sampling import SamplingOptions
 from choices.task import TaskOptions
@@ -17,6 +18,7 @@ from declare import Section
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelOptions,
     "adapter": AdapterOptions,
+    "parts": PartsOptions,
     "pair": PairOptions,
     "head": HeadOptions,
     "task": TaskOptions,
@@ -31,6 +33,7 @@ SECTIONS: dict[str, type[Section]] = {
 class Chosen(
     ModelOptions,
     AdapterOptions,
+    PartsOptions,
     PairOptions,
     HeadOptions,
     TaskOptions,

@@ -65,6 +65,24 @@ CONFLICTS = (
         "frozen: drop one",
     ),
     Conflict(
+        lambda o: o.pals and o.option == "pretrain",
+        "--option pretrain trains the heads alone: use --pals_train alone, without it",
+    ),
+    Conflict(
+        lambda o: o.pals_train == "alone" and bool(adapters_in(o)),
+        "{adapter} trains the encoder, --pals_train alone freezes it: drop one",
+    ),
+    Conflict(
+        lambda o: o.pals_train == "alone" and o.swiglu_start == "random",
+        "--swiglu_start random starts layers afresh, which --pals_train alone keeps "
+        "frozen: drop one",
+    ),
+    Conflict(
+        lambda o: o.task_layers > 0 and o.option == "pretrain",
+        "--task_layers {task_layers} trains copies of layers, --option pretrain freezes them: "
+        "drop one",
+    ),
+    Conflict(
         lambda o: o.option == "test",
         "--option test trains nothing; it is for the command line: --option test --model RUN",
     ),
@@ -72,6 +90,20 @@ CONFLICTS = (
     Conflict(
         lambda o: not o.test and any("_test" in name for name, _ in o.files),
         "--no-test leaves the test files out, but one was named: drop either",
+    ),
+    # Parts of the encoder for each task.
+    Conflict(
+        lambda o: o.pals and o.task_layers > 0,
+        "--pals and --task_layers {task_layers} both give each task parts of its own: drop one",
+    ),
+    Conflict(
+        lambda o: o.task_layers > 0 and len(o.tasks) == 1,
+        "--task_layers {task_layers} gives each task layers of its own: expected two --tasks or "
+        "more",
+    ),
+    Conflict(
+        lambda o: o.pals_size is not None and o.pals_size % o.pals_heads > 0,
+        "--pals_size {pals_size} is not a multiple of --pals_heads {pals_heads}",
     ),
     # Layers asked for in heads that have none.
     Conflict(

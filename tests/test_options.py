@@ -283,6 +283,9 @@ RANGES: dict[str, tuple[str, list]] = {
     "patience": ("0 to 1000000000", [-1, 2**31]),
     "lora_rank": ("1 to 4096", [0, 4097, 2**31]),
     "lora_alpha": ("above 0, at most 100000", [0, -1, 1e300]),
+    "pals_size": ("1 to 4096", [0, 4097]),
+    "pals_heads": ("1 to 256", [0, 257]),
+    "task_layers": ("0 to 256", [-1, 257]),
     "lr": ("above 0, at most 1000", [0, -1, 1e30]),
     "weight_decay": ("0 to 1000", [-0.1, 1e300]),
     "clip": ("0 to 1000000000", [-0.1, 1e300]),
@@ -332,6 +335,9 @@ NEEDS: dict[str, tuple[dict, str]] = {
     "lora_targets": ({"lora_targets": "qk"}, "--lora_targets qk needs --lora"),
     "lora_layers": ({"lora_layers": "1"}, "--lora_layers 1 needs --lora"),
     "lora_merge": ({"lora_merge": True}, "--lora_merge needs --lora"),
+    "pals_size": ({"pals_size": 24}, "--pals_size 24 needs --pals"),
+    "pals_heads": ({"pals_heads": 4}, "--pals_heads 4 needs --pals"),
+    "pals_train": ({"pals_train": "alone"}, "--pals_train alone needs --pals"),
     "sampling_exponent": (
         {"sampler": "round_robin", "sampling_exponent": 1.0},
         "--sampling_exponent 1.0 needs --sampler mixed",
@@ -351,6 +357,7 @@ def test_every_need_is_tried():
 
 FROZEN = "--swiglu_start random starts layers afresh, which {} keeps frozen: drop one"
 AFRESH = {"swiglu": "all", "swiglu_start": "random"}
+ALONE = {"pals": True, "pals_train": "alone"}
 LINEAR = "mlp sst=linear para=linear sts=linear"
 TAGS = (
     "--tags: expected words with blanks between, each of at most 40 letters, digits, dots, dashes "
@@ -363,6 +370,31 @@ PAIRS: list[tuple[dict, str]] = [
     ),
     ({**AFRESH, "lora": True}, FROZEN.format("--lora")),
     ({**AFRESH, "option": "pretrain"}, FROZEN.format("--option pretrain")),
+    (
+        {"pals": True, "option": "pretrain"},
+        "--option pretrain trains the heads alone: use --pals_train alone, without it",
+    ),
+    (
+        {**ALONE, "lora": True},
+        "--lora trains the encoder, --pals_train alone freezes it: drop one",
+    ),
+    ({**AFRESH, **ALONE}, FROZEN.format("--pals_train alone")),
+    (
+        {"task_layers": 1, "option": "pretrain"},
+        "--task_layers 1 trains copies of layers, --option pretrain freezes them: drop one",
+    ),
+    (
+        {"pals": True, "task_layers": 1},
+        "--pals and --task_layers 1 both give each task parts of its own: drop one",
+    ),
+    (
+        {"task_layers": 1, "tasks": ("sst",)},
+        "--task_layers 1 gives each task layers of its own: expected two --tasks or more",
+    ),
+    (
+        {"pals": True, "pals_size": 13},
+        "--pals_size 13 is not a multiple of --pals_heads 12",
+    ),
     (
         {"option": "test"},
         "--option test trains nothing; it is for the command line: --option test --model RUN",
@@ -427,6 +459,9 @@ def test_every_conflict_is_tried():
         {"batch_size": 3},
         {"tasks": ("sst",), "batch_size": 1},
         {"lora": True, "lora_merge": True},
+        {"lora": True, "pals": True},
+        {"lora": True, "task_layers": 1},
+        {**AFRESH, "pals": True},
         AFRESH,
         {"head": "linear", "rmsnorm": "encoder", "swiglu": "encoder"},
         {"head": "mlp sts=linear", "rmsnorm": "heads", "swiglu": "heads"},
