@@ -77,6 +77,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
         self._tokenizer: BertTokenizer | None = None
         # Modules that adapters add: each turns packed rows into a summand of the embeddings [N, H].
         self.embedding_terms = nn.ModuleDict()
+        self.mixture: nn.Module | None = None  # see Adaptable
         self.pipelines = nn.ModuleDict()
         for name, task in self.tasks.items():
             make = task.pipeline or Pipeline
@@ -120,7 +121,11 @@ class MultitaskBERT(CourseFaces, Adaptable):
         # Where every pipeline reads only [CLS], no more of the last layer is computed.
         only_first = all(self.pipelines[name].needs == "cls" for name in packed.tasks)
         wanted = packed.starts if only_first else None
-        states = self.bert.encode_packed(packed, self.compute_dtype, wanted, embeddings)
+        gates = None
+        if self.mixture is None:
+            states = self.bert.encode_packed(packed, self.compute_dtype, wanted, embeddings)
+        else:
+            states, gates = self.mixture(packed, self.compute_dtype, wanted, embeddings)
 
         pooled: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
@@ -133,7 +138,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
                 last_first=states[-1][part] if only_first else None,
             )
             pooled[name], logits[name] = self.pipelines[name](encoded, packed.owners[part])
-        return Forward(packed, embeddings, states, pooled, logits)
+        return Forward(packed, embeddings, states, pooled, logits, gates)
 
     def forward_of(self, batches: Mapping[str, Batch]) -> Forward:
         """All sentences of all tasks through the encoder at once."""
@@ -185,7 +190,8 @@ class MultitaskBERT(CourseFaces, Adaptable):
     def extended(self) -> bool:
         """Whether something computes in the encoder that BERT has not."""
         names = set(self.bert.state_dict()) - {"position_ids"}
-        return len(self.embedding_terms) > 0 or names != self.bert.own_names()
+        added = len(self.embedding_terms) > 0 or self.mixture is not None
+        return added or names != self.bert.own_names()
 
     def peft_form(self) -> PeftForm | None:
         """The model's adapter as PEFT saves it.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+import experts
 import lora
 from adapters import pals, task_layers
 from adapters.wrap import Adaptable, Adapter, rebuilt
@@ -15,6 +16,7 @@ ADAPTERS: dict[str, Adapter] = {
     "lora": lora.ADAPTER,
     "pals": pals.ADAPTER,
     "task_layers": task_layers.ADAPTER,
+    "experts": experts.ADAPTER,
 }
 
 

@@ -29,13 +29,18 @@ class PeftForm:
 class Adaptable(nn.Module):
     """What an adapter gets: a MultitaskBERT that was just built, still on the CPU.
 
-    `embedding_terms` take modules that turn packed rows into a summand of the embeddings [N, H].
+    `embedding_terms` take modules that turn packed rows into a summand of the embeddings [N, H];
+    `mixture`, an empty slot, one that runs several encoders in the place of `bert`, called as
+    `mixture(packed, dtype, wanted, embeddings)` with what BertModel.encode_packed() takes. It gives
+    the states that encode_packed() gives, and how much each encoder had of each sequence
+    [all S, encoders].
     """
 
     bert: BertModel  # the encoder, its pretrained weights loaded
     tasks: dict[str, Task]
     pipelines: nn.ModuleDict  # {task: what follows the encoder}
     embedding_terms: nn.ModuleDict
+    mixture: nn.Module | None
 
 
 @dataclass(frozen=True)

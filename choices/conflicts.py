@@ -83,6 +83,10 @@ CONFLICTS = (
         "drop one",
     ),
     Conflict(
+        lambda o: o.experts > 0 and o.option == "pretrain",
+        "--experts {experts} trains encoders, --option pretrain freezes them: drop one",
+    ),
+    Conflict(
         lambda o: o.option == "test",
         "--option test trains nothing; it is for the command line: --option test --model RUN",
     ),
@@ -91,15 +95,32 @@ CONFLICTS = (
         lambda o: not o.test and any("_test" in name for name, _ in o.files),
         "--no-test leaves the test files out, but one was named: drop either",
     ),
-    # Parts of the encoder for each task.
+    # Parts of the encoder for each task, and several encoders.
     Conflict(
         lambda o: o.pals and o.task_layers > 0,
         "--pals and --task_layers {task_layers} both give each task parts of its own: drop one",
     ),
     Conflict(
+        lambda o: o.experts > 0 and o.pals,
+        "--experts {experts} takes encoders without parts for each task: drop it or --pals",
+    ),
+    Conflict(
+        lambda o: o.experts > 0 and o.task_layers > 0,
+        "--experts {experts} takes encoders without parts for each task: drop it or --task_layers "
+        "{task_layers}",
+    ),
+    Conflict(
+        lambda o: o.experts > 0 and o.combiner != "sum",
+        "--combiner {combiner} sees the gradients of one encoder: drop it or --experts {experts}",
+    ),
+    Conflict(
         lambda o: o.task_layers > 0 and len(o.tasks) == 1,
         "--task_layers {task_layers} gives each task layers of its own: expected two --tasks or "
         "more",
+    ),
+    Conflict(
+        lambda o: o.experts == 1,
+        "--experts 1: expected at least 2; without the flag there is one encoder",
     ),
     Conflict(
         lambda o: o.pals_size is not None and o.pals_size % o.pals_heads > 0,

@@ -1,4 +1,4 @@
-"""Options of parts of the encoder that belong to a task."""
+"""Options of parts of the encoder that belong to a task, and of several encoders."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from declare import Section, declare
 
 @dataclass(frozen=True)
 class PartsOptions(Section):
-    """Parts of the encoder for each task"""
+    """Parts of the encoder for each task, and experts"""
 
     # Projected attention layers.
     pals: bool = declare(False, "each task's own attention beside each layer; a small one")
@@ -35,4 +35,28 @@ class PartsOptions(Section):
         least=0,
         most=256,
         usual="none",
+    )
+
+    # Several encoders.
+    experts: int = declare(
+        0,
+        "several encoders, weighed by a further one; for each sequence anew; all start as the same "
+        "pretrained one, and share its embeddings",
+        least=0,
+        most=16,
+        usual="one",
+    )
+    experts_gate: str = declare(
+        "softmax",
+        "how their states become one; softmax: all, weighed, top1: those of the best alone, times "
+        "its weight; the others cost nothing then",
+        choices=("softmax", "top1"),
+        needs="experts",
+    )
+    experts_balance: float = declare(
+        0.01,
+        "weight of a loss for their even use; 0: none",
+        least=0,
+        most=1000,
+        needs="experts",
     )

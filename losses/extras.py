@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from losses.balance import balance
 from options import Options
 
 EXTRAS: dict[str, Callable[[nn.Module, Options], nn.Module | None]] = {
-    # name: maker
+    "experts_balance": balance,
 }
 
 

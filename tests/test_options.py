@@ -286,6 +286,8 @@ RANGES: dict[str, tuple[str, list]] = {
     "pals_size": ("1 to 4096", [0, 4097]),
     "pals_heads": ("1 to 256", [0, 257]),
     "task_layers": ("0 to 256", [-1, 257]),
+    "experts": ("0 to 16", [-1, 17]),
+    "experts_balance": ("0 to 1000", [-0.1, 1e300]),
     "lr": ("above 0, at most 1000", [0, -1, 1e30]),
     "weight_decay": ("0 to 1000", [-0.1, 1e300]),
     "clip": ("0 to 1000000000", [-0.1, 1e300]),
@@ -338,6 +340,8 @@ NEEDS: dict[str, tuple[dict, str]] = {
     "pals_size": ({"pals_size": 24}, "--pals_size 24 needs --pals"),
     "pals_heads": ({"pals_heads": 4}, "--pals_heads 4 needs --pals"),
     "pals_train": ({"pals_train": "alone"}, "--pals_train alone needs --pals"),
+    "experts_gate": ({"experts_gate": "top1"}, "--experts_gate top1 needs --experts"),
+    "experts_balance": ({"experts_balance": 0.1}, "--experts_balance 0.1 needs --experts"),
     "sampling_exponent": (
         {"sampler": "round_robin", "sampling_exponent": 1.0},
         "--sampling_exponent 1.0 needs --sampler mixed",
@@ -384,12 +388,32 @@ PAIRS: list[tuple[dict, str]] = [
         "--task_layers 1 trains copies of layers, --option pretrain freezes them: drop one",
     ),
     (
+        {"experts": 2, "option": "pretrain"},
+        "--experts 2 trains encoders, --option pretrain freezes them: drop one",
+    ),
+    (
         {"pals": True, "task_layers": 1},
         "--pals and --task_layers 1 both give each task parts of its own: drop one",
     ),
     (
+        {"experts": 2, "pals": True},
+        "--experts 2 takes encoders without parts for each task: drop it or --pals",
+    ),
+    (
+        {"experts": 2, "task_layers": 3},
+        "--experts 2 takes encoders without parts for each task: drop it or --task_layers 3",
+    ),
+    (
+        {"experts": 2, "combiner": "pcgrad"},
+        "--combiner pcgrad sees the gradients of one encoder: drop it or --experts 2",
+    ),
+    (
         {"task_layers": 1, "tasks": ("sst",)},
         "--task_layers 1 gives each task layers of its own: expected two --tasks or more",
+    ),
+    (
+        {"experts": 1},
+        "--experts 1: expected at least 2; without the flag there is one encoder",
     ),
     (
         {"pals": True, "pals_size": 13},
