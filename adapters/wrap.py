@@ -49,8 +49,8 @@ class Adapter:
 
     prefix: the name of the option that asks for it, with any value but its default. Its other
         options begin with this name and "_". If it has an option PREFIX_merge, that asks for
-        merge() at the end of a run; PREFIX_dropout and PREFIX_merge are not compared when another
-        run starts from it (--init).
+        merge() at the end of a run; PREFIX_dropout, PREFIX_merge and PREFIX_train, which says what
+        trains beside it, are not compared when another run starts from it (--init).
     adapt: changes the model in place, once its pretrained weights are loaded, and is called again
         whenever a saved model is loaded. What it leaves trainable trains. A pretrained weight that
         it freezes as it was read is not saved; all else is (see rebuilt()). In bf16 and fp16 the

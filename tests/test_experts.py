@@ -242,11 +242,11 @@ def test_the_use_of_experts() -> None:
 # ---- runs
 
 
-@pytest.mark.parametrize("gate", ["softmax", "top1"])
 def test_a_run_is_resumed_saved_and_exported(
-    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, gate: str
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    options = replace(options, experts=2, experts_gate=gate, experts_balance=0.1)
+    """With top1, where in some steps an expert may get nothing."""
+    options = replace(options, experts=2, experts_gate="top1", experts_balance=0.1)
     state = survives(options, monkeypatch)
     printed = capsys.readouterr().out
     assert "experts: 2 and a gate, each of 2 layers, 0.02M parameters" in printed
@@ -264,14 +264,13 @@ def test_a_run_is_resumed_saved_and_exported(
     assert sum(used["experts"]) == pytest.approx(1) == sum(used["experts_led"])
 
     # Exported it is no BERT to others: the first expert stands for the encoder.
-    if gate == "softmax":
-        export.export(run, Path("whole"))
-        assert json.loads(Path("whole/config.json").read_text())["model_type"] == "minbert"
-        before, after = MultitaskBERT.load(run), MultitaskBERT.load("whole")
-        held = load_file("whole/model.safetensors")
-        first = after.bert.bert_layers[1].out_dense.weight
-        assert torch.equal(held["encoder.layer.1.output.dense.weight"], first)
-        assert torch.equal(logits(after, "sts", texts("sts")), logits(before, "sts", texts("sts")))
+    export.export(run, Path("whole"))
+    assert json.loads(Path("whole/config.json").read_text())["model_type"] == "minbert"
+    before, after = MultitaskBERT.load(run), MultitaskBERT.load("whole")
+    held = load_file("whole/model.safetensors")
+    first = after.bert.bert_layers[1].out_dense.weight
+    assert torch.equal(held["encoder.layer.1.output.dense.weight"], first)
+    assert torch.equal(logits(after, "sts", texts("sts")), logits(before, "sts", texts("sts")))
 
 
 def test_experts_of_a_run_s_encoder(options: Options) -> None:

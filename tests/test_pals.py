@@ -261,9 +261,16 @@ def test_pals_after_bert(options: Options) -> None:
     best = MultitaskBERT.load(folder)
     for name, x in old.bert.state_dict().items():
         assert torch.equal(best.bert.state_dict()[name], x), name
-    moved_heads = best.pipelines.state_dict()
-    assert any(not torch.equal(moved_heads[k], x) for k, x in old.pipelines.state_dict().items())
+    heads = best.pipelines.state_dict()
+    assert any(not torch.equal(heads[k], x) for k, x in old.pipelines.state_dict().items())
     assert all(x.up.weight.any() for x in best.bert.pals.values())
+
+    # From there PALs and BERT may train on together.
+    third = replace(options, model=first, init=folder, pals=True)
+    going_on = started(build(third)).eval()
+    assert all(p.requires_grad for p in going_on.parameters())
+    for task in TASKS:
+        assert torch.equal(logits(going_on, task, texts(task)), logits(best, task, texts(task)))
 
 
 def test_beside_lora(tiny: Path, tmp_path: Path) -> None:
