@@ -28,6 +28,7 @@ from tests.multitask import batch, close, logits, make, texts
 from tests.test_seams import survives
 
 TASKS = ("sst", "para", "sts")
+pytestmark = pytest.mark.usefixtures("one_tokenizer")
 
 
 def with_opinions(model: MultitaskBERT) -> MultitaskBERT:
@@ -55,21 +56,20 @@ def moved(model: MultitaskBERT) -> MultitaskBERT:
     return with_opinions(model)
 
 
-def plain_models(model: MultitaskBERT, plain: MultitaskBERT) -> list[MultitaskBERT]:
-    """A plain model for each expert, and one for the gate."""
-    found = []
-    for layers in [*model.mixture.stacks, model.mixture.gate_layers]:
-        one = copy.deepcopy(plain)
-        one.bert.bert_layers = copy.deepcopy(layers)
-        one.pipelines.load_state_dict(model.pipelines.state_dict())
-        found.append(one)
-    return found
-
-
 @torch.no_grad()
 def forward_of(model: MultitaskBERT, size: int = 7) -> Forward:
     """All tasks in one call."""
     return model.forward_of({task: batch(model, task, texts(task, size)) for task in TASKS})
+
+
+def forwards_alone(model: MultitaskBERT, plain: MultitaskBERT) -> list[Forward]:
+    """What the plain model gives with each expert's layers, and with the gate's."""
+    plain.pipelines.load_state_dict(model.pipelines.state_dict())
+    found = []
+    for layers in [*model.mixture.stacks, model.mixture.gate_layers]:
+        plain.bert.bert_layers = layers
+        found.append(forward_of(plain))
+    return found
 
 
 def sequences(forward: Forward, layer: int) -> list[Tensor]:
@@ -103,7 +103,7 @@ def test_the_mixture(tiny: Path, gate: str, pooling: str) -> None:
     """sum_i g_i E_i(x), or the best expert's alone times its g."""
     plain = make(tiny, pooling=pooling)
     model = moved(make(tiny, pooling=pooling, experts=3, experts_gate=gate))
-    *experts, gate_model = [forward_of(x) for x in plain_models(model, plain)]
+    *experts, gate_model = forwards_alone(model, plain)
     found = forward_of(model)
 
     firsts = [x[0] for x in sequences(gate_model, -1)]

@@ -29,6 +29,7 @@ from training.rates import peak_rate
 from training.start import started
 
 TASKS = ("sst", "para", "sts")
+pytestmark = pytest.mark.usefixtures("one_tokenizer")
 SMALL = BertConfig(
     hidden_size=26,
     num_attention_heads=2,
