@@ -36,6 +36,32 @@ class Rows:
     masks: list[Tensor]
     kernel: str
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that have rows here; none on a padded batch, whose task nobody knows."""
+        return list(dict.fromkeys(task for group in self.groups for task in group.tasks))
+
+    def of_task(self, task: str) -> tuple[list[slice], "Rows"]:
+        """Where among the N tokens a task's rows stand, and these rows as if there were no others.
+
+        For layers with parts of their own for a task. The slices ascend.
+        """
+        places: list[slice] = []
+        groups: list[Group] = []
+        masks: list[Tensor] = []
+        begin = 0
+        for group, mask in zip(self.groups, self.masks, strict=True):
+            if task not in group.tasks:
+                continue
+            some = group.tasks[task]
+            count = some.stop - some.start
+            places.append(group.tokens_of(task))
+            own = {task: slice(0, count)}
+            groups.append(Group(count, group.width, begin, group.mask[some], own))
+            masks.append(mask[some])
+            begin += count * group.width
+        return places, Rows(groups, masks, self.kernel)
+
 
 def choose_kernel(device: torch.device) -> str:
     """The faster attention for what follows: see Rows."""

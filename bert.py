@@ -29,8 +29,7 @@ from attention import (
     padded_rows,
 )
 from base_bert import BertConfig, BertPreTrainedModel, FeedForward
-from casting import run_in
-from checkpointing import recomputed
+from casting import through_layers
 from dropout import Dropout
 from packing import Packed
 from rmsnorm import RMSNorm
@@ -237,15 +236,7 @@ class BertModel(BertPreTrainedModel):
         `wanted` [K]: of the last layer only these tokens, [K, H], so that all after its attention
         costs next to nothing. The rows' masks must be of this dtype.
         """
-        # The layers compute in `dtype`, whatever the embeddings are in.
-        states = [hidden.to(dtype)]
-        last = len(self.bert_layers) - 1
-
-        run = recomputed(run_in) if self.checkpointing and torch.is_grad_enabled() else run_in
-        for i, layer in enumerate(self.bert_layers):
-            # [..., H] -> [..., H]; of the last layer [N, H] -> [K, H] where `wanted` is given.
-            states.append(run(dtype, layer, states[-1], rows, wanted if i == last else None))
-        return states
+        return through_layers(self.bert_layers, hidden, rows, dtype, wanted, self.checkpointing)
 
     def encode_packed(
         self,

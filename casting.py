@@ -1,4 +1,4 @@
-"""A layer run in a narrow dtype over fp32 master weights.
+"""Layers run in a narrow dtype over fp32 master weights.
 
 Micikevicius et al. 2018, Mixed Precision Training, https://arxiv.org/abs/1710.03740, section 3.1.
 The linears' weights are cast while the layer runs; gradients reach the master weights. The loss
@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from attention import Rows
+from checkpointing import recomputed
 
 # functional_call puts the cast weights into the module while it runs: one thread at a time.
 CASTING = threading.RLock()
@@ -42,3 +45,27 @@ def run_in(dtype: torch.dtype, module: nn.Module, *inputs: Any) -> Any:
     """What a module gives for its inputs, the weights of its linears cast to `dtype`."""
     with CASTING:
         return functional_call(module, cast_linears(module, dtype), inputs)
+
+
+def through_layers(
+    layers: nn.ModuleList,
+    hidden: Tensor,
+    rows: Rows,
+    dtype: torch.dtype,
+    wanted: Tensor | None = None,
+    recompute: bool = False,
+) -> list[Tensor]:
+    """The states before the first layer and after each: (layers + 1) of [..., H], in `dtype`.
+
+    `wanted` [K]: of the last layer only these tokens, [K, H]. The rows' masks must be of `dtype`.
+    `recompute`: keep only each layer's input for the backward pass (checkpointing.py).
+    """
+    # The layers compute in `dtype`, whatever the embeddings are in.
+    states = [hidden.to(dtype)]
+    last = len(layers) - 1
+
+    run = recomputed(run_in) if recompute and torch.is_grad_enabled() else run_in
+    for i, layer in enumerate(layers):
+        # [..., H] -> [..., H]; of the last layer [N, H] -> [K, H] where `wanted` is given.
+        states.append(run(dtype, layer, states[-1], rows, wanted if i == last else None))
+    return states

@@ -138,29 +138,47 @@ def predict_logits(model: Model, split: Split, seen: Seen = nobody) -> Tensor:
     return in_file_order(model, split, score, seen)
 
 
-def logits_and_loss(model: Model, split: Split, seen: Seen = nobody) -> tuple[Tensor, float | None]:
-    """predict_logits() of labelled examples, and from the same forward passes their mean loss.
+def use_of_experts(gates: list[Tensor]) -> dict[str, list[float]]:
+    """Of weights [sequences, experts], batch by batch: each expert's mean, and where it led.
 
-    It is the loss that training uses; None for a model from elsewhere that has logits() alone.
-    UserError where one of the two is not finite.
+    {} where there was one encoder.
+    """
+    if not gates:
+        return {}
+    together = torch.cat(gates)
+    led = F.one_hot(together.argmax(1), together.shape[1]).double().mean(0)
+    return {"experts": together.double().mean(0).tolist(), "experts_led": led.tolist()}
+
+
+def logits_and_more(
+    model: Model, split: Split, seen: Seen = nobody
+) -> tuple[Tensor, dict[str, Any]]:
+    """predict_logits() of labelled examples, and from the same forward passes what else they tell.
+
+    That is "loss", the mean of the loss that training uses, and of several encoders
+    use_of_experts(); nothing of a model from elsewhere that has logits() alone. UserError where
+    logits or loss are not finite.
     """
     forward_of = getattr(model, "forward_of", None)
     if forward_of is None:
-        return predict_logits(model, split, seen), None
+        return predict_logits(model, split, seen), {}
     losses: list[float] = []
+    gates: list[Tensor] = []
 
     def score(batch: Batch) -> Tensor:
         forward = forward_of({batch.task: batch})
         logits = forward.logits[batch.task]
         loss = split.task.loss(forward, batch.to(logits.device))
         losses.append(float(loss) * len(batch.labels))
+        if forward.gates is not None:
+            gates.append(forward.gates.cpu())
         return logits
 
     logits = in_file_order(model, split, score, seen)
     mean = sum(losses) / len(split)
     if not math.isfinite(mean):
         raise loss_not_finite(split.task.name, model)
-    return logits, mean
+    return logits, {"loss": mean, **use_of_experts(gates)}
 
 
 def predict(model: Model, split: Split, seen: Seen = nobody) -> Sequence[Any]:
@@ -224,7 +242,8 @@ def flat(values: Sequence[Any]) -> np.ndarray:
 class Evaluation:
     """What a model makes of labelled splits."""
 
-    # task -> measure(...), with "loss" beside it; "overall": the mean of the scores as they count
+    # task -> measure(...), and what logits_and_more() tells; "overall": the mean of the scores as
+    # they count
     scores: dict[str, Any]
     predictions: dict[str, Sequence[Any]]  # task -> predict(...); none where a task scores itself
     # task -> [examples, classes] or [examples], of the tasks that have some
@@ -240,14 +259,12 @@ def evaluate(model: Model, splits: Mapping[str, Split], seen: Seen = nobody) -> 
         if split.task.evaluate:
             scores[name] = split.task.evaluate(model, split)
             continue
-        logits, loss = logits_and_loss(model, split, seen)
+        logits, more = logits_and_more(model, split, seen)
         found.predictions[name] = predictions_of(split, logits)
         if split.task.probabilities:
             found.probabilities[name] = split.task.probabilities(logits).numpy()
         labels = flat([example.label for example in split.examples])
-        scores[name] = measure(split.task, flat(found.predictions[name]), labels)
-        if loss is not None:
-            scores[name]["loss"] = loss
+        scores[name] = {**measure(split.task, flat(found.predictions[name]), labels), **more}
 
     # The mean over tasks picks the best model.
     scores["overall"] = overall({name: scores[name]["score"] for name in splits})

@@ -79,3 +79,5 @@ class Forward:
     states: list[Tensor]
     pooled: dict[str, Tensor]  # task -> [S, features], one vector a text, fp32
     logits: dict[str, Tensor]  # task -> [B, outputs], or as the task's head gives them, fp32
+    # [all S, encoders], fp32: how much each of several encoders had of a sequence; None for one.
+    gates: Tensor | None = None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.kinds import adapt, adapters_of
-from adapters.wrap import Adaptable, PeftForm
+from adapters.wrap import Adaptable, PeftForm, plain_names
 from bert import BertModel
 from course.faces import CourseFaces
 from datasets import split_of_texts
@@ -83,6 +83,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
         # Modules that adapters add: each turns packed rows into a summand of the embeddings [N, H].
         self.embedding_terms = nn.ModuleDict()
         self.virtual_tokens = 0  # that adapters put behind each [CLS]
+        self.mixture: nn.Module | None = None  # see Adaptable
         self.pipelines = nn.ModuleDict()
         for name, task in self.tasks.items():
             make = task.pipeline or Pipeline
@@ -128,7 +129,11 @@ class MultitaskBERT(CourseFaces, Adaptable):
         # Where every pipeline reads only [CLS], no more of the last layer is computed.
         only_first = all(self.pipelines[name].needs == "cls" for name in packed.tasks)
         wanted = packed.starts if only_first else None
-        states = self.bert.encode_packed(packed, self.compute_dtype, wanted, embeddings)
+        gates = None
+        if self.mixture is None:
+            states = self.bert.encode_packed(packed, self.compute_dtype, wanted, embeddings)
+        else:
+            states, gates = self.mixture(packed, self.compute_dtype, wanted, embeddings)
 
         pooled: dict[str, Tensor] = {}
         logits: dict[str, Tensor] = {}
@@ -144,7 +149,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
                 pooler=self.bert.pool,
             )
             pooled[name], logits[name] = self.pipelines[name](encoded, packed.owners[part])
-        return Forward(packed, embeddings, states, pooled, logits)
+        return Forward(packed, embeddings, states, pooled, logits, gates)
 
     def forward_of(self, batches: Mapping[str, Batch]) -> Forward:
         """All sentences of all tasks through the encoder at once, for predictions.
@@ -201,7 +206,8 @@ class MultitaskBERT(CourseFaces, Adaptable):
     def extended(self) -> bool:
         """Whether something computes in the encoder that BERT has not."""
         names = set(self.bert.state_dict()) - {"position_ids"}
-        return len(self.embedding_terms) > 0 or names != self.bert.own_names()
+        added = len(self.embedding_terms) > 0 or self.mixture is not None
+        return added or names != self.bert.own_names()
 
     def as_filed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors under our names, in the shapes that they have in the files."""
@@ -228,10 +234,9 @@ class MultitaskBERT(CourseFaces, Adaptable):
         """In which file of a saved model each of own_state()'s tensors stands, under which name."""
         files: Places = {HEADS: {}}
         if self.whole:
-            # A linear that an adapter still wraps is the encoder's all the same.
             own = self.bert.own_names()
-            plain = {name: name.replace(".base.", ".") for name in self.bert.state_dict()}
-            files[ENCODER] = {f"bert.{n}": hub_name(p) for n, p in plain.items() if p in own}
+            plain = plain_names(self.bert.state_dict())
+            files[ENCODER] = {f"bert.{n}": hub_name(p) for p, n in plain.items() if p in own}
         elif form := self.peft_form():
             files[ADAPTER] = {f"bert.{name}": theirs for name, theirs in form.names.items()}
         placed = {name for names in files.values() for name in names}

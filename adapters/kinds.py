@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+import experts
 import lora
-from adapters import attention_inner, bitfit, diff_pruning, ia3, tag_embeddings
+from adapters import attention_inner, bitfit, diff_pruning, ia3, pals, tag_embeddings, task_layers
 from adapters.bottleneck import ADAPTER as BOTTLENECK
 from adapters.p_tuning import ADAPTER as P_TUNING
 from adapters.p_tuning_v2 import ADAPTER as P_TUNING_V2
@@ -26,6 +27,9 @@ ADAPTERS: dict[str, Adapter] = {
     "attention_inner": attention_inner.ADAPTER,
     "p_tuning_v2": P_TUNING_V2,
     "word_tags": tag_embeddings.ADAPTER,
+    "pals": pals.ADAPTER,
+    "task_layers": task_layers.ADAPTER,
+    "experts": experts.ADAPTER,
 }
 
 

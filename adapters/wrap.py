@@ -4,7 +4,8 @@ An adapter changes a finished encoder from outside: it wraps modules, fills the 
 leaves empty, or freezes parts. The encoder does not know of it.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -33,6 +34,10 @@ class Adaptable(nn.Module):
     `embedding_terms` take modules that turn packed rows into a summand of the embeddings [N, H].
     `virtual_tokens` are put behind each sequence's [CLS]: such a term gives them their embeddings,
     by the feature "virtual" (packing.with_virtual), and poolings do not see them.
+    `mixture`, an empty slot, one that runs several encoders in the place of `bert`, called as
+    `mixture(packed, dtype, wanted, embeddings)` with what BertModel.encode_packed() takes. It gives
+    the states that encode_packed() gives, and how much each encoder had of each sequence
+    [all S, encoders].
     """
 
     bert: BertModel  # the encoder, its pretrained weights loaded
@@ -40,6 +45,7 @@ class Adaptable(nn.Module):
     pipelines: nn.ModuleDict  # {task: what follows the encoder}
     embedding_terms: nn.ModuleDict
     virtual_tokens: int  # 0 as the model is built
+    mixture: nn.Module | None
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Adapter:
 
     prefix: the name of the option that asks for it, with any value but its default. Its other
         options begin with this name and "_". If it has an option PREFIX_merge, that asks for
-        merge() at the end of a run; PREFIX_dropout and PREFIX_merge are not compared when another
-        run starts from it (--init).
+        merge() at the end of a run; PREFIX_dropout, PREFIX_merge and PREFIX_train, which says what
+        trains beside it, are not compared when another run starts from it (--init).
     value: where that option names several adapters, the value that asks for this one; "": any.
     adapt: changes the model in place, once its pretrained weights are loaded, and is called again
         whenever a saved model is loaded. What it leaves trainable trains. A pretrained weight that
@@ -57,7 +63,9 @@ class Adapter:
         tensors of an nn.Linear are cast while a layer runs (casting.cast_linears), so a wrapper
         finds its `base.weight` rounded; parameters of its own are fp32, and it casts them to
         x.dtype. One that needs the fp32 weight, as DoRA for its norms, holds it in a list, where no
-        module is looked for: `self.master = [base.weight]`.
+        module is looked for: `self.master = [base.weight]`. Linears that it wraps stay in the
+        wrapper as `base`; a layer of which each task has its own stands in a ModuleDict `by_task`,
+        whose first one is the encoder's in a saved model's files (see plain_names()).
     merge: folds it into plain weights, in place, so that the model computes the same without it.
         One that only trains weights which BERT has itself gives a function that does nothing. None:
         there is no such form, and an export holds the adapter beside the encoder.
@@ -65,7 +73,8 @@ class Adapter:
         applied in the order of ADAPTERS, where one that freezes the encoder stands before those
         that add to it, and one that trains some of its own weights behind both; and merged in the
         reverse order.
-    rate_factor: its usual learning rate, as a multiple of full fine-tuning's.
+    rate_factor: its usual learning rate, as a multiple of full fine-tuning's. One that depends on
+        its options overrides rate().
     counts: what of a model it adapted, in a line for the console; None: nothing is said.
     in_peft: how the library PEFT saves it, made from the adapted encoder; None: PEFT has no such
         adapter. Then its weights are in heads.safetensors.
@@ -90,6 +99,10 @@ class Adapter:
         given = getattr(options, self.prefix)
         return given == self.value if self.value else given != self.own_options()[self.prefix]
 
+    def rate(self, options: Options) -> float:
+        """Its usual learning rate with these options, as a multiple of full fine-tuning's."""
+        return self.rate_factor
+
     def merge_wanted(self, options: Options) -> bool:
         """Whether the options ask for its merging at the end of a run."""
         return self.wanted(options) and bool(getattr(options, f"{self.prefix}_merge", False))
@@ -105,6 +118,19 @@ class Adapter:
     def without(self, options: Options) -> Options:
         """The options with all of this adapter's at their defaults."""
         return replace(options, **self.own_options())
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """BERT's own names for an adapted encoder's, as keys, and the names in the encoder.
+
+    A linear that an adapter wraps is its `base`, and is BERT's all the same. Of a layer of which
+    each task has its own, `by_task`, the first task's is BERT's.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"\.(base|by_task\.[^.]+)\.", ".", name)
+        found.setdefault(plain, name)
+    return found
 
 
 def rebuilt(model: nn.Module, read: Mapping[nn.Parameter, Tensor]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from choices.loss import LossOptions
 from choices.model import ModelOptions
 from choices.optimizer import OptimizerOptions
 from choices.pair import PairOptions
+from choices.parts import PartsOptions
 from choices.run import RunOptions
 from choices.sampling import SamplingOptions
 from choices.task import TaskOptions
@@ -18,6 +19,7 @@ from declare import Section
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelOptions,
     "adapter": AdapterOptions,
+    "parts": PartsOptions,
     "pair": PairOptions,
     "head": HeadOptions,
     "loss": LossOptions,
@@ -33,6 +35,7 @@ SECTIONS: dict[str, type[Section]] = {
 class Chosen(
     ModelOptions,
     AdapterOptions,
+    PartsOptions,
     PairOptions,
     HeadOptions,
     LossOptions,

@@ -94,6 +94,28 @@ CONFLICTS = (
         "--freeze_heads freezes the heads, --option pretrain all else: drop one",
     ),
     Conflict(
+        lambda o: o.pals and o.option == "pretrain",
+        "--option pretrain trains the heads alone: use --pals_train alone, without it",
+    ),
+    Conflict(
+        lambda o: o.pals_train == "alone" and bool(adapters_in(o)),
+        "{adapter} trains the encoder, --pals_train alone freezes it: drop one",
+    ),
+    Conflict(
+        lambda o: o.pals_train == "alone" and o.swiglu_start == "random",
+        "--swiglu_start random starts layers afresh, which --pals_train alone keeps "
+        "frozen: drop one",
+    ),
+    Conflict(
+        lambda o: o.task_layers > 0 and o.option == "pretrain",
+        "--task_layers {task_layers} trains copies of layers, --option pretrain freezes them: "
+        "drop one",
+    ),
+    Conflict(
+        lambda o: o.experts > 0 and o.option == "pretrain",
+        "--experts {experts} trains encoders, --option pretrain freezes them: drop one",
+    ),
+    Conflict(
         lambda o: o.option == "test",
         "--option test trains nothing; it is for the command line: --option test --model RUN",
     ),
@@ -159,6 +181,37 @@ CONFLICTS = (
     Conflict(
         lambda o: bool(o.tasks) and not heads_in(o) and in_heads(o),
         "--pair_features {pair_features} leaves no head: use --rmsnorm encoder, --swiglu encoder",
+    ),
+    # Parts of the encoder for each task, and several encoders.
+    Conflict(
+        lambda o: o.pals and o.task_layers > 0,
+        "--pals and --task_layers {task_layers} both give each task parts of its own: drop one",
+    ),
+    Conflict(
+        lambda o: o.experts > 0 and o.pals,
+        "--experts {experts} takes encoders without parts for each task: drop it or --pals",
+    ),
+    Conflict(
+        lambda o: o.experts > 0 and o.task_layers > 0,
+        "--experts {experts} takes encoders without parts for each task: drop it or --task_layers "
+        "{task_layers}",
+    ),
+    Conflict(
+        lambda o: o.experts > 0 and o.combiner != "sum",
+        "--combiner {combiner} sees the gradients of one encoder: drop it or --experts {experts}",
+    ),
+    Conflict(
+        lambda o: o.task_layers > 0 and len(o.tasks) == 1,
+        "--task_layers {task_layers} gives each task layers of its own: expected two --tasks or "
+        "more",
+    ),
+    Conflict(
+        lambda o: o.experts == 1,
+        "--experts 1: expected at least 2; without the flag there is one encoder",
+    ),
+    Conflict(
+        lambda o: o.pals_size is not None and o.pals_size % o.pals_heads > 0,
+        "--pals_size {pals_size} is not a multiple of --pals_heads {pals_heads}",
     ),
     # Layers asked for in heads that have none.
     Conflict(

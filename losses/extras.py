@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from adapters import diff_pruning
+from losses.balance import balance
 from options import Options
 
 EXTRAS: dict[str, Callable[[nn.Module, Options], nn.Module | None]] = {
-    # name: maker
     "open_gates": diff_pruning.penalty,
+    "experts_balance": balance,
 }
 
 

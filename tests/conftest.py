@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+import functools
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from errors import UserError
 from options import Options
 from pretrained import find_embedded
 from text import data_files
+from tokenizer import BertTokenizer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -133,3 +136,12 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spacy") / "pipeline"
     english.to_disk(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_tokenizer() -> Iterator[None]:
+    """Models of one name share a tokenizer: reading it takes most of a small model's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        read_once = functools.cache(BertTokenizer.from_pretrained)
+        patch.setattr(BertTokenizer, "from_pretrained", read_once)
+        yield

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from adapters import diff_pruning
 from adapters.diff_pruning import SPEED, DiffLinear, OpenGates, diffs_of, largest
 from adapters.hard_concrete import CLOSED, OPEN, expected, open_probability, sampled
-from bert import cast_linears
+from casting import cast_linears
 from errors import Interrupted
 from multitask_bert import MultitaskBERT
 from multitask_classifier import train

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from adapters import ia3
 from adapters.ia3 import ScaledInput, ScaledOutput
 from attention import padded_rows
-from bert import cast_linears
+from casting import cast_linears
 from multitask_bert import MultitaskBERT
 from tests.multitask import BASE, close, logits, make, texts
 

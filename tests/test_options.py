@@ -298,6 +298,11 @@ RANGES: dict[str, tuple[str, list]] = {
     "prefix_tuning_length": ("1 to 512", [0, 513, 2**31]),
     "prefix_tuning_width": ("1 to 16384", [0, 16_385, 2**31]),
     "p_tuning_length": ("1 to 500", [0, 501, 2**31]),
+    "pals_size": ("1 to 4096", [0, 4097]),
+    "pals_heads": ("1 to 256", [0, 257]),
+    "task_layers": ("0 to 256", [-1, 257]),
+    "experts": ("0 to 16", [-1, 17]),
+    "experts_balance": ("0 to 1000", [-0.1, 1e300]),
     "lr": ("above 0, at most 1000", [0, -1, 1e30]),
     "weight_decay": ("0 to 1000", [-0.1, 1e300]),
     "clip": ("0 to 1000000000", [-0.1, 1e300]),
@@ -410,6 +415,11 @@ NEEDS: dict[str, tuple[dict, str]] = {
         "--pair_projection linear needs --pair_encoding bi",
     ),
     "cosine_map": ({"cosine_map": "times5"}, "--cosine_map times5 needs --pair_features cosine"),
+    "pals_size": ({"pals_size": 24}, "--pals_size 24 needs --pals"),
+    "pals_heads": ({"pals_heads": 4}, "--pals_heads 4 needs --pals"),
+    "pals_train": ({"pals_train": "alone"}, "--pals_train alone needs --pals"),
+    "experts_gate": ({"experts_gate": "top1"}, "--experts_gate top1 needs --experts"),
+    "experts_balance": ({"experts_balance": 0.1}, "--experts_balance 0.1 needs --experts"),
     "sampling_exponent": (
         {"sampler": "round_robin", "sampling_exponent": 1.0},
         "--sampling_exponent 1.0 needs --sampler mixed",
@@ -429,6 +439,7 @@ def test_every_need_is_tried():
 
 FROZEN = "--swiglu_start random starts layers afresh, which {} keeps frozen: drop one"
 AFRESH = {"swiglu": "all", "swiglu_start": "random"}
+ALONE = {"pals": True, "pals_train": "alone"}
 LINEAR = "mlp sst=linear para=linear sts=linear"
 COSINE = {"pair_encoding": "bi", "pair_features": "u,v sts=cosine", "sts_loss": "mse"}
 FEATURES = "--pair_features u,v"
@@ -478,6 +489,51 @@ PAIRS: list[tuple[dict, str]] = [
         {"p_tuning": "v1", "p_tuning_length": 13, "max_length": 500},
         "--max_length 500 and --p_tuning_length 13: expected at most 512 together, the positions "
         "that BERT has",
+    ),
+    (
+        {"pals": True, "option": "pretrain"},
+        "--option pretrain trains the heads alone: use --pals_train alone, without it",
+    ),
+    (
+        {**ALONE, "lora": True},
+        "--lora trains the encoder, --pals_train alone freezes it: drop one",
+    ),
+    ({**AFRESH, **ALONE}, FROZEN.format("--pals_train alone")),
+    (
+        {"task_layers": 1, "option": "pretrain"},
+        "--task_layers 1 trains copies of layers, --option pretrain freezes them: drop one",
+    ),
+    (
+        {"experts": 2, "option": "pretrain"},
+        "--experts 2 trains encoders, --option pretrain freezes them: drop one",
+    ),
+    (
+        {"pals": True, "task_layers": 1},
+        "--pals and --task_layers 1 both give each task parts of its own: drop one",
+    ),
+    (
+        {"experts": 2, "pals": True},
+        "--experts 2 takes encoders without parts for each task: drop it or --pals",
+    ),
+    (
+        {"experts": 2, "task_layers": 3},
+        "--experts 2 takes encoders without parts for each task: drop it or --task_layers 3",
+    ),
+    (
+        {"experts": 2, "combiner": "pcgrad"},
+        "--combiner pcgrad sees the gradients of one encoder: drop it or --experts 2",
+    ),
+    (
+        {"task_layers": 1, "tasks": ("sst",)},
+        "--task_layers 1 gives each task layers of its own: expected two --tasks or more",
+    ),
+    (
+        {"experts": 1},
+        "--experts 1: expected at least 2; without the flag there is one encoder",
+    ),
+    (
+        {"pals": True, "pals_size": 13},
+        "--pals_size 13 is not a multiple of --pals_heads 12",
     ),
     (
         {"option": "test"},
@@ -595,6 +651,9 @@ def test_every_conflict_is_tried():
         {"lora": True, "lora_merge": True},
         {"segment_length": "34 sst=whole", "truncation": "tail"},
         {"segment_length": 34, "truncation": "tail", "max_segments": 2},
+        {"lora": True, "pals": True},
+        {"lora": True, "task_layers": 1},
+        {**AFRESH, "pals": True},
         AFRESH,
         {"head": "linear", "rmsnorm": "encoder", "swiglu": "encoder"},
         {"head": "mlp sts=linear", "rmsnorm": "heads", "swiglu": "heads"},

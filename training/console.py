@@ -145,6 +145,12 @@ class Console:
         row = f"{epoch:>5}  {step:>6}  {self.cells(scores)} {seconds:>7.0f}"
         self.say(row + ("  best" if best else ""))
 
+        # Below it, of several encoders (experts.py), how much each had of a task.
+        for name, task in self.tasks.items():
+            if weights := scores[name].get("experts"):
+                shown = "  ".join(f"{weight:.3f}" for weight in weights)
+                self.say(f"{'experts':>13}  {task.title}: {shown}")
+
     def train_row(self, scores: dict[str, Any]) -> None:
         """A line below it: the scores on training examples."""
         self.say(f"{'of train':>13}  {self.cells(scores)}")

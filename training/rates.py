@@ -14,5 +14,5 @@ def peak_rate(options: Options, hidden_size: int) -> float:
         return options.lr
     if options.option == "pretrain":
         return 1e-3
-    factors = [adapter.rate_factor for adapter in adapters_of(options)]
+    factors = [adapter.rate(options) for adapter in adapters_of(options)]
     return max(factors, default=1.0) * min(3e-4, 5e-5 * (768 / hidden_size) ** 2)

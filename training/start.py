@@ -188,11 +188,12 @@ def take_encoder(model: MultitaskBERT, old: MultitaskBERT, run: str) -> None:
 def is_same(adapter: Adapter, then: Options, now: Options) -> bool:
     """Whether two runs ask for the same adapter, or neither does.
 
-    Its dropout and whether it is merged at the end may differ.
+    Its dropout, what of the model trains beside it and whether it is merged may differ.
     """
     if adapter.wanted(then) != adapter.wanted(now):
         return False
-    names = [name for name in adapter.own_options() if not name.endswith(("_dropout", "_merge"))]
+    free = tuple(f"{adapter.prefix}_{what}" for what in ("dropout", "train", "merge"))
+    names = [name for name in adapter.own_options() if name not in free]
     return all(is_same_value(getattr(then, name), getattr(now, name)) for name in names)
 
 
