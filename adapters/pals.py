@@ -46,7 +46,8 @@ class Projections(nn.Module):
 
 def small_attention(config: BertConfig, size: int, heads: int) -> BertSelfAttention:
     """BERT's own attention, before its output matrix, of another size."""
-    attention = BertSelfAttention(replace(config, hidden_size=size, num_attention_heads=heads))
+    small = replace(config, hidden_size=size, num_attention_heads=heads, num_key_value_heads=heads)
+    attention = BertSelfAttention(small)
     for linear in (attention.query, attention.key, attention.value):
         nn.init.normal_(linear.weight, std=config.initializer_range)
         nn.init.zeros_(linear.bias)

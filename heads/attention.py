@@ -26,7 +26,7 @@ class AttentionSublayer(nn.Module):
 
     def __init__(self, bert: BertModel, heads: int):
         super().__init__()
-        config = replace(bert.config, num_attention_heads=heads)
+        config = replace(bert.config, num_attention_heads=heads, num_key_value_heads=heads)
         self.attention = BertSelfAttention(config)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = Dropout(config.hidden_dropout_prob)

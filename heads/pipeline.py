@@ -58,7 +58,7 @@ def as_pooled(config: BertConfig, token_layers: nn.ModuleDict) -> BertConfig:
     if width == config.hidden_size:
         return config
     # A pooling has no attention heads, whose number would have to divide the width.
-    return replace(config, hidden_size=width, num_attention_heads=1)
+    return replace(config, hidden_size=width, num_attention_heads=1, num_key_value_heads=1)
 
 
 class Pipeline(nn.Module):

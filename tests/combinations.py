@@ -76,6 +76,7 @@ SAMPLES: dict[str, Sequence[Any]] = {
     "tasks": (("sst",), ("sts",), ("sst", "para"), ("sts", "sst"), ("sst", "para", "sts")),
     "lora_rank": (3, 16, 17),  # the encoder is 16 wide
     "lora_layers": ("0", "1,0", "first4", "last4", "7"),
+    "pooling_layers": ("0", "0,1 sst=1", "first4", "7"),
     "lr": (1e-4, 2e-3),
     "epochs": (2,),
     "steps_per_epoch": (0, 2),

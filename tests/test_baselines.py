@@ -16,7 +16,7 @@ import predict
 import prepare_submit
 import report
 from choices.run import WITHOUT_NETWORK
-from declare import PerTask, rules_of
+from declare import Names, PerTask, rules_of
 from errors import UserError
 from examples import Example, read_examples
 from options import OF_BASELINES, Options
@@ -255,10 +255,11 @@ def test_from_the_command_line(options: Options) -> None:
 def other(option: Any) -> Any:
     """A legal value of an option that is not its default."""
     rules = rules_of(option)
-    if option.type is PerTask and rules.choices:
-        return "7"
+    if option.type is PerTask and rules.number is not None:
+        return "4" if rules.number is int else "0.25"
     if rules.choices:
-        return next(name for name in rules.choices if name != option.default)
+        name = next(name for name in rules.choices if name != option.default)
+        return (name,) if option.type == Names else name
     if isinstance(option.default, bool):
         return not option.default
     if isinstance(option.default, int | float):
