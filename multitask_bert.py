@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.kinds import adapt, adapters_of
-from adapters.wrap import Adaptable, PeftForm, plain_names
+from adapters.wrap import Adaptable
 from bert import BertModel
 from course.faces import CourseFaces
 from datasets import split_of_texts
@@ -31,12 +31,8 @@ from heads.shared import make_shared
 from heads.symmetric import in_both_orders
 from models.encoder import pretrained_encoder, saved_encoder
 from models.folder import (
-    ADAPTER,
     BASE,
-    ENCODER,
-    HEADS,
     Base,
-    Places,
     check_base,
     find_saved,
     read_options,
@@ -46,6 +42,7 @@ from models.folder import (
     write_options,
     write_state,
 )
+from models.placing import as_filed, peft_form, places
 from models.sentence_bert import chosen_task, pooling_mode, write_sentence_bert
 from options import Options
 from packing import Batch, Packed, pack
@@ -55,10 +52,6 @@ from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
 from training.manifest import NAME as MANIFEST
 from training.manifest import check_manifest, write_manifest
-from weights import hub_name
-
-# How the names of parameters begin that follow the encoder.
-OF_HEADS = ("pipelines.", "shared.")
 
 
 class MultitaskBERT(CourseFaces, Adaptable):
@@ -209,40 +202,6 @@ class MultitaskBERT(CourseFaces, Adaptable):
         added = len(self.embedding_terms) > 0 or self.mixture is not None
         return added or names != self.bert.own_names()
 
-    def as_filed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors under our names, in the shapes that they have in the files."""
-        form = self.peft_form()
-        shapes = {f"bert.{name}": shape for name, shape in form.shapes.items()} if form else {}
-        return {name: x.view(shapes.get(name, x.shape)) for name, x in state.items()}
-
-    def peft_form(self) -> PeftForm | None:
-        """The model's adapter as PEFT saves it.
-
-        None where all of the encoder is saved, or it is not a single adapter of a kind that PEFT
-        has on a plain BERT.
-        """
-        wanted = adapters_of(self.options)
-        if self.whole or not self.bert.config.is_bert or len(wanted) != 1 or not wanted[0].in_peft:
-            return None
-        form = wanted[0].in_peft(self.bert, self.options)
-        saved = {name for name in self.own_state() if not name.startswith(OF_HEADS)}
-        # A pooler that the base lacks is saved too; PEFT's base draws one of its own, unused.
-        saved -= {"bert.pooler_dense.weight", "bert.pooler_dense.bias"}
-        return form if saved == {f"bert.{name}" for name in form.names} else None
-
-    def places(self) -> Places:
-        """In which file of a saved model each of own_state()'s tensors stands, under which name."""
-        files: Places = {HEADS: {}}
-        if self.whole:
-            own = self.bert.own_names()
-            plain = plain_names(self.bert.state_dict())
-            files[ENCODER] = {f"bert.{n}": hub_name(p) for p, n in plain.items() if p in own}
-        elif form := self.peft_form():
-            files[ADAPTER] = {f"bert.{name}": theirs for name, theirs in form.names.items()}
-        placed = {name for names in files.values() for name in names}
-        files[HEADS] = {name: name for name in self.own_state() if name not in placed}
-        return files
-
     def save(self, folder: Path) -> None:
         """Write what load() reads into a folder that exists; models/folder.py says which files.
 
@@ -251,7 +210,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
         if (folder / MANIFEST).exists():
             raise UserError(f"{folder}: holds a saved model already; name another folder")
         write_options(folder, self.options)
-        write_state(folder, self.as_filed(self.own_state()), self.places())
+        write_state(folder, as_filed(self, self.own_state()), places(self))
         if self.whole:
             self.bert.config.save(folder, self.extended)
             self.tokenizer.save_pretrained(folder)
@@ -261,7 +220,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
                 write_sentence_bert(folder, mode, size, self.options.max_length)
         else:
             write_base(folder, self.base)
-        if form := self.peft_form():
+        if form := peft_form(self):
             write_adapter_config(folder, form.config, self.options.model)
         write_manifest(folder)
 
@@ -286,7 +245,7 @@ class MultitaskBERT(CourseFaces, Adaptable):
         if os.path.exists(folder / BASE):
             check_base(folder, model.base)
         own = model.own_state()
-        state = read_state(folder, model.as_filed(own), model.places())
+        state = read_state(folder, as_filed(model, own), places(model))
         taken = {name: x.view(own[name].shape) for name, x in state.items()}
         model.load_state_dict(taken, strict=False)
 

@@ -24,7 +24,6 @@ from pathlib import Path
 
 from commandline.parser import page_parser
 from commandline.words import expand, unknown
-from datasets import read_file
 from errors import UserError, run_main
 from options import Options
 from storage.files import (
@@ -38,6 +37,7 @@ from storage.files import (
 from storage.json_files import read_json
 from tasks import LEADERBOARD, TASKS, Task
 from text.data_files import BUILT_IN, ROOT, SPLITS, find_files
+from text.reading import read_file
 
 CS224N = "cs224n_default_final_project_submission"
 PART_1 = ("sst", "cfimdb")

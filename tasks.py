@@ -276,7 +276,10 @@ def check_losses(tasks: Mapping[str, Task], options: Options) -> None:
         if value != getattr(Options, option) and not any(
             task.loss_option == option for task in tasks.values()
         ):
-            raise UserError(f"--{option} {value} is for {', '.join(theirs)} alone: drop it")
+            raise UserError(
+                f"--{option} {value} is for {', '.join(theirs)} alone, not --tasks "
+                f"{' '.join(tasks)}: drop one"
+            )
 
 
 def check_pairs(tasks: Mapping[str, Task], options: Options) -> None:
@@ -285,21 +288,19 @@ def check_pairs(tasks: Mapping[str, Task], options: Options) -> None:
     for option in ("pair_features", "pair_projection"):
         for name in getattr(options, option).named:
             if name in tasks and not tasks[name].pair:
-                raise UserError(f"--{option} {name}=...: {tasks[name].title} has no pairs; drop it")
+                raise UserError(f"--{option} {name}=...: expected a task of pairs; drop it")
     pairs = [task for task in tasks.values() if task.pair]
     for task in pairs:
         if task.labels.whole and options.pair_features.of(task.name) == "cosine":
             raise UserError(
                 f"--pair_features {task.name}=cosine: {task.title} has classes, a cosine is a "
-                "similarity; use sts=cosine"
+                "similarity; expected other features, or sts=cosine"
             )
 
     # Both orders, where there are two that differ.
     for option in ("symmetric", "swap_pairs"):
         if getattr(options, option) and not any(task.is_ordered(options) for task in pairs):
-            raise UserError(
-                f"--{option} is nothing here: no task has pairs whose order matters; drop it"
-            )
+            raise UserError(f"--{option}: expected --tasks with pairs whose order matters; drop it")
     if options.shared_pair_layer and len(pairs) < 2:
         raise UserError("--shared_pair_layer needs two tasks of pairs, as --tasks para sts")
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from ablation.record import Line
 from ablation.runs import predictions_file, predictions_of
-from datasets import seeds
 from errors import UserError
 from examples import read_examples
 from storage.json_files import Count, checked, read_json, record, write_json
 from tasks import TASKS, overall
+from text.reading import seeds
 
 NAME = "comparisons.json"
 SAMPLES = 1000

@@ -1,4 +1,6 @@
-"""README.md's tables, from the records: what stands between two comments is written here.
+"""The tables of README.md and benchmarks/README.md, from the records.
+
+What stands between two comments is written here:
 
 <!-- table results/NAME -->                                 a table of ablate.py's
 <!-- table results/NAME rows default lora -->               these rows of it, in this order
@@ -21,6 +23,7 @@ from storage.files import LARGEST_TEXT, read_text, write_text
 from storage.json_files import checked, read_json, record
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "benchmarks/README.md")
 BASE = "default"  # the row that others are compared with
 WIDTH = 130  # of README.md's lines
 
@@ -77,8 +80,8 @@ def table_of(path: Path, rows: Sequence[str]) -> str:
     return "\n".join([*lines, "", table])
 
 
-def fill(text: str, root: Path) -> str:
-    """A README's text with its tables as the records in the folder `root` have them now.
+def fill(text: str, root: Path, page: str = PAGES[0]) -> str:
+    """A page's text with its tables as the records in the folder `root` have them now.
 
     UserError, which names the line, for a record or a row that is not there, or no end of a table.
     """
@@ -87,9 +90,9 @@ def fill(text: str, root: Path) -> str:
     for number, line in enumerate(text.split("\n"), 1):
         begin = BEGIN.fullmatch(line)
         if begin and begun:
-            raise UserError(f"README.md:{begun}: no {END} before the next table")
+            raise UserError(f"{page}:{begun}: no {END} before the next table")
         if line == END and not begun:
-            raise UserError(f"README.md:{number}: the end of a table that has no beginning")
+            raise UserError(f"{page}:{number}: the end of a table that has no beginning")
 
         if begin:
             begun = number
@@ -97,26 +100,28 @@ def fill(text: str, root: Path) -> str:
             try:
                 filled += [line, table_of(root / begin[1], rows)]
             except UserError as error:
-                raise UserError(f"README.md:{number}: {error}") from None
+                raise UserError(f"{page}:{number}: {error}") from None
         elif line == END:
             begun = 0
             filled.append(line)
         elif not begun:
             filled.append(line)
     if begun:
-        raise UserError(f"README.md:{begun}: no {END} behind this table")
+        raise UserError(f"{page}:{begun}: no {END} behind this table")
     return "\n".join(filled)
 
 
 def write_readme(root: Path = ROOT) -> None:
-    """Fill README.md's tables, and say what changed."""
-    path = root / "README.md"
-    text = read_text(path, LARGEST_TEXT)
-    filled = fill(text, root)
-    before, after = text.split("\n"), filled.split("\n")
-    if filled == text:
-        print(f"{path.name}: all tables are those of the records")
-        return
-    write_text(path, filled)
-    new = [line for line in after if line not in before]
-    print(f"{path.name}: {len(new)} lines are new\n" + "\n".join(new))
+    """Fill the tables of all pages, and say what changed."""
+    for page in PAGES:
+        if not (root / page).exists():
+            continue
+        text = read_text(root / page, LARGEST_TEXT)
+        filled = fill(text, root, page)
+        if filled == text:
+            print(f"{page}: all tables are those of the records")
+            continue
+        write_text(root / page, filled)
+        before = text.split("\n")
+        new = [line for line in filled.split("\n") if line not in before]
+        print(f"{page}: {len(new)} lines are new\n" + "\n".join(new))

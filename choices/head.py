@@ -16,6 +16,7 @@ class HeadOptions(Section):
         number=int,
         least=0,
         most=5,
+        usual="none",
     )
     attention_heads: PerTask = declare(
         PerTask("same"),

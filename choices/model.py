@@ -72,7 +72,7 @@ class ModelOptions(Section):
     # Layers added to its own.
     attention_inner_width: int = declare(
         0,
-        "units of a hidden layer in each attention head; the encoder trains too, 0: no such layer",
+        "hidden units inside each attention head; the encoder trains too, 0: no such layer",
         least=0,
         most=8192,
         usual="none",

@@ -16,6 +16,7 @@ sentences the fit is as good (benchmarks/starts.py measures it). Not from a pape
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,18 +26,20 @@ from torch.utils.hooks import RemovableHandle
 from bert import BertModel
 from examples import read_examples
 from packing import Batch, Packed, Tokens, pack
-from rmsnorm import RMSNorm
 from tasks import LEADERBOARD, TASKS
 from text.data_files import BUILT_IN, SPLITS
 from tokenizer import BertTokenizer
 
-EXAMPLES = 20  # of each task: with three times as many the fit is no better
+EXAMPLES = 20  # of each task; three times as many sentences gave no better fit
 LONGEST = 64  # tokens of a sentence
 
+# A norm that can be fitted, as RMSNorm: normalised(x), times its weight, plus its bias.
+Norm = Any
 
-def norms_in(bert: nn.Module) -> dict[str, RMSNorm]:
-    """The RMSNorms of an encoder, by name."""
-    return {name: norm for name, norm in bert.named_modules() if isinstance(norm, RMSNorm)}
+
+def norms_in(bert: nn.Module) -> dict[str, Norm]:
+    """The norms of an encoder that can be fitted, by name."""
+    return {name: norm for name, norm in bert.named_modules() if hasattr(norm, "normalised")}
 
 
 def sentences(folder: Path = BUILT_IN, split: str = "train", count: int = EXAMPLES) -> list[str]:
@@ -63,7 +66,7 @@ def token_places(packed: Packed) -> Tensor:
     return torch.cat([torch.arange(start, start + length) for start, length in both])
 
 
-def fit(norm: RMSNorm, x: Tensor, target: Tensor) -> None:
+def fit(norm: Norm, x: Tensor, target: Tensor) -> None:
     """Set a norm's gain and bias so that norm(x) comes nearest to `target`; both are [tokens, H].
 
     A channel that does not vary keeps its gain.
@@ -88,14 +91,14 @@ def calibrate(bert: BertModel, packed: Packed) -> None:
     places = token_places(packed)
     targets: dict[nn.Module, Tensor] = {}
 
-    def as_layernorm(norm: RMSNorm, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    def as_layernorm(norm: Norm, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         """The norm gives what LayerNorm does, which is noted as its target."""
         (x,) = inputs
         centred = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
         targets[norm] = centred[places]
         return centred
 
-    def fitted(norm: RMSNorm, inputs: tuple[Tensor]) -> None:
+    def fitted(norm: Norm, inputs: tuple[Tensor]) -> None:
         """The norm is fitted on its first input, just before it computes."""
         fit(norm, inputs[0][places], targets.pop(norm))
 
@@ -106,7 +109,7 @@ def calibrate(bert: BertModel, packed: Packed) -> None:
 
 
 def hooked(
-    norms: dict[str, RMSNorm], register: Callable[[RMSNorm], RemovableHandle]
+    norms: dict[str, Norm], register: Callable[[Norm], RemovableHandle]
 ) -> contextlib.ExitStack:
     """A context in which each of the norms has a hook."""
     stack = contextlib.ExitStack()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import read_file
 from errors import UserError
 from examples import Example
 from reporting.runs import ShownRun
@@ -19,6 +18,7 @@ from storage.files import LARGEST_TEXT, read_text, sha256_of
 from tasks import Labels, Task
 from text.data_files import BUILT_IN, find_files
 from text.prediction_files import prediction_file, probabilities_file
+from text.reading import read_file
 
 PROBABILITY = Labels(0, 1, whole=False)
 

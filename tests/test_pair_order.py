@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import multitask_classifier
-from datasets import load_split, make_split, texts_to_encode
+from datasets import load_split, make_split, split_of_texts
 from errors import UserError
 from examples import Example
 from multitask_bert import MultitaskBERT
@@ -25,6 +25,7 @@ from tests.test_pairs import COSINE, model_of
 from tests.test_run import interrupted
 from tests.test_train import same, weights
 from text.pair_order import swapped, swapped_batch
+from text.sequences import texts_to_encode
 from tokenizer import BertTokenizer
 
 
@@ -54,6 +55,24 @@ def test_it_is_what_the_tokenizer_writes(tiny: Path, limit: int) -> None:
         assert same_tokens(found, Tokens(*other)) and found.types.dtype == types.dtype
         (back,) = swapped([found])
         assert same_tokens(back, Tokens(ids, types))
+
+
+def test_segments_change_places_text_by_text(tiny: Path) -> None:
+    """Oracle: the split of the pairs typed in the other order."""
+    tokenizer = BertTokenizer.from_pretrained(tiny)
+    options = Options(pair_encoding="bi", segment_length="7", tasks=("sts",))
+    some = texts("sts")
+    here, there = (
+        split_of_texts(TASKS["sts"], x, options, tokenizer) for x in (some, turned(some))
+    )
+    ours = here.batch([len(some) + i for i in range(len(some))])
+    theirs = there.batch(list(range(len(some))))
+    again = swapped_batch(here.batch(list(range(len(some)))))
+    assert len(theirs.tokens) > 2 * len(some) and theirs.sides is not None
+    for found in (ours, again):
+        assert all(map(same_tokens, found.tokens, theirs.tokens))
+        assert found.sides is not None and found.sides.tolist() == theirs.sides.tolist()
+        assert found.owners.tolist() == theirs.owners.tolist()
 
 
 def test_features_of_tokens_go_along() -> None:
@@ -213,6 +232,6 @@ def test_a_resumed_run_swaps_the_same(options: Options, monkeypatch: pytest.Monk
 def test_where_there_are_no_two_orders(name: str) -> None:
     features = {"pair_encoding": "bi", "pair_features": "absdiff,product"}
     for given in ({"tasks": ("sst",)}, features):
-        with pytest.raises(UserError, match=f"^--{name} is nothing here: no task has pairs whose"):
+        with pytest.raises(UserError, match=f"^--{name}: expected --tasks with pairs whose order"):
             tasks_of(Options(**{name: True, **given}).check())
     tasks_of(Options(**{name: True, **features, "pair_features": "absdiff para=u,v"}).check())

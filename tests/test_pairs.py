@@ -201,13 +201,13 @@ def test_neighbours_change_nothing_and_all_is_saved(
     [
         (
             {"pair_features": "cosine", "sts_loss": "mse"},
-            "--pair_features para=cosine: Quora has classes, a cosine is a similarity; use "
+            "--pair_features para=cosine: Quora has classes, a cosine is a similarity; expected "
             "sts=cosine",
         ),
-        ({"pair_features": "sst=u"}, "--pair_features sst=...: SST has no pairs; drop it"),
+        ({"pair_features": "sst=u"}, "--pair_features sst=...: expected a task of pairs; drop it"),
         (
             {"pair_projection": "sst=linear"},
-            "--pair_projection sst=...: SST has no pairs; drop it",
+            "--pair_projection sst=...: expected a task of pairs; drop it",
         ),
     ],
 )

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from datasets import read_file
 from errors import UserError
 from options import Options
 from prepare_submit import MODES, PART_1, code_files, main
 from tasks import LEADERBOARD, TASKS
 from text.data_files import BUILT_IN, ROOT, SPLITS
 from text.prediction_files import write_predictions
+from text.reading import read_file
 
 SST = "predictions/sst-dev-output.csv"
 SHAPE = "{task}-{split}-output.csv"

@@ -5,6 +5,7 @@ what becomes of their cache.
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from declare import rules_of
 from errors import UserError
 from options import Options
+from tasks import TASKS
 from text import features, tagger, tags
 from text.features import encoded_texts
+from text.sequences import encode_texts
 from text.tagger import NER, POS, TAGS, Tagger, cached_words, load_tagger, tag_words
 from text.tags import WordTags, feature
 from text.token_ids import checksum, encode
@@ -139,13 +142,27 @@ def test_features_ride_with_their_tokens(
     """Only what is asked for; nothing where it is off."""
     table = encode(PAIRS, tokenizer, 12)
     options = Options(word_tags=("ner",), word_tags_model=str(pipeline), max_length=12)
-    tagged = encoded_texts(PAIRS, tokenizer, options)
+    tagged = encoded_texts(PAIRS, tokenizer, options, 12)
     flat = WordTags(made, ["ner"])(PAIRS, tokenizer, 12, None)["ner"]
     assert [x.ids.tolist() for x in tagged] == [x.ids.tolist() for x in table]
     assert np.concatenate([x.features["ner"] for x in tagged]).tolist() == flat.tolist()
     assert all(len(x.features["ner"]) == len(x) and set(x.features) == {"ner"} for x in tagged)
-    assert not encoded_texts(PAIRS, tokenizer, Options()).features
+    assert not encoded_texts(PAIRS, tokenizer, Options(), 12).features
     assert set(features.FEATURES) == {"word_tags"} and feature(Options()) is None
+
+
+def test_features_are_cut_with_their_tokens(pipeline: Path, tokenizer: BertTokenizer) -> None:
+    """Segments of texts: each token has the tag that it has in the whole text."""
+    texts = [(text,) for pair in PAIRS for text in pair]
+    base = Options(word_tags=("pos",), word_tags_model=str(pipeline))
+    whole, _ = encode_texts(TASKS["sst"], texts, base, tokenizer)
+    cut, counts = encode_texts(TASKS["sst"], texts, replace(base, segment_length=5), tokenizer)
+    assert counts is not None and counts.max() > 1
+    begin = 0
+    for tokens, count in zip(whole, counts.tolist(), strict=True):
+        inner = [x.features["pos"][1:-1] for x in list(cut)[begin : begin + count]]
+        assert np.concatenate(inner).tolist() == tokens.features["pos"][1:-1].tolist()
+        begin += count
 
 
 def test_chunks_change_nothing(

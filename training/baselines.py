@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets import DataFile, seeds
 from errors import UserError
 from evaluation import Evaluation, flat, measure
 from examples import Example
@@ -26,6 +25,7 @@ from storage.json_files import write_json
 from streams import lasting_streams
 from tasks import Labels, Task, overall, tasks_of
 from text.prediction_files import write_predictions
+from text.reading import DataFile, seeds
 from training.best import write_dev
 from training.checkpoint import best_sum, replace_folder
 from training.console import as_time

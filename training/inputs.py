@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from choices.run import WITHOUT_NETWORK
-from datasets import CACHE, Data, DataFile, encode_file, read_task
+from datasets import CACHE, Data, encode_file
 from errors import UserError
 from multitask_bert import MultitaskBERT
 from options import Options
 from storage.files import clear_unfinished
 from tasks import tasks_of
 from text.data_files import find_files, say_where, splits_of
+from text.reading import DataFile, read_task
 from training.environment import display_path
 from training.outputs import check_outputs, has_finished
 from training.restore import resumed

@@ -15,7 +15,8 @@ from choices.head import HeadOptions
 from declare import PerTask
 from errors import UserError
 from models.folder import BASE, find_saved, read_options
-from multitask_bert import OF_HEADS, MultitaskBERT
+from models.placing import OF_HEADS
+from multitask_bert import MultitaskBERT
 from options import Options
 from pretrained import default_pretrained
 from storage.files import sha256_of
