@@ -97,6 +97,15 @@ class DoRALinear(LoRALinear):
         self.master = [base.weight]
         self.lora_magnitude_vector = nn.Parameter(self.norms())
 
+    def rescale(self) -> Tensor:
+        """What each row of W + update is multiplied by to have its learned length: [out].
+
+        1 for a row of zeros, as SwiGLU's value has them at first: it has no direction.
+        """
+        norms = self.norms()
+        tiny = torch.finfo(norms.dtype).tiny
+        return torch.where(norms > 0, self.lora_magnitude_vector / norms.clamp_min(tiny), 1.0)
+
     @torch.no_grad()
     def norms(self) -> Tensor:
         """The lengths of the rows of W + s B A: [out], fp32."""
@@ -113,14 +122,14 @@ class DoRALinear(LoRALinear):
         straight = plain if self.base.bias is None else plain - self.base.bias
         if self.training and self.dropout.p > 0:
             straight = F.linear(dropped, self.base.weight)
-        rescale = self.lora_magnitude_vector / self.norms()  # [out], 1 at first
+        rescale = self.rescale()  # [out], 1 at first
         more = (rescale - 1).to(x.dtype) * straight + rescale.to(x.dtype) * self.low_rank(dropped)
         return plain + more
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """The linear with direction and length folded into W: the one that is wrapped, changed."""
-        rescale = self.lora_magnitude_vector / self.norms()
+        rescale = self.rescale()
         self.base.weight.copy_(rescale[:, None] * (self.base.weight.float() + self.update()))
         return self.base
 

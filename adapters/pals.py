@@ -97,8 +97,8 @@ def chosen_size(options: PartsOptions, width: int) -> int:
         size = heads * max(1, round(SIZE * width / WIDTH / heads))
     if size > width:
         raise UserError(
-            f"PALs of size {size} with {heads} heads: expected a size of at most {width}, the "
-            "width of the encoder"
+            f"--pals_size {size} (with --pals_heads {heads}): expected at most {width}, the width "
+            "of the encoder"
         )
     return size
 

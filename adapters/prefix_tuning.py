@@ -10,6 +10,8 @@ the paper drops them after training and keeps their result. Left out: a prefix f
 tasks share one) and its start from the activations of real words (section 4.4).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -37,12 +39,14 @@ class LayerOutput(nn.Module):
 
     def __init__(self, shared: Reparametrisation, size: int):
         super().__init__()
-        self.shared = [shared]  # in a list: no submodule of each layer
+        # Behind a function it is no submodule of each layer, and a copied layer (--task_layers)
+        # keeps this one, which alone is trained and saved.
+        self.hidden: Callable[[], Tensor] = lambda: shared()
         self.out = nn.Linear(shared.dense.out_features, 2 * size)
 
     def forward(self) -> Tensor:
         """Keys beside values: [P, 2H]."""
-        return self.out(self.shared[0]().to(self.out.weight.dtype))
+        return self.out(self.hidden().to(self.out.weight.dtype))
 
 
 def adapt(model: Adaptable, options: Options) -> None:

@@ -155,7 +155,7 @@ CONFLICTS = (
         lambda o: any(
             "cosine" in words and words != "cosine" for words in o.pair_features.values()
         ),
-        "--pair_features {pair_features}: cosine stands alone, without other features",
+        "--pair_features {pair_features}: expected cosine alone, or features without it",
     ),
     Conflict(
         lambda o: has_cosine(o) and o.sts_loss != "mse",

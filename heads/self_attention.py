@@ -37,7 +37,7 @@ def self_attention_layers(task: Task, bert: BertModel, options: Options) -> nn.M
     size = bert.config.hidden_size
     if size % heads:
         raise UserError(
-            f"--attention_heads {heads}: the encoder is {size} wide, "
-            f"and {size} / {heads} is no whole number"
+            f"--attention_heads {heads}: the encoder is {size} wide, and {size} / {heads} is no "
+            "whole number; expected a divisor"
         )
     return SelfAttentionLayers(bert, count, heads)

@@ -132,7 +132,10 @@ def test_only_the_tasks_that_ask(tiny: Path):
 
 def test_heads_that_do_not_fit(tiny: Path):
     options = Options(model=str(tiny), attention_layers=1, attention_heads="same sst=36")
-    message = "--attention_heads 36: the encoder is 32 wide, and 32 / 36 is no whole number"
+    message = (
+        "--attention_heads 36: the encoder is 32 wide, and 32 / 36 is no whole number; expected a "
+        "divisor"
+    )
     with pytest.raises(UserError, match=f"^{message}$"):
         build(options)
     build(replace(options, attention_layers="1 sst=0"))

@@ -215,6 +215,19 @@ def test_dropout_is_on_the_low_rank_path_only():
     assert torch.equal(layer.eval()(x), layer(x))
 
 
+def test_rows_of_zeros_learn_from_the_low_rank_path():
+    """SwiGLU's value starts at zero, a direction that does not exist: no NaN, and B moves."""
+    base = nn.Linear(13, 7)
+    nn.init.zeros_(base.weight)
+    layer, x = DoRALinear(base, 3, 16.0, dropout=0.0), torch.randn(5, 13)
+    layer(x).sum().backward()
+    assert torch.equal(layer(x), base(x)) and layer.lora_B.grad.abs().sum() > 0
+    assert layer.lora_magnitude_vector.grad.isfinite().all()
+    nn.init.normal_(layer.lora_B)
+    layer(x).sum().backward()
+    assert layer.lora_magnitude_vector.grad.isfinite().all()
+
+
 def test_a_dropped_input_leaves_the_base_s_output():
     """DoRA's first step, in which only B moves, sees the base itself."""
     torch.manual_seed(0)

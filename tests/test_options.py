@@ -545,7 +545,7 @@ PAIRS: list[tuple[dict, str]] = [
     ),
     (
         {"pair_encoding": "bi", "pair_features": "u,v sts=u,cosine"},
-        f"{FEATURES} sts=u,cosine: cosine stands alone, without other features",
+        f"{FEATURES} sts=u,cosine: expected cosine alone, or features without it",
     ),
     (
         {"pair_encoding": "bi", "pair_features": "u,v sts=cosine"},

@@ -219,7 +219,7 @@ def test_the_paper_s_count(tiny: Path) -> None:
 
 
 def test_a_size_that_does_not_fit(tiny: Path) -> None:
-    too_wide = "PALs of size {} with {} heads: expected a size of at most 32, the width"
+    too_wide = r"--pals_size {} \(with --pals_heads {}\): expected at most 32, the width"
     for change in ({"pals_size": 36}, {"pals_heads": 36}):
         heads = change.get("pals_heads", 12)
         with pytest.raises(UserError, match=too_wide.format(36, heads)):

@@ -107,3 +107,11 @@ def test_trained_resumed_and_exported(options: Options, monkeypatch: pytest.Monk
 def test_beside_lora(tiny: Path) -> None:
     with pytest.raises(UserError, match="^--lora and --prefix_tuning are two adapters, .* drop"):
         make(tiny, lora=True, prefix_tuning=True)
+
+
+def test_a_copied_layer_keeps_the_shared_mlp(tiny: Path) -> None:
+    """It alone is trained and saved: a copy's own would be drawn anew by each build."""
+    model = make(tiny, prefix_tuning=True, task_layers=1)
+    for layer in model.bert.bert_layers[-1].by_task.values():
+        hidden = layer.self_attention.prefix.source.hidden()
+        assert torch.equal(hidden, model.bert.reparametrisation())
