@@ -46,7 +46,7 @@ from models.placing import as_filed, peft_form, places
 from models.sentence_bert import chosen_task, pooling_mode, write_sentence_bert
 from options import Options
 from packing import Batch, Packed, pack
-from tasks import Task, tasks_of
+from tasks import Task, check_tasks, tasks_of
 from text.texts import as_tuples
 from tokenizer import BertTokenizer
 from training.environment import pick_device, pick_dtype
@@ -280,7 +280,9 @@ def build(options: Options, saved: Path | None = None) -> MultitaskBERT:
     Pretrained weights are loaded; or the encoder is `saved`'s, a folder that save() wrote, and the
     caller loads what is in it. UserError where the options do not fit the encoder or one another.
     """
-    adapters_of(options)  # refuses some pairs, before anything is read
+    # Both refuse what can't work, before anything is read.
+    check_tasks(options)
+    adapters_of(options)
     bert = pretrained_encoder(options) if saved is None else saved_encoder(saved, options)
     model = MultitaskBERT(bert, options)
     model.rebuilt = adapt(model, options)

@@ -240,13 +240,8 @@ COMPARISONS: dict[str, Mapping[str, Comparison | None]] = {
 
 
 def tasks_of(options: Options) -> dict[str, Task]:
-    """The tasks of a run, as its options make them.
-
-    UserError for a name that is no task's, and for options that are nothing to these tasks.
-    """
+    """The tasks of a run, as its options make them; UserError for a name that is no task's."""
     tasks = {name: pick(TASKS, name, "--tasks") for name in options.tasks}
-    check_losses(tasks, options)
-    check_pairs(tasks, options)
     return {name: compared(task, options) for name, task in tasks.items()}
 
 
@@ -266,6 +261,16 @@ def compared(task: Task, options: Options) -> Task:
         probabilities=comparison.probabilities,
         by_class=comparison.by_class,
     )
+
+
+def check_tasks(options: Options) -> None:
+    """UserError where options of a run are nothing to its tasks, or can't be theirs.
+
+    Options.check() can't see this: what a task is, is said here.
+    """
+    tasks = tasks_of(options)
+    check_losses(tasks, options)
+    check_pairs(tasks, options)
 
 
 def check_losses(tasks: Mapping[str, Task], options: Options) -> None:

@@ -21,7 +21,7 @@ from errors import UserError
 from flags import read_flags, under_own_names
 from options import OF_BASELINES, WITHOUT_EFFECT, Options
 from storage.files import read_text
-from tasks import TASKS
+from tasks import TASKS, check_tasks
 
 PRESETS = Path(__file__).parents[1] / "presets"
 LARGEST_PRESET = 100_000  # bytes
@@ -163,7 +163,9 @@ def options_of_row(row: Row, shared: Mapping[str, Any], seed: int) -> Options:
     if "files" in given:
         given["files"] = {**for_all.get("files", {}), **row.flags.get("files", {})}
     try:
-        return Options(**given).check()
+        options = Options(**given).check()
+        check_tasks(options)
+        return options
     except UserError as error:
         raise UserError(f"{row.name}: {error}") from None
 

@@ -19,7 +19,7 @@ from options import Options
 from packing import Batch
 from predict import predict_with
 from report import main as report
-from tasks import SST_LOSSES, STS_LOSSES, TASKS, Task, tasks_of
+from tasks import SST_LOSSES, STS_LOSSES, TASKS, Task, check_tasks, tasks_of
 
 LOSSES = [("sst", name) for name in SST_LOSSES if SST_LOSSES[name]]
 LOSSES += [("cfimdb", name) for _, name in LOSSES]
@@ -165,9 +165,9 @@ def test_the_default_tasks_are_those_of_the_table() -> None:
 
 def test_a_loss_that_no_task_has() -> None:
     with pytest.raises(UserError, match="^--sst_loss ordinal is for SST, CFIMDB alone, not"):
-        tasks_of(Options(tasks=("para", "sts"), sst_loss="ordinal"))
+        check_tasks(Options(tasks=("para", "sts"), sst_loss="ordinal"))
     with pytest.raises(UserError, match="^--sts_loss mse is for STS alone, not --tasks"):
-        tasks_of(Options(tasks=("sst", "cfimdb"), sts_loss="mse"))
+        check_tasks(Options(tasks=("sst", "cfimdb"), sts_loss="mse"))
     with pytest.raises(UserError, match="^--sst_loss x: expected one of softmax, one_vs_all, ord"):
         tasks_of(Options(sst_loss="x"))
 

@@ -19,7 +19,7 @@ from multitask_classifier import train
 from options import Options
 from packing import Tokens
 from predict import predict_with
-from tasks import TASKS, tasks_of
+from tasks import TASKS, check_tasks
 from tests.multitask import ENCODINGS, batch, close, logits, texts
 from tests.test_pairs import COSINE, model_of
 from tests.test_run import interrupted
@@ -233,5 +233,5 @@ def test_where_there_are_no_two_orders(name: str) -> None:
     features = {"pair_encoding": "bi", "pair_features": "absdiff,product"}
     for given in ({"tasks": ("sst",)}, features):
         with pytest.raises(UserError, match=f"^--{name}: expected --tasks with pairs whose order"):
-            tasks_of(Options(**{name: True, **given}).check())
-    tasks_of(Options(**{name: True, **features, "pair_features": "absdiff para=u,v"}).check())
+            check_tasks(Options(**{name: True, **given}).check())
+    check_tasks(Options(**{name: True, **features, "pair_features": "absdiff para=u,v"}).check())

@@ -2,6 +2,7 @@
 make, save and refuse.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from heads.pairs import (
     make_join,
 )
 from multitask_bert import MultitaskBERT, build
+from multitask_classifier import train
 from options import Options
-from tasks import TASKS, tasks_of
+from tasks import TASKS, check_tasks
 from tests.multitask import batch, close, logits, texts
 
 COSINE = {"pair_encoding": "bi", "pair_features": "u,v sts=cosine", "sts_loss": "mse"}
@@ -201,8 +203,8 @@ def test_neighbours_change_nothing_and_all_is_saved(
     [
         (
             {"pair_features": "cosine", "sts_loss": "mse"},
-            "--pair_features para=cosine: Quora has classes, a cosine is a similarity; expected "
-            "sts=cosine",
+            "--pair_features para=cosine: Quora has classes, a cosine is a similarity; expected other "
+            "features, or sts=cosine",
         ),
         ({"pair_features": "sst=u"}, "--pair_features sst=...: expected a task of pairs; drop it"),
         (
@@ -214,7 +216,7 @@ def test_neighbours_change_nothing_and_all_is_saved(
 def test_what_is_not_for_a_task(given: dict, message: str) -> None:
     options = Options(pair_encoding="bi", **given).check()
     with pytest.raises(UserError) as caught:
-        tasks_of(options)
+        check_tasks(options)
     assert str(caught.value) == message
 
 
@@ -228,4 +230,14 @@ def test_a_cosine_beside_a_task_without_pairs() -> None:
         head="sst=linear",
         rmsnorm="encoder",
     )
-    assert set(tasks_of(options.check())) == {"sst", "sts"}
+    check_tasks(options.check())
+
+
+def test_a_run_of_sts_alone_ends(options: Options) -> None:
+    """What is said of files of other tasks asks nothing of these, which could not have a cosine."""
+    change = {"pair_encoding": "bi", "pair_features": "cosine", "sts_loss": "mse"}
+    for task in ("sst", "para"):
+        Path(f"predictions/{task}-dev-output.csv").parent.mkdir(exist_ok=True)
+        Path(f"predictions/{task}-dev-output.csv").write_text("of another run")
+    result = train(replace(options, tasks=("sts",), **change))
+    assert Path("predictions/sts-test-output.csv").exists() and result["folder"]

@@ -11,7 +11,7 @@ from errors import UserError
 from multitask_bert import MultitaskBERT
 from options import Options
 from storage.files import clear_unfinished
-from tasks import tasks_of
+from tasks import check_tasks, tasks_of
 from text.data_files import find_files, say_where, splits_of
 from text.reading import DataFile, read_task
 from training.environment import display_path
@@ -39,6 +39,7 @@ def prepared(options: Options, whole: bool = False) -> Options:
             f"--option {options.option} has no network to train; it is run by baseline(options) "
             "of training/baselines.py"
         )
+    check_tasks(options)
     if not options.resume:
         options = replace(options, model=model_for(options))
 
