@@ -203,8 +203,8 @@ def test_neighbours_change_nothing_and_all_is_saved(
     [
         (
             {"pair_features": "cosine", "sts_loss": "mse"},
-            "--pair_features para=cosine: Quora has classes, a cosine is a similarity; expected other "
-            "features, or sts=cosine",
+            "--pair_features para=cosine: Quora has classes, a cosine is a similarity; expected "
+            "other features, or sts=cosine",
         ),
         ({"pair_features": "sst=u"}, "--pair_features sst=...: expected a task of pairs; drop it"),
         (
