@@ -71,6 +71,12 @@ def batch(model: MultitaskBERT, name: str, some: list[tuple[str, ...]]) -> Batch
     return Batch(name, [Tokens(ids, types) for ids, types in encoded], owners, torch.empty(0))
 
 
+def unlabelled(task: str, tokens: list[Tokens], each: int) -> Batch:
+    """A batch of examples of `each` sequences, one behind the other."""
+    owners = torch.arange(len(tokens)) // each
+    return Batch(task, tokens, owners, torch.empty(0))
+
+
 @torch.no_grad()
 def logits(model: MultitaskBERT, name: str, some: list[tuple[str, ...]]) -> Tensor:
     """Texts' logits: [B, outputs]."""

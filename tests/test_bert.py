@@ -13,8 +13,8 @@ from torch import Tensor
 from base_bert import BertConfig
 from bert import FEED_FORWARDS, NORMS, BertModel, LayerNorm
 from casting import cast_linears
-from course.faces import unlabelled
 from packing import WIDTHS, Packed, Tokens, pack
+from tests.multitask import unlabelled
 
 transformers = pytest.importorskip("transformers")
 

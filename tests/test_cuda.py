@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from bert import BertModel
-from course.faces import unlabelled
 from multitask_classifier import train
 from options import Options
 from packing import Tokens, pack
-from tests.multitask import BASE, batch, make, texts
+from tests.multitask import BASE, batch, make, texts, unlabelled
 from tests.test_train import losses
 
 pytestmark = [

@@ -9,8 +9,8 @@ import torch
 
 from base_bert import BertConfig
 from bert import BertModel, padded_rows
-from course.faces import unlabelled
 from packing import WIDTHS, Batch, Packed, Tokens, first_fit_decreasing, pack
+from tests.multitask import unlabelled
 
 
 def draw(rng: random.Random, tasks: int, longest: int) -> dict[str, Batch]:
