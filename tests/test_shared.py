@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from errors import UserError
 from multitask_bert import MultitaskBERT, build
 from options import Options
-from tasks import tasks_of
+from tasks import check_tasks
 from tests.multitask import batch, close, logits, texts
 from tests.test_pairs import model_of
 
@@ -64,7 +64,7 @@ def test_without_the_flag_nothing_is_made(tiny: Path) -> None:
 
 def test_where_there_is_nothing_to_share(tiny: Path) -> None:
     with pytest.raises(UserError, match="^--shared_pair_layer needs two tasks of pairs"):
-        tasks_of(Options(tasks=("sst", "sts"), shared_pair_layer=True).check())
+        check_tasks(Options(tasks=("sst", "sts"), shared_pair_layer=True).check())
     unequal = {**BI, "pair_features": "u,v sts=sum"}
     with pytest.raises(UserError, match=r"features of one width \(para 64 to 1, sts 32 to 1\)"):
         build(Options(model=str(tiny), **unequal, shared_pair_layer=True).check())
